@@ -1,0 +1,1 @@
+"""Errors, ids, model and seams: what every layer may import. Standard library only."""

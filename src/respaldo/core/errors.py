@@ -1,0 +1,230 @@
+"""The errors of Respaldo: one root, branches by what the caller can do.
+
+::
+
+    RespaldoError
+    ├── UsageError             the caller asked for something that makes no sense        exit 2
+    ├── Interrupted            the user or the system asked to stop                      exit 130
+    ├── StorageError           the place the repository lies in answered with an error   exit 1
+    │   ├── ObjectMissing      no object of that name
+    │   ├── ObjectExists       create-only, and there is one already
+    │   ├── StorageFull        no space or quota left
+    │   ├── StorageDenied      permission, read-only
+    │   └── StorageFailed      anything else; ``retryable`` says whether a retry can help
+    ├── NotARepository         no repository there                                       exit 10
+    ├── UnsupportedFormat      a newer format than this program reads                    exit 1
+    ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
+    ├── Corruption             stored bytes are not what was stored                      exit 4
+    ├── ChunkMissing           no pack holds a chunk                                     exit 4
+    ├── NoSuchSnapshot         a name that no snapshot answers to                        exit 1
+    ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
+    ├── SourceError            a source could not be read at all                         exit 1
+    └── TargetError            the place a restore writes to answered with an error      exit 1
+
+Every error carries fields, not formatted text; ``str()`` says what happened and to what, ``hint`` what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RespaldoError(Exception):
+    """Is the root of every error that Respaldo raises on purpose."""
+
+    exit_status: ClassVar[int] = 1
+    hint: str = ""
+
+
+class UsageError(RespaldoError):
+    """Says that a request makes no sense, whatever the state of the repository."""
+
+    exit_status = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Interrupted(RespaldoError):
+    """Says that a run was asked to stop and did; nothing that was committed is lost."""
+
+    exit_status = 130
+
+    def __init__(self, signal_name: str = "") -> None:
+        super().__init__(f"interrupted by {signal_name}" if signal_name else "interrupted")
+        self.signal_name = signal_name
+
+
+class StorageError(RespaldoError):
+    """Says that the repository's storage answered with an error about one object or a listing."""
+
+    retryable: bool = False
+    what: ClassVar[str] = "storage error"
+
+    def __init__(self, name: str, reason: str = "", *, retryable: bool = False, hint: str = "") -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+        self.retryable = retryable
+        if hint:
+            self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.name}" + (f" ({self.reason})" if self.reason else "")
+
+
+class ObjectMissing(StorageError):
+    """Says that the repository holds no object of that name."""
+
+    what = "object not found"
+
+
+class ObjectExists(StorageError):
+    """Says that a create-only put met an object of that name."""
+
+    what = "object exists already"
+
+
+class StorageFull(StorageError):
+    """Says that the repository's storage has no space left; nothing that was committed is lost."""
+
+    what = "no space left in the repository"
+    hint = "free space on the repository's disk, then run the command again"
+
+
+class StorageDenied(StorageError):
+    """Says that the repository's storage does not permit the operation (permissions, read-only)."""
+
+    what = "permission denied by the repository's storage"
+    hint = "check the owner and the mode of the repository, and whether its disk is mounted read-only"
+
+
+class StorageFailed(StorageError):
+    """Says that the repository's storage failed in a way that has no error of its own."""
+
+    what = "the repository's storage failed"
+
+
+class NotARepository(RespaldoError):
+    """Says that there is no repository at a location."""
+
+    exit_status = 10
+    hint = "check the path, or create a repository with: respaldo init"
+
+    def __init__(self, location: str, reason: str = "") -> None:
+        super().__init__(location, reason)
+        self.location = location
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no repository at {self.location}" + (f" ({self.reason})" if self.reason else "")
+
+
+class UnsupportedFormat(RespaldoError):
+    """Says that a repository has a format or a suite that this program does not know."""
+
+    hint = "use a newer version of respaldo"
+
+    def __init__(self, what: str, found: object) -> None:
+        super().__init__(what, found)
+        self.what = what
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"unsupported {self.what}: {self.found!r}"
+
+
+class WrongSecret(RespaldoError):
+    """Says that no key slot opens with the passphrase or key given."""
+
+    exit_status = 12
+    hint = "check the passphrase; every slot was tried"
+
+    def __str__(self) -> str:
+        return "wrong passphrase or key"
+
+
+class Corruption(RespaldoError):
+    """Says that stored bytes are not what was stored: damaged, forged, or out of place."""
+
+    exit_status = 4
+    hint = "run: respaldo verify --read-data"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"damaged object {self.name}: {self.reason}"
+
+
+class ChunkMissing(RespaldoError):
+    """Says that no readable pack holds a chunk."""
+
+    exit_status = 4
+    hint = "run: respaldo verify --read-data"
+
+    def __init__(self, kind: str, chunk_id: bytes) -> None:
+        super().__init__(kind, chunk_id)
+        self.kind = kind
+        self.chunk_id = chunk_id
+
+    def __str__(self) -> str:
+        return f"{self.kind} chunk {self.chunk_id.hex()[:16]} is in no pack"
+
+
+class NoSuchSnapshot(RespaldoError):
+    """Says that no snapshot, or more than one, answers to a name."""
+
+    hint = "list what there is with: respaldo snapshots"
+
+    def __init__(self, name: str, reason: str = "no such snapshot") -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.name}"
+
+
+class NoSuchPath(RespaldoError):
+    """Says that a snapshot does not hold a path, and which one last did."""
+
+    def __init__(self, path: bytes, snapshot: str, *, last_in: str = "") -> None:
+        super().__init__(path, snapshot)
+        self.path = path
+        self.snapshot = snapshot
+        self.last_in = last_in
+        if last_in:
+            self.hint = f"the last snapshot that holds it is {last_in}"
+
+    def __str__(self) -> str:
+        return f"{self.path.decode('utf-8', 'surrogateescape')} is not in snapshot {self.snapshot}"
+
+
+class SourceError(RespaldoError):
+    """Says that a source as a whole could not be read."""
+
+    def __init__(self, path: bytes, reason: str, *, hint: str = "") -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path.decode('utf-8', 'surrogateescape')}: {self.reason}"
+
+
+class TargetError(RespaldoError):
+    """Says that the place a restore writes to answered with an error."""
+
+    def __init__(self, path: bytes, reason: str, *, hint: str = "") -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"cannot write {self.path.decode('utf-8', 'surrogateescape')}: {self.reason}"
