@@ -1,0 +1,81 @@
+# Everything that is run on this project, by people and by CI alike. `make` lists it.
+
+PYTHON ?= python3
+# Workers of the test run; 0 runs it in one process (for a debugger, or to see output as it comes).
+JOBS ?= 2
+# Passed on to pytest: make test ARGS='-m "not slow" tests/store'
+ARGS ?=
+# How long `make fuzz` takes, and how long it takes within `make check`.
+SECONDS ?= 60
+CHECK_SECONDS ?= 5
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+KERNEL := $(wildcard setup.py src/respaldo/kernel/*.c src/respaldo/kernel/*.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv build test lint format types imports check demo bench fuzz clean
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Makes .venv with the project, its C kernel and the tools (PYTHON=python3)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: no $(PYTHON); install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $$($(PYTHON) -V) is too old; name a Python >= 3.11: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Each change of the kernel's source is compiled again by the same rule.
+$(STAMP): pyproject.toml $(KERNEL) | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+build: $(STAMP) ## Builds the wheel into dist/
+	rm -rf build
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
+	@ls -1 dist
+
+test: $(STAMP) ## Runs all tests (JOBS=2 ARGS='-m "not slow"')
+	$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+lint: $(STAMP) ## Checks style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Formats the source and mends what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## Checks types
+	$(BIN)/mypy
+
+imports: $(STAMP) ## Checks that layers import only downward
+	$(BIN)/lint-imports --no-logo
+
+check: ## Does all that CI does: lint, types, imports, test, a short fuzz
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory imports
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory fuzz SECONDS=$(CHECK_SECONDS)
+
+demo: $(STAMP) ## Backs up, damages, restores and compares, before your eyes
+	$(BIN)/python -m benches.demo
+
+bench: $(STAMP) ## Measures the pieces, then the whole beside its peers
+	$(BIN)/pytest --benchmark-enable --benchmark-only -p no:xdist benches
+	$(BIN)/python benches/run.py
+
+fuzz: $(STAMP) ## Fuzzes the kernel and the parsers (SECONDS=60)
+	PYTHON=$(CURDIR)/$(BIN)/python bash tests/fuzz/run.sh $(SECONDS)
+
+clean: ## Removes what was built, .venv too
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
+	find src tests benches -name __pycache__ -prune -exec rm -rf {} +
+	find src -name '*.so' -delete
