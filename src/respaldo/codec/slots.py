@@ -1,0 +1,160 @@
+"""Key slots: the master key, wrapped under a passphrase (Argon2id) or under a 256-bit key.
+
+Invariant: parameters are checked against bounds before any work is done with them, and a slot commits to its key: it opens
+under one secret only. A slot is bound to its header and to its own name and parameters.
+Implements docs/format.md, "Key slots". Parameters: RFC 9106, second recommended option.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgpack
+
+from respaldo.codec.keys import KEY_BYTES, derive
+from respaldo.codec.seal import open_with, seal_with
+from respaldo.core.errors import Corruption, WrongSecret
+from respaldo.core.seams import Random
+
+PASSPHRASE: Final = "argon2id"
+FILE_KEY: Final = "key"
+SLOTS_MAX = 16
+SLOT_BYTES_MAX = 4096
+SALT_BYTES = 16
+_MEMORY_FLOOR_KIB = 64 << 10
+_MEMORY_CEILING_KIB = 1 << 20
+_PASSES_CEILING = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kdf:
+    """Gives the cost of turning a passphrase into a key: ``passes`` over ``memory_kib`` KiB, one lane.
+
+    Raises `Corruption` where they lie outside 1..10 passes and 64 MiB..1 GiB.
+    """
+
+    passes: int
+    memory_kib: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.passes <= _PASSES_CEILING:
+            raise Corruption("key slot", f"asks for {self.passes} passes of Argon2id")
+        if not _MEMORY_FLOOR_KIB <= self.memory_kib <= _MEMORY_CEILING_KIB:
+            raise Corruption("key slot", f"asks for {self.memory_kib} KiB of memory")
+
+
+STANDARD = Kdf(passes=3, memory_kib=64 << 10)
+SENSITIVE = Kdf(passes=3, memory_kib=256 << 10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Is what a person or a script holds: a passphrase, or the 32 bytes of a key file."""
+
+    passphrase: bytes | None = None
+    key: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if (self.passphrase is None) == (self.key is None):
+            msg = "a secret is either a passphrase or a key"
+            raise ValueError(msg)
+        if self.key is not None and len(self.key) != KEY_BYTES:
+            msg = "a key is 32 bytes long"
+            raise ValueError(msg)
+
+    @property
+    def method(self) -> str:
+        """The method of the slots that this secret may open."""
+        return PASSPHRASE if self.key is None else FILE_KEY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """Is one key slot, parsed and within bounds. ``about`` is sealed under the master key (label, time made)."""
+
+    name: str
+    method: str
+    kdf: Kdf | None
+    salt: bytes
+    wrapped: bytes
+    about: bytes
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes of the slot, without the SHA-256 that ends the object."""
+        cost = [] if self.kdf is None else [self.kdf.passes, self.kdf.memory_kib]
+        packed: bytes = msgpack.packb([1, self.method, cost, self.salt, self.wrapped, self.about], use_bin_type=True)
+        return packed
+
+
+def parse_slot(name: str, data: bytes) -> Slot:
+    """Parses a slot; raises `Corruption` on anything that is not canonical or lies out of bounds."""
+    if len(data) > SLOT_BYTES_MAX:
+        raise Corruption(name, "longer than a key slot can be")
+    try:
+        match msgpack.unpackb(data, use_list=True, strict_map_key=True):
+            case [1, str(method), list(cost), bytes(salt), bytes(wrapped), bytes(about)]:
+                pass
+            case _:
+                raise Corruption(name, "not a key slot of this format")
+    except (ValueError, msgpack.UnpackException):
+        raise Corruption(name, "not a key slot") from None
+    kdf = None
+    match method, cost:
+        case "argon2id", [int(passes), int(memory_kib)]:
+            kdf = Kdf(passes=passes, memory_kib=memory_kib)
+        case "key", []:
+            pass
+        case _:
+            raise Corruption(name, "a key slot of an unknown method")
+    slot = Slot(name=name, method=method, kdf=kdf, salt=salt, wrapped=wrapped, about=about)
+    if len(salt) != SALT_BYTES or slot.encode() != data:
+        raise Corruption(name, "not a canonical key slot")
+    return slot
+
+
+def _wrapping_key(secret: Secret, kdf: Kdf | None, salt: bytes) -> bytes:
+    if secret.key is not None:
+        return derive("slot key", secret.key + salt)
+    if secret.passphrase is None or kdf is None:
+        msg = "a passphrase needs the cost of its slot"
+        raise ValueError(msg)
+    from nacl.pwhash import argon2id  # noqa: PLC0415 - 30 ms of start-up that only opening a repository needs
+
+    stretched = argon2id.kdf(
+        KEY_BYTES, secret.passphrase, salt, opslimit=kdf.passes, memlimit=kdf.memory_kib << 10
+    )
+    return derive("slot passphrase", stretched + salt)
+
+
+def _slot_aad(header_hash: bytes, name: str, method: str, kdf: Kdf | None, salt: bytes) -> bytes:
+    cost = [] if kdf is None else [kdf.passes, kdf.memory_kib]
+    packed: bytes = msgpack.packb([1, "slot", header_hash, name, method, cost, salt], use_bin_type=True)
+    return packed
+
+
+def wrap(  # noqa: PLR0913 - every argument enters the associated data
+    *, master: bytes, secret: Secret, kdf: Kdf, header_hash: bytes, name: str, about: bytes, random: Random
+) -> Slot:
+    """Makes a slot that opens with a secret. Takes the time that ``kdf`` asks for, unless the secret is a key."""
+    salt = random(SALT_BYTES)
+    cost = kdf if secret.key is None else None
+    wrapping = _wrapping_key(secret, cost, salt)
+    aad = _slot_aad(header_hash, name, secret.method, cost, salt)
+    head, body = seal_with(derive("slot seal", wrapping), derive("slot hedge", wrapping), aad, master, random)
+    return Slot(name=name, method=secret.method, kdf=cost, salt=salt, wrapped=head + body, about=about)
+
+
+def unwrap(slot: Slot, secret: Secret, header_hash: bytes) -> bytes:
+    """Returns the master key; raises `WrongSecret` where the secret does not open this slot."""
+    if slot.method != secret.method:
+        raise WrongSecret
+    wrapping = _wrapping_key(secret, slot.kdf, slot.salt)
+    aad = _slot_aad(header_hash, slot.name, slot.method, slot.kdf, slot.salt)
+    try:
+        master = open_with(derive("slot seal", wrapping), aad, slot.wrapped, slot.name)
+    except Corruption:
+        raise WrongSecret from None
+    if len(master) != KEY_BYTES:
+        raise Corruption(slot.name, "wraps something that is not a master key")
+    return master

@@ -1,0 +1,58 @@
+"""Ids and names: types of their own, so that one kind of id is never taken for another.
+
+`ChunkId` is 32 raw bytes and names a chunk by its plaintext; `PackName` and `SegmentName` are 32 raw bytes, the SHA-256
+of the object; `SnapshotId` and `SessionId` are 16 random bytes. Hex appears only at the edges (object names, output).
+See docs/format.md, "Names".
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import NewType
+
+ChunkId = NewType("ChunkId", bytes)
+PackName = NewType("PackName", bytes)
+SegmentName = NewType("SegmentName", bytes)
+SnapshotId = NewType("SnapshotId", bytes)
+SessionId = NewType("SessionId", bytes)
+
+CHUNK_ID_BYTES = 32
+NAME_BYTES = 32
+RANDOM_ID_BYTES = 16
+
+_HEX32 = re.compile(r"[0-9a-f]{64}")
+_HEX16 = re.compile(r"[0-9a-f]{32}")
+
+
+class Kind(IntEnum):
+    """Says what a chunk, and the block it lies in, holds. The numbers are part of the format."""
+
+    DATA = 1
+    TREE = 2
+    LIST = 3
+
+    @property
+    def word(self) -> str:
+        """The lower-case word that enters keys and associated data."""
+        return self.name.lower()
+
+
+def pack_object(name: PackName) -> str:
+    """Returns the object name of a pack."""
+    return "packs/" + name.hex()
+
+
+def segment_object(name: SegmentName) -> str:
+    """Returns the object name of a segment."""
+    return "segments/" + name.hex()
+
+
+def parse_hash_leaf(leaf: str) -> bytes | None:
+    """Returns the 32 bytes that a leaf of ``packs/`` or ``segments/`` stands for, None where it is no such name."""
+    return bytes.fromhex(leaf) if _HEX32.fullmatch(leaf) else None
+
+
+def parse_random_leaf(leaf: str) -> bytes | None:
+    """Returns the 16 bytes that a leaf of ``pending/`` or ``outcome/`` stands for, None where it is no such name."""
+    return bytes.fromhex(leaf) if _HEX16.fullmatch(leaf) else None

@@ -1,0 +1,46 @@
+"""Lists: the nodes through which a long file refers to its chunks, and to its holes.
+
+A node is rows of 40 bytes: id ‖ length in bytes (u64) of what lies below it. At level 1 ids are those of data chunks, or all zero for a hole of that
+length; above, those of nodes one level down. Implements docs/format.md, "List".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
+
+ROW = struct.Struct("<32sQ")
+HOLE = ChunkId(bytes(CHUNK_ID_BYTES))
+DIRECT_CHUNKS_MAX = 256
+"""A file of more chunks than this, or with holes, refers to them through a list."""
+NODE_ROWS_MIN = 64
+NODE_ROWS_MAX = 1024
+BOUNDARY_MASK = 0xFF
+NODE_BYTES_MAX = NODE_ROWS_MAX * ROW.size
+
+
+class Row(NamedTuple):
+    """Is one row of a node."""
+
+    id: ChunkId
+    length: int
+
+
+def parse_node(data: bytes, what: str) -> list[Row]:
+    """Parses and validates a node; raises `Corruption` naming ``what``."""
+    if not data or len(data) > NODE_BYTES_MAX or len(data) % ROW.size:
+        raise Corruption(what, "not a list node of this format")
+    rows = [Row(ChunkId(name), length) for name, length in ROW.iter_unpack(data)]
+    if any(row.length == 0 or row.length >> 63 for row in rows):
+        raise Corruption(what, "a row of its list has an impossible length")
+    return rows
+
+
+def ends_node(row_id: bytes, rows: int) -> bool:
+    """Whether a node ends after a row, being ``rows`` long with it: by the id's first byte, within bounds."""
+    if rows >= NODE_ROWS_MAX:
+        return True
+    return rows >= NODE_ROWS_MIN and row_id[0] & BOUNDARY_MASK == 0 and row_id != HOLE

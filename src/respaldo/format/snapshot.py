@@ -1,0 +1,273 @@
+"""Manifests, outcomes and the other small records of the protocol: markers, condemnations, the configuration.
+
+A manifest is a snapshot only together with an outcome that says commit and names the manifest's bytes. Implements
+docs/format.md, "Records".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import CHUNK_ID_BYTES, NAME_BYTES, RANDOM_ID_BYTES, ChunkId, PackName
+from respaldo.format import canonical
+
+T = TypeVar("T", bytes, int, str)
+
+RECORD_RAW_BYTES_MAX = 64 << 20
+TEXT_BYTES_MAX = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Counts what a snapshot holds and what it cost. Lengths in bytes; stored lengths include seals, not padding."""
+
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    length_bytes: int = 0
+    files_new: int = 0
+    files_changed: int = 0
+    files_unchanged: int = 0
+    read_bytes: int = 0
+    chunks_new: int = 0
+    chunk_bytes_new: int = 0
+    chunks_known: int = 0
+    chunk_bytes_known: int = 0
+    stored_bytes: int = 0
+    errors: int = 0
+    duration_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Is what a snapshot says of itself.
+
+    ``root`` is the id of a tree that stands for ``/``. ``sources`` are absolute paths as recorded. Times are ns since the epoch. ``rules`` are the
+    options that decided what was left out, in the words of the command line, so that a restore can spare it.
+    """
+
+    session: bytes
+    root: ChunkId
+    sources: tuple[bytes, ...]
+    time_ns: int
+    started_ns: int
+    ended_ns: int
+    host: str
+    user: str
+    uid: int
+    kind: str = ""
+    label: str = ""
+    reason: str = ""
+    tags: tuple[str, ...] = ()
+    parent: bytes = b""
+    program: str = ""
+    rules: tuple[str, ...] = ()
+    failed: tuple[tuple[bytes, str], ...] = ()
+    figures: Figures = field(default_factory=Figures)
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack(
+            {
+                "version": 1,
+                "session": self.session,
+                "root": self.root,
+                "sources": list(self.sources),
+                "time": self.time_ns,
+                "started": self.started_ns,
+                "ended": self.ended_ns,
+                "host": self.host,
+                "user": self.user,
+                "uid": self.uid,
+                "kind": self.kind,
+                "label": self.label,
+                "reason": self.reason,
+                "tags": list(self.tags),
+                "parent": self.parent,
+                "program": self.program,
+                "rules": list(self.rules),
+                "failed": [list(item) for item in self.failed],
+                "figures": {name: getattr(self.figures, name) for name in FIGURE_NAMES},
+            }
+        )
+
+
+FIGURE_NAMES = tuple(sorted(Figures.__dataclass_fields__))
+
+
+def parse_manifest(data: bytes, what: str) -> Manifest:
+    """Parses and validates a manifest; figures that this program does not know are passed over. Raises `Corruption`."""
+    value = canonical.unpack(data, what)
+    if not isinstance(value, dict) or value.get("version") != 1:
+        raise Corruption(what, "not a manifest of this format")
+    try:
+        manifest = Manifest(
+            session=_of(value, "session", bytes),
+            root=ChunkId(_of(value, "root", bytes)),
+            sources=tuple(_list_of(value, "sources", bytes)),
+            time_ns=_of(value, "time", int),
+            started_ns=_of(value, "started", int),
+            ended_ns=_of(value, "ended", int),
+            host=_of(value, "host", str),
+            user=_of(value, "user", str),
+            uid=_of(value, "uid", int),
+            kind=_of(value, "kind", str),
+            label=_of(value, "label", str),
+            reason=_of(value, "reason", str),
+            tags=tuple(_list_of(value, "tags", str)),
+            parent=_of(value, "parent", bytes),
+            program=_of(value, "program", str),
+            rules=tuple(_list_of(value, "rules", str)),
+            failed=tuple(_failed(value)),
+            figures=Figures(**{name: number for name, number in _figures(value).items() if name in FIGURE_NAMES}),
+        )
+    except (KeyError, TypeError):
+        raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
+    if len(manifest.root) != CHUNK_ID_BYTES or len(manifest.session) != RANDOM_ID_BYTES:
+        raise Corruption(what, "an id in the manifest has the wrong length")
+    if any(not path.startswith(b"/") or b"\0" in path for path in manifest.sources):
+        raise Corruption(what, "a source in the manifest is not an absolute path")
+    return manifest
+
+
+def _of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> T:
+    item = value[key]
+    if not isinstance(item, kind) or type(item) is bool:
+        raise TypeError(key)
+    return item
+
+
+def _list_of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> list[T]:
+    items = value[key]
+    if not isinstance(items, list):
+        raise TypeError(key)
+    found: list[T] = []
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(key)
+        found.append(item)
+    return found
+
+
+def _failed(value: dict[str, canonical.Value]) -> list[tuple[bytes, str]]:
+    items = value["failed"]
+    if not isinstance(items, list):
+        raise TypeError
+    found = []
+    for item in items:
+        match item:
+            case [bytes(path), str(reason)]:
+                found.append((path, reason))
+            case _:
+                raise TypeError
+    return found
+
+
+def _figures(value: dict[str, canonical.Value]) -> dict[str, int]:
+    figures = value["figures"]
+    if not isinstance(figures, dict):
+        raise TypeError
+    return {name: _of(figures, name, int) for name in figures}
+
+
+class Verdict(StrEnum):
+    """Says how a pending snapshot ended."""
+
+    COMMIT = "commit"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Decides a pending snapshot: the verdict, and the SHA-256 of the pending object (zeros where it was never seen)."""
+
+    verdict: Verdict
+    pending_hash: bytes
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack([1, self.verdict.value, self.pending_hash])
+
+
+def parse_outcome(data: bytes, what: str) -> Outcome:
+    """Parses an outcome; raises `Corruption`."""
+    match canonical.unpack(data, what):
+        case [1, ("commit" | "abort") as verdict, bytes(pending_hash)] if len(pending_hash) == NAME_BYTES:
+            return Outcome(verdict=Verdict(verdict), pending_hash=pending_hash)
+    raise Corruption(what, "not an outcome of this format")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemnation:
+    """Names the packs that a collector is about to delete."""
+
+    collector: bytes
+    time_ns: int
+    packs: tuple[PackName, ...]
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack([1, self.collector, self.time_ns, b"".join(self.packs)])
+
+
+def parse_condemnation(data: bytes, what: str) -> Condemnation:
+    """Parses a condemnation; raises `Corruption`."""
+    match canonical.unpack(data, what):
+        case [1, bytes(collector), int(time_ns), bytes(names)] if (
+            len(collector) == RANDOM_ID_BYTES and len(names) % NAME_BYTES == 0
+        ):
+            packs = tuple(PackName(names[at : at + NAME_BYTES]) for at in range(0, len(names), NAME_BYTES))
+            return Condemnation(collector=collector, time_ns=time_ns, packs=packs)
+    raise Corruption(what, "not a condemnation of this format")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """Says that a session was alive at a time, by its own clock."""
+
+    session: bytes
+    time_ns: int
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack([1, self.session, self.time_ns])
+
+
+def parse_marker(data: bytes, what: str) -> Marker:
+    """Parses a session marker; raises `Corruption`."""
+    match canonical.unpack(data, what):
+        case [1, bytes(session), int(time_ns)] if len(session) == RANDOM_ID_BYTES:
+            return Marker(session=session, time_ns=time_ns)
+    raise Corruption(what, "not a session marker of this format")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Is the configuration of a repository: what every client must agree on. Sealed, versioned; the highest version counts.
+
+    ``chunker``: minimum, average, maximum (bytes), strict and loose threshold. ``pack_bytes``: the size packs are closed at.
+    """
+
+    chunker: tuple[int, int, int, int, int]
+    block_bytes: int = 1 << 20
+    pack_bytes: int = 32 << 20
+    level: int = 3
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack([1, list(self.chunker), self.block_bytes, self.pack_bytes, self.level])
+
+
+def parse_config(data: bytes, what: str) -> Config:
+    """Parses a configuration; raises `Corruption`."""
+    match canonical.unpack(data, what):
+        case [1, [int(low), int(mean), int(high), int(strict), int(loose)], int(block), int(pack), int(level)] if (
+            64 <= low <= mean <= high <= block <= (8 << 20)
+            and (1 << 20) <= pack <= (128 << 20)
+            and -7 <= level <= 22  # noqa: PLR2004 - the levels of zstd
+        ):
+            return Config(chunker=(low, mean, high, strict, loose), block_bytes=block, pack_bytes=pack, level=level)
+    raise Corruption(what, "not a configuration of this format")

@@ -1,0 +1,236 @@
+"""Trees: one directory in columns, and the branch that joins the runs of a long one.
+
+Invariant: a tree holds what restoring needs and nothing else, so that its id changes only when what is restored changes. Rows
+are sorted by name; names are unique, not empty, not ``.`` or ``..``, without ``/`` and NUL. Nothing hostile passes `parse_leaf`.
+Implements docs/format.md, "Tree".
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
+from respaldo.core.model import EMPTY, Content, Entry, Mark
+from respaldo.format import canonical
+
+META = struct.Struct("<IIIIQqq")
+"""Mode, uid, gid, attributes, size (or rdev), mtime ns, btime ns: 40 bytes, as the kernel's ``scan`` gives them."""
+
+LEAF = 1
+BRANCH = 2
+NAME_BYTES_MAX = 255
+LEVEL_MAX = 8
+TREE_RAW_BYTES_MAX = 16 << 20
+LINK_GROUP_BYTES = 16
+RUN = struct.Struct("<32sQ")
+"""A run of a branch: tree id, number of entries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """Is a directory, or a run of a long one, in columns.
+
+    ``names``: each followed by NUL. ``meta``: 40 bytes an entry. ``content``: ids joined, one for every directory without a
+    mark and every regular file that is not empty and readable, unless ``levels`` says otherwise: entry number → (level, number of
+    ids). ``targets``: those of the symlinks, each followed by NUL. The maps go from entry number to what few entries have.
+    """
+
+    names: bytes
+    meta: bytes
+    content: bytes = b""
+    targets: bytes = b""
+    levels: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    links: Mapping[int, bytes] = field(default_factory=dict)
+    xattrs: Mapping[int, tuple[tuple[bytes, bytes], ...]] = field(default_factory=dict)
+    marks: Mapping[int, int] = field(default_factory=dict)
+    users: Mapping[int, str] = field(default_factory=dict)
+    groups: Mapping[int, str] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack(
+            [
+                LEAF,
+                self.names,
+                self.meta,
+                self.content,
+                self.targets,
+                [[row, level, count] for row, (level, count) in sorted(self.levels.items())],
+                [[row, group] for row, group in sorted(self.links.items())],
+                [[row, [list(pair) for pair in pairs]] for row, pairs in sorted(self.xattrs.items())],
+                [[row, mark] for row, mark in sorted(self.marks.items())],
+                [[number, name] for number, name in sorted(self.users.items())],
+                [[number, name] for number, name in sorted(self.groups.items())],
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.meta) // META.size
+
+    def entries(self) -> Iterator[Entry]:
+        """Yields the entries in the order of their names."""
+        content_at = target_at = 0
+        for row, (name, meta) in enumerate(zip(self.names.split(b"\0"), META.iter_unpack(self.meta), strict=False)):
+            mode, uid, gid, attributes, size, mtime_ns, btime_ns = meta
+            mark = self.marks.get(row, 0)
+            level, count = self.levels.get(row) or (0, default_count(mode, size, mark))
+            content = EMPTY
+            if count:
+                end = content_at + count * CHUNK_ID_BYTES
+                content = Content(level=level, ids=self.content[content_at:end])
+                content_at = end
+            target = b""
+            if stat.S_ISLNK(mode):
+                end = self.targets.index(b"\0", target_at)
+                target = self.targets[target_at:end]
+                target_at = end + 1
+            device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
+            yield Entry(
+                name=name,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                attributes=attributes,
+                size=0 if device else size,
+                rdev=size if device else 0,
+                mtime_ns=mtime_ns,
+                btime_ns=btime_ns,
+                content=content,
+                target=target,
+                link_group=self.links.get(row, b""),
+                xattrs=self.xattrs.get(row, ()),
+                user=self.users.get(uid, ""),
+                group=self.groups.get(gid, ""),
+                mark=Mark(mark),
+            )
+
+
+def default_count(mode: int, size: int, mark: int) -> int:
+    """Returns how many content ids an entry has where ``levels`` does not say."""
+    if mark in _WITHOUT_CONTENT:
+        return 0
+    return int(stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and size > 0))
+
+
+_WITHOUT_CONTENT = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.LOST})
+_TYPES = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR})
+_MARKS = frozenset(int(mark) for mark in Mark if mark)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Joins the runs of a long directory: (tree id, number of entries) in the order of their names."""
+
+    runs: tuple[tuple[ChunkId, int], ...]
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack([BRANCH, b"".join(RUN.pack(*run) for run in self.runs)])
+
+
+def parse_tree(data: bytes, what: str) -> Leaf | Branch:
+    """Parses and validates a tree; raises `Corruption` naming ``what``."""
+    if len(data) > TREE_RAW_BYTES_MAX:
+        raise Corruption(what, "longer than a tree can be")
+    match canonical.unpack(data, what):
+        case [2, bytes(runs)] if runs and len(runs) % RUN.size == 0:
+            rows = tuple((ChunkId(name), count) for name, count in RUN.iter_unpack(runs))
+            if all(count > 0 for _, count in rows):
+                return Branch(rows)
+        case [1, bytes(names), bytes(meta), bytes(content), bytes(targets), *maps] if len(maps) == _MAPS:
+            leaf = Leaf(
+                names=names,
+                meta=meta,
+                content=content,
+                targets=targets,
+                levels={row: (level, count) for row, level, count in _rows(maps[0], (int, int, int), what)},
+                links=dict(_rows(maps[1], (int, bytes), what)),
+                xattrs={row: _pairs(pairs, what) for row, pairs in _rows(maps[2], (int, list), what)},
+                marks=dict(_rows(maps[3], (int, int), what)),
+                users=dict(_rows(maps[4], (int, str), what)),
+                groups=dict(_rows(maps[5], (int, str), what)),
+            )
+            _validate(leaf, what)
+            return leaf
+    raise Corruption(what, "not a tree of this format")
+
+
+_MAPS = 6
+
+
+def _rows(value: canonical.Value, types: tuple[type, ...], what: str) -> Iterator[tuple]:  # type: ignore[type-arg]
+    """Yields the rows of a map, checked for their types and for ascending keys."""
+    if not isinstance(value, list):
+        raise Corruption(what, "a map of it is not a list of rows")
+    last = -1
+    for row in value:
+        if not isinstance(row, list) or len(row) != len(types):
+            raise Corruption(what, "a row of a map has the wrong shape")
+        if not all(type(cell) is kind for cell, kind in zip(row, types, strict=True)):
+            raise Corruption(what, "a row of a map has the wrong types")
+        key = row[0]
+        if not isinstance(key, int) or key <= last:
+            raise Corruption(what, "the rows of a map are not in ascending order")
+        last = key
+        yield tuple(row)
+
+
+def _pairs(value: list[canonical.Value], what: str) -> tuple[tuple[bytes, bytes], ...]:
+    pairs: list[tuple[bytes, bytes]] = []
+    for pair in value:
+        match pair:
+            case [bytes(name), bytes(content)] if name and b"\0" not in name:
+                pairs.append((name, content))
+            case _:
+                raise Corruption(what, "an extended attribute is malformed")
+    if not pairs or any(left[0] >= right[0] for left, right in zip(pairs, pairs[1:], strict=False)):
+        raise Corruption(what, "extended attributes are not in ascending order")
+    return tuple(pairs)
+
+
+def _validate(leaf: Leaf, what: str) -> None:
+    """Checks what every reader relies on; raises `Corruption`."""
+    count = len(leaf)
+    if len(leaf.meta) != count * META.size or leaf.names.count(b"\0") != count:
+        raise Corruption(what, "its columns have different lengths")
+    names = leaf.names.split(b"\0")
+    if names.pop() != b"":
+        raise Corruption(what, "its names do not end")
+    last = b""
+    for name in names:
+        if name <= last or len(name) > NAME_BYTES_MAX or b"/" in name or name in (b".", b".."):
+            raise Corruption(what, "a name in it is impossible, repeated or out of order")
+        last = name
+    _validate_rows(leaf, count, what)
+    needed = symlinks = 0
+    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
+        kind = stat.S_IFMT(mode)
+        mark = leaf.marks.get(row, 0)
+        if kind not in _TYPES or mode >> 16 or (kind == stat.S_IFREG and size >> 63):
+            raise Corruption(what, "an entry in it has an impossible type or size")
+        level = leaf.levels.get(row)
+        if level is not None and (kind != stat.S_IFREG or mark in _WITHOUT_CONTENT):
+            raise Corruption(what, "an entry in it that is no file has a file's content")
+        needed += level[1] if level else default_count(mode, size, mark)
+        symlinks += kind == stat.S_IFLNK
+    if needed * CHUNK_ID_BYTES != len(leaf.content):
+        raise Corruption(what, "it has more or less content than its entries")
+    if leaf.targets.count(b"\0") != symlinks or (leaf.targets and not leaf.targets.endswith(b"\0")):
+        raise Corruption(what, "it has more or fewer link targets than links")
+
+
+def _validate_rows(leaf: Leaf, count: int, what: str) -> None:
+    for mapping in (leaf.levels, leaf.links, leaf.xattrs, leaf.marks):
+        if mapping and max(mapping) >= count:
+            raise Corruption(what, "a map of it names an entry that is not there")
+    for level, number in leaf.levels.values():
+        if not 0 <= level <= LEVEL_MAX or number < 1 or (level and number != 1) or (level, number) == (0, 1):
+            raise Corruption(what, "a content list in it has impossible levels")
+    if any(len(group) != LINK_GROUP_BYTES for group in leaf.links.values()):
+        raise Corruption(what, "a hard-link group in it has the wrong length")
+    if any(mark not in _MARKS for mark in leaf.marks.values()):
+        raise Corruption(what, "an entry in it has an unknown mark")
