@@ -77,5 +77,5 @@ fuzz: $(STAMP) ## Fuzzes the kernel and the parsers (SECONDS=60)
 
 clean: ## Removes what was built, .venv too
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
-	find src tests benches -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	find src -name '*.so' -delete
