@@ -1,0 +1,216 @@
+"""The contract between the repository and the place it lies in.
+
+Owns `Backend` and `Stage`, the names that objects may have, and slow but correct defaults.
+
+Invariant: an object is put once, whole, and never changes afterwards; a listing is complete or an error, never
+silently short, because a collector that believes a short listing deletes what it did not see.
+
+Never: locks, retries, caches, looks into an object, or knows what a name means beyond its folder.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from respaldo.core.errors import ObjectMissing
+from respaldo.core.seams import Buffer
+
+# The name of a method of `Backend` would hide the built-in `list` from the annotations that follow it.
+Listing = list[tuple[str, int]]
+
+HEADER: Final = "header"
+FOLDERS: Final = frozenset(
+    ("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "log", "catalogue")
+)
+
+# No upper case (file systems that fold it), no separator, no leading dot (temporaries, "." and "..").
+_LEAF: Final = re.compile(r"[a-z0-9-][a-z0-9.-]{0,127}", re.ASCII)
+
+
+def is_leaf(leaf: str) -> bool:
+    """Tells whether the last part of an object's name is well-formed."""
+    return _LEAF.fullmatch(leaf) is not None
+
+
+def check_folder(folder: str) -> str:
+    """Returns a folder's name, or raises ValueError where there is no such folder."""
+    if folder not in FOLDERS:
+        raise ValueError(f"not a folder of a repository: {folder!r}")
+    return folder
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Splits an object's name into folder ("" for the header) and leaf, or raises ValueError.
+
+    Every method of a backend that takes a name calls it first, so that no name that came out of a hostile object
+    reaches a file system or a server.
+    """
+    if name == HEADER:
+        return "", HEADER
+    folder, separator, leaf = name.partition("/")
+    if not separator or folder not in FOLDERS or not is_leaf(leaf):
+        raise ValueError(f"not the name of an object: {name!r}")
+    return folder, leaf
+
+
+def check_range(offset: int, length: int | None) -> None:
+    """Raises ValueError for a range that no object can have."""
+    if offset < 0 or (length is not None and length < 0):
+        raise ValueError(f"not a range: offset {offset}, length {length}")
+
+
+def flat(piece: Buffer) -> memoryview:
+    """Returns a piece's bytes as a contiguous view of single bytes; copies only what is scattered in memory."""
+    view = memoryview(piece)
+    if view.nbytes == 0:
+        return memoryview(b"")
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+class Stage(ABC):
+    """Takes the bytes of one object whose name is known only at their end. For one thread.
+
+    A context manager: leaving the block without `commit`, or after one that failed, discards what was written.
+    After `commit` was called, whatever came of it, the stage takes nothing more (ValueError).
+    """
+
+    @abstractmethod
+    def write(self, piece: Buffer) -> None:
+        """Appends bytes, which the caller may overwrite once this has returned. Errors as of `Backend.put`."""
+
+    @abstractmethod
+    def commit(self, name: str) -> None:
+        """Puts what was written under a name in the stage's folder; promises and errors as of `Backend.put`."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Forgets what was written and was not committed; may be called again; raises nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+class Backend(ABC):
+    """Keeps immutable objects under names "folder/leaf", and one called "header". Thread-safe, `close` aside.
+
+    Names that are malformed are a ValueError everywhere. Errors are those of `respaldo.core.errors`: ``StorageError``
+    and, for a thing that is no object where an object should be, ``Corruption``. Only ``retryable`` ones are worth a
+    retry.
+    """
+
+    location: str
+    """Where this is, for messages."""
+
+    @abstractmethod
+    def put(self, name: str, pieces: Sequence[Buffer]) -> None:
+        """Stores an object that must not exist yet: whole or absent where the medium allows, durable on return.
+
+        A listing that starts after the return shows it. Of several that put one name at once, one wins and the others
+        get ObjectExists; what they lost to is as durable by then as if they had put it. Any other error leaves it
+        open whether the object is there (a connection that breaks after the last byte), but never a part of it, save
+        on media without an atomic step, where a crash can leave a torn object behind.
+
+        Raises ObjectExists, StorageFull, StorageDenied, StorageFailed.
+        """
+
+    def stage(self, folder: str) -> Stage:
+        """Begins an object of a folder whose name comes with its last byte; this default holds it in memory."""
+        return _BufferedStage(self, check_folder(folder))
+
+    @abstractmethod
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Returns exactly the bytes asked for; a range beyond the end is cut short, as slicing does.
+
+        Memory for `length` bytes (all of the object where it is None) may be allocated before the first one is read:
+        whoever does not trust the storage asks `exists` for the size first. Raises ObjectMissing.
+        """
+
+    @abstractmethod
+    def list(self, folder: str) -> Listing:
+        """Returns (full name, size in bytes) of every object of a folder, in no particular order, each once.
+
+        Objects that are there from the start of the call to its end are in it; ones put or deleted meanwhile may be.
+        A folder that was never written to is empty. Complete or an error: a repository that is missing or out of
+        reach is StorageFailed, never an empty listing.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Deletes an object, durably on return. Raises ObjectMissing where there is none."""
+
+    def discard(self, names: Iterable[str]) -> int:
+        """Deletes the objects that are there, in no particular order, durably on return; returns how many it deleted.
+
+        For sweeping many: a medium may make them durable together. After an error any part of them may be deleted.
+        """
+        deleted = 0
+        for name in names:
+            try:
+                self.delete(name)
+            except ObjectMissing:
+                continue
+            deleted += 1
+        return deleted
+
+    @abstractmethod
+    def exists(self, name: str) -> int | None:
+        """Returns an object's size in bytes, or None where there is none."""
+
+    def space(self) -> tuple[int, int] | None:
+        """Returns the free and the total space in bytes, or None where the medium cannot tell."""
+        return None
+
+    def close(self) -> None:
+        """Lets go of descriptors and connections; may be called again; nothing else may be called after it."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _BufferedStage(Stage):
+    """Collects an object in memory and puts it at the end."""
+
+    __slots__ = ("_backend", "_folder", "_pieces")
+
+    def __init__(self, backend: Backend, folder: str) -> None:
+        self._backend = backend
+        self._folder = folder
+        self._pieces: list[bytes] | None = []
+
+    def write(self, piece: Buffer) -> None:
+        if self._pieces is None:
+            raise ValueError("the stage was committed or discarded")
+        self._pieces.append(bytes(flat(piece)))
+
+    def commit(self, name: str) -> None:
+        check_stage(self._folder, name)
+        if self._pieces is None:
+            raise ValueError("the stage was committed or discarded")
+        pieces, self._pieces = self._pieces, None
+        self._backend.put(name, pieces)
+
+    def discard(self) -> None:
+        self._pieces = None
+
+
+def check_stage(folder: str, name: str) -> str:
+    """Returns the leaf of a name that a stage of this folder may be committed under, or raises ValueError."""
+    found, leaf = check_name(name)
+    if found != folder:
+        raise ValueError(f"a stage of {folder!r} cannot be committed as {name!r}")
+    return leaf
