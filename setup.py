@@ -1,4 +1,4 @@
-"""Builds the C kernel. It is optional: without a compiler the install succeeds and the Python reference does the work."""
+"""Builds the C kernel, if there is a compiler; without one the Python reference does the work."""
 
 from setuptools import Extension, setup
 

@@ -11,8 +11,9 @@ The verbs take plain buffers and return ``bytes`` of fixed-width rows, laid out 
 work (the reference does), keep no state, and may run on any number of threads; only two scans of one descriptor at once
 disturb one another.
 
-Raised by all: ``TypeError`` for arguments of wrong types, ``BufferError`` for buffers that are not contiguous,
-``ValueError`` for numbers out of range, unknown options and columns whose lengths contradict one another.
+Raised by all: ``TypeError`` for arguments of wrong types, ``BufferError`` for buffers that are not contiguous or, where
+they are written to, read-only, ``ValueError`` for numbers out of range, unknown options and columns whose lengths
+contradict one another.
 
 cut(data, table, sip_key, minimum, average, maximum, strict, loose, final) -> lengths
     Cuts data into content-defined chunks. Returns their lengths, u32 each; the bytes behind the last cut, if any, are
@@ -49,11 +50,11 @@ __all__ = ["NATIVE", "WHY_NOT_NATIVE", "cut", "gather", "layout", "scan", "scatt
 def _load_native() -> tuple[ModuleType | None, str]:
     """Loads the C module; without one, says why."""
     try:
-        from respaldo.kernel import _native
+        from respaldo.kernel import _native  # noqa: PLC0415 - may be missing
     except ImportError as error:
         return None, f"the C kernel could not be loaded: {error}"
     if _native.REVISION != layout.REVISION:
-        return None, f"the C kernel has revision {_native.REVISION}, this package needs {layout.REVISION}: build it again"
+        return None, f"the C kernel has revision {_native.REVISION}, {layout.REVISION} is needed: build it again"
     return _native, ""
 
 

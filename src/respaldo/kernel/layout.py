@@ -1,8 +1,8 @@
 """The rows and constants of the kernel's verbs.
 
-Rows have a fixed width and no padding, and are little-endian on every machine. Columns travel as joined rows (``bytes``),
-and two columns that are equal byte for byte say the same; that is what change detection rests on. `native.c` defines the
-same numbers; ``REVISION`` changes with any of them.
+Rows have a fixed width and no padding, and are little-endian on every machine. Columns travel as joined rows
+(``bytes``), and two columns that are equal byte for byte say the same; that is what change detection rests on.
+`native.c` defines the same numbers; ``REVISION`` changes with any of them.
 """
 
 from __future__ import annotations

@@ -1067,11 +1067,13 @@ static PyObject *kernel_gather(PyObject *module, PyObject *args, PyObject *kwarg
 {
     static char *keywords[] = {"dir_fd", "names", "meta", "ident", "out", NULL};
     int dir_fd;
-    Py_buffer names, meta, ident, out;
-    PyObject *result = NULL;
+    Py_buffer names, meta, ident, out = {0};
+    PyObject *into, *result = NULL;
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&y*y*y*w*:gather", keywords, to_fd, &dir_fd, &names, &meta, &ident, &out))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&y*y*y*O:gather", keywords, to_fd, &dir_fd, &names, &meta, &ident, &into))
         return NULL;
+    if (PyObject_GetBuffer(into, &out, PyBUF_WRITABLE) < 0) /* rather than w*, which makes a TypeError of every error */
+        goto end;
     size_t count = (size_t)meta.len / META_SIZE, named;
     uint64_t sum;
     if (!count_names(names.buf, (size_t)names.len, &named) || named != count || (size_t)meta.len % META_SIZE != 0 ||
@@ -1091,10 +1093,11 @@ static PyObject *kernel_gather(PyObject *module, PyObject *args, PyObject *kwarg
         }
         free(rows);
     }
+end:
+    PyBuffer_Release(&out);
     PyBuffer_Release(&names);
     PyBuffer_Release(&meta);
     PyBuffer_Release(&ident);
-    PyBuffer_Release(&out);
     return result;
 }
 
