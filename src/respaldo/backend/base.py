@@ -139,7 +139,8 @@ class Backend(ABC):
         """Returns (full name, size in bytes) of every object of a folder, in no particular order, each once.
 
         Objects that are there from the start of the call to its end are in it; ones put or deleted meanwhile may be.
-        A folder that was never written to is empty. Complete or an error: a repository that is missing or out of
+        A crash neither takes away what a listing showed nor brings back what it showed to be gone: its caller relies on
+        both. A folder that was never written to is empty. Complete or an error: a repository that is missing or out of
         reach is StorageFailed, never an empty listing.
         """
 
