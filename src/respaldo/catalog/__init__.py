@@ -1,0 +1,1 @@
+"""The catalogue: trees and lists over chunks, snapshots over trees."""

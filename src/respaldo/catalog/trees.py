@@ -1,0 +1,243 @@
+"""Trees and lists over chunks: written from columns, read as entries and rows.
+
+A directory longer than `RUN_ENTRIES_SPLIT` entries is cut into runs at names that a keyed hash chooses, so that one more file
+rewrites one run and nobody without the key can choose names that force degenerate runs. A long file's content is cut into list
+nodes likewise. Never holds a whole list in memory. Implements docs/format.md, "Tree" and "List".
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import Protocol
+
+from blake3 import blake3
+
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
+from respaldo.core.model import EMPTY, Content, Entry
+from respaldo.core.seams import Buffer
+from respaldo.format.content import DIRECT_CHUNKS_MAX, HOLE, NODE_BYTES_MAX, ROW, Row, ends_node, parse_node
+from respaldo.format.tree import LEVEL_MAX, META, Branch, Leaf, default_count, parse_tree
+
+RUN_ENTRIES_SPLIT = 4096
+RUN_ENTRIES_MIN = 1024
+RUN_ENTRIES_MAX = 8192
+_RUN_MASK = (1 << 11) - 1
+
+
+class Sink(Protocol):
+    """Stores chunks."""
+
+    def put(self, kind: Kind, raw: Buffer) -> ChunkId: ...
+
+
+class Reader(Protocol):
+    """Returns chunks, checked against their ids."""
+
+    def get(self, kind: Kind, chunk_id: ChunkId) -> bytes: ...
+
+
+def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
+    """Stores a directory; returns the id of its tree. ``name_order`` is the key that chooses where long ones are cut."""
+    if len(leaf) <= RUN_ENTRIES_SPLIT:
+        return sink.put(Kind.TREE, leaf.encode())
+    runs = [(sink.put(Kind.TREE, run.encode()), len(run)) for run in split_leaf(leaf, name_order)]
+    return sink.put(Kind.TREE, Branch(tuple(runs)).encode())
+
+
+def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
+    """Yields the runs of a long directory, in order."""
+    names = leaf.names.split(b"\0")[:-1]
+    cut_at: list[int] = []
+    first = 0
+    for row, name in enumerate(names):
+        length = row + 1 - first
+        if length < RUN_ENTRIES_MIN:
+            continue
+        chosen = int.from_bytes(blake3(name, key=name_order).digest(8), "little") & _RUN_MASK == 0
+        if chosen or length >= RUN_ENTRIES_MAX:
+            cut_at.append(row + 1)
+            first = row + 1
+    if first < len(names):
+        cut_at.append(len(names))
+    start = content_at = target_at = 0
+    for end in cut_at:
+        meta = leaf.meta[start * META.size : end * META.size]
+        ids = links = 0
+        uids: set[int] = set()
+        gids: set[int] = set()
+        for row, (mode, uid, gid, _, size, _, _) in enumerate(META.iter_unpack(meta), start):
+            level = leaf.levels.get(row)
+            ids += level[1] if level else default_count(mode, size, leaf.marks.get(row, 0))
+            links += stat.S_ISLNK(mode)
+            uids.add(uid)
+            gids.add(gid)
+        content_end = content_at + ids * CHUNK_ID_BYTES
+        target_end = target_at
+        for _ in range(links):
+            target_end = leaf.targets.index(b"\0", target_end) + 1
+        yield Leaf(
+            names=b"".join(name + b"\0" for name in names[start:end]),
+            meta=meta,
+            content=leaf.content[content_at:content_end],
+            targets=leaf.targets[target_at:target_end],
+            levels={row - start: value for row, value in leaf.levels.items() if start <= row < end},
+            links={row - start: value for row, value in leaf.links.items() if start <= row < end},
+            xattrs={row - start: value for row, value in leaf.xattrs.items() if start <= row < end},
+            marks={row - start: value for row, value in leaf.marks.items() if start <= row < end},
+            users={number: name for number, name in leaf.users.items() if number in uids},
+            groups={number: name for number, name in leaf.groups.items() if number in gids},
+        )
+        start, content_at, target_at = end, content_end, target_end
+
+
+class ListBuilder:
+    """Collects the chunks and holes of one file; stores list nodes as they fill, and returns what the entry refers to."""
+
+    __slots__ = ("_direct", "_levels", "_listed", "_sink", "length")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._direct = bytearray()
+        self._listed = False
+        self._levels: list[list[tuple[bytes, int]]] = [[]]
+        self.length = 0
+        """Bytes added so far, holes included."""
+
+    def add(self, chunk_id: bytes, length: int) -> None:
+        """Appends a chunk."""
+        self.length += length
+        self._levels[0].append((chunk_id, length))
+        if self._listed:
+            self._close_full(0)
+            return
+        self._direct += chunk_id
+        if len(self._direct) > DIRECT_CHUNKS_MAX * CHUNK_ID_BYTES:
+            self._to_list()
+
+    def hole(self, length: int) -> None:
+        """Appends a hole; from here on the file refers to a list."""
+        if length:
+            self.length += length
+            if not self._listed:
+                self._to_list()
+            self._levels[0].append((HOLE, length))
+            self._close_full(0)
+
+    def _to_list(self) -> None:
+        self._listed = True
+        rows, self._levels = self._levels[0], [[]]
+        for row in rows:
+            self._levels[0].append(row)
+            self._close_full(0)
+
+    def _close_full(self, level: int) -> None:
+        rows = self._levels[level]
+        if rows and ends_node(rows[-1][0], len(rows)):
+            self._close(level)
+
+    def _close(self, level: int) -> None:
+        rows = self._levels[level]
+        node = self._sink.put(Kind.LIST, b"".join(ROW.pack(*row) for row in rows))
+        total = sum(length for _, length in rows)
+        rows.clear()
+        if level + 1 == len(self._levels):
+            self._levels.append([])
+        self._levels[level + 1].append((node, total))
+        self._close_full(level + 1)
+
+    def state(self) -> list[object]:
+        """Returns the open nodes, to go on from there in another run."""
+        levels = [b"".join(ROW.pack(*row) for row in rows) for rows in self._levels]
+        return [bytes(self._direct), self._listed, levels, self.length]
+
+    def resume(self, direct: bytes, levels: list[bytes], length: int, *, listed: bool) -> None:
+        """Takes up a state that `state` returned."""
+        self._direct = bytearray(direct)
+        self._listed = listed
+        self._levels = [[(row, size) for row, size in ROW.iter_unpack(rows)] for rows in levels]
+        self.length = length
+
+    def finish(self) -> Content:
+        """Stores what is open; returns what the entry refers to."""
+        if not self._listed:
+            return Content(level=0, ids=bytes(self._direct)) if self._direct else EMPTY
+        level = 0
+        while True:
+            rows = self._levels[level]
+            top = level + 1 == len(self._levels)
+            if top and level > 0 and len(rows) == 1:
+                return Content(level=level, ids=rows[0][0])
+            if rows:
+                self._close(level)
+            level += 1
+
+
+class TreeReader:
+    """Reads directories as entries and files as rows."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def leaves(self, tree_id: ChunkId) -> Iterator[Leaf]:
+        """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`."""
+        what = f"tree {tree_id.hex()[:16]}"
+        tree = parse_tree(self._reader.get(Kind.TREE, tree_id), what)
+        if isinstance(tree, Leaf):
+            yield tree
+            return
+        last = b""
+        for run_id, count in tree.runs:
+            run = parse_tree(self._reader.get(Kind.TREE, run_id), f"tree {run_id.hex()[:16]}")
+            if not isinstance(run, Leaf) or len(run) != count:
+                raise Corruption(what, "one of its runs is not a run")
+            if run.names.partition(b"\0")[0] <= last:
+                raise Corruption(what, "its runs overlap")
+            last = run.names[:-1].rpartition(b"\0")[2]
+            yield run
+
+    def entries(self, tree_id: ChunkId) -> Iterator[Entry]:
+        """Yields the entries of a directory in the order of their names."""
+        for leaf in self.leaves(tree_id):
+            yield from leaf.entries()
+
+    def find(self, tree_id: ChunkId, name: bytes) -> Entry | None:
+        """Returns the entry of a name."""
+        for leaf in self.leaves(tree_id):
+            if leaf.names.startswith(name + b"\0") or b"\0" + name + b"\0" in leaf.names:
+                return next(entry for entry in leaf.entries() if entry.name == name)
+        return None
+
+    def list_rows(self, content: Content) -> Iterator[Row]:
+        """Yields the rows at level 1 of a list: data chunks and holes. Raises `Corruption`, `ChunkMissing`."""
+        for chunk_id in content:
+            yield from self._rows(chunk_id, content.level, None)
+
+    def _rows(self, chunk_id: ChunkId, level: int, expected: int | None) -> Iterator[Row]:
+        what = f"list {chunk_id.hex()[:16]}"
+        if not 0 < level <= LEVEL_MAX:
+            raise Corruption(what, "lists are nested too deep")
+        raw = self._reader.get(Kind.LIST, chunk_id)
+        if len(raw) > NODE_BYTES_MAX:
+            raise Corruption(what, "longer than a list node can be")
+        rows = parse_node(raw, what)
+        if expected is not None and sum(row.length for row in rows) != expected:
+            raise Corruption(what, "its rows do not add up to what refers to it")
+        for row in rows:
+            if level == 1:
+                yield row
+            elif row.id == HOLE:
+                raise Corruption(what, "a hole stands above the lowest level")
+            else:
+                yield from self._rows(row.id, level - 1, row.length)
+
+    def nodes(self, content: Content) -> Iterator[tuple[int, ChunkId]]:
+        """Yields (level, id) of everything that content refers to, lists first, data chunks as level 0, holes left out."""
+        stack = [(content.level, chunk_id) for chunk_id in reversed(list(content))]
+        while stack:
+            level, chunk_id = stack.pop()
+            yield level, chunk_id
+            if level:
+                rows = parse_node(self._reader.get(Kind.LIST, chunk_id), f"list {chunk_id.hex()[:16]}")
+                stack += [(level - 1, row.id) for row in reversed(rows) if row.id != HOLE]

@@ -1,0 +1,208 @@
+"""Chunks in: content goes to a sink, which names it, finds out whether it is known, and packs what is not.
+
+The caller's thread hashes and looks up; worker threads compress, seal and write. Bounded: so many blocks are under way and no more, whatever
+the size of the source. A chunk counts as stored when its pack is durable; `flush` returns when all are. An error in a worker is
+raised at the caller's next call, and nothing more is written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from respaldo.backend.base import Backend
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.seams import Buffer
+from respaldo.store.index import Index
+from respaldo.store.packs import Block, Finished, PackWriter, seal_block
+from respaldo.store.relied import Relied
+from respaldo.store.vault import Vault
+
+WORKERS = 2
+BLOCKS_UNDER_WAY = 6
+_TREE_PACK_HELD_BYTES = 4 << 20
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what went through a sink, in chunks and bytes."""
+
+    chunks_new: int = 0
+    bytes_new: int = 0
+    chunks_known: int = 0
+    bytes_known: int = 0
+    stored_bytes: int = 0
+    healed: int = 0
+
+
+class _Open:
+    """Is a block that still takes chunks."""
+
+    __slots__ = ("ids", "lengths", "raw")
+
+    def __init__(self) -> None:
+        self.raw = bytearray()
+        self.ids = bytearray()
+        self.lengths = bytearray()
+
+
+class ChunkSink:
+    """Stores chunks for one session. `put` and `flush` belong to one thread."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a session
+        self,
+        *,
+        backend: Backend,
+        vault: Vault,
+        index: Index,
+        id_keys: dict[Kind, bytes],
+        session: bytes,
+        block_bytes: int,
+        pack_bytes: int,
+        workers: int = WORKERS,
+    ) -> None:
+        self._backend = backend
+        self._vault = vault
+        self._index = index
+        self._id_keys = id_keys
+        self._session = session
+        self._block_bytes = block_bytes
+        self._pack_bytes = pack_bytes
+        self._open = {kind: _Open() for kind in Kind}
+        self._fresh: set[bytes] = set()
+        self._lock = threading.Lock()
+        self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
+        self._finished: deque[Finished] = deque()
+        self._under_way: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
+        self._limit = BLOCKS_UNDER_WAY
+        self.relied = Relied()
+        self.tally = Tally()
+        self.unlisted: list[Finished] = []
+        """Packs that are durable and indexed but stand in no segment yet."""
+
+    def _new_pack(self, *, trees: bool) -> PackWriter:
+        held = _TREE_PACK_HELD_BYTES if trees else 0
+        return PackWriter(self._backend, self._vault, self._session, stage_after_bytes=held)
+
+    def name(self, kind: Kind, raw: Buffer) -> ChunkId:
+        """Returns the id that a chunk has or would have."""
+        return ChunkId(blake3(raw, key=self._id_keys[kind]).digest())
+
+    def knows(self, chunk_id: ChunkId) -> bool:
+        """Whether a chunk is stored or on its way; relies on it where it is."""
+        if chunk_id in self._fresh:
+            return True
+        found = self._index.find(chunk_id, usable_only=True)
+        if found is None:
+            return False
+        self.relied.add(found[0], chunk_id)
+        return True
+
+    def put(self, kind: Kind, raw: Buffer) -> ChunkId:
+        """Stores a chunk unless it is known; copies the bytes. Returns its id."""
+        chunk_id = blake3(raw, key=self._id_keys[kind]).digest()
+        tally = self.tally
+        if chunk_id in self._fresh:
+            tally.chunks_known += 1
+            tally.bytes_known += len(raw)
+            return ChunkId(chunk_id)
+        if self._index.usable:
+            found = self._index.find(ChunkId(chunk_id), usable_only=True)
+            if found is not None:
+                self.relied.add(found[0], chunk_id)
+                tally.chunks_known += 1
+                tally.bytes_known += len(raw)
+                return ChunkId(chunk_id)
+        self._fresh.add(chunk_id)
+        tally.chunks_new += 1
+        tally.bytes_new += len(raw)
+        block = self._open[kind]
+        if block.raw and len(block.raw) + len(raw) > self._block_bytes:
+            self._submit(kind)
+            block = self._open[kind]
+        block.raw += raw
+        block.ids += chunk_id
+        block.lengths += len(raw).to_bytes(4, "little")
+        if len(block.raw) >= self._block_bytes:
+            self._submit(kind)
+        return ChunkId(chunk_id)
+
+    def _submit(self, kind: Kind) -> None:
+        block, self._open[kind] = self._open[kind], _Open()
+        while len(self._under_way) >= self._limit:
+            self._under_way.popleft().result()
+        while self._under_way and self._under_way[0].done():
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(self._seal, kind, block))
+        if self._finished:
+            self._enter()
+
+    def _seal(self, kind: Kind, block: _Open) -> None:
+        """Runs in a worker: seals a block and appends it to a pack; finishes the pack that is full."""
+        sealed = seal_block(self._vault, kind, block.raw, bytes(block.ids), bytes(block.lengths))
+        trees = kind is not Kind.DATA
+        full = None
+        with self._lock:
+            pack = self._packs[trees]
+            if pack.body_length and pack.estimate(sealed) > self._pack_bytes:
+                full, pack = pack, self._new_pack(trees=trees)
+                self._packs[trees] = pack
+            self._add(pack, sealed)
+        if full is not None:
+            self._finish(full)
+
+    def _add(self, pack: PackWriter, block: Block) -> None:
+        pack.add(block)
+        self.tally.stored_bytes += block.sealed_length
+
+    def _finish(self, pack: PackWriter) -> None:
+        with pack:
+            self._finished.append(pack.finish())
+
+    def _enter(self) -> None:
+        """Enters the packs that are durable into the index; their chunks leave the set in memory."""
+        packs = []
+        while self._finished:
+            packs.append(self._finished.popleft())
+        if not packs:
+            return
+        numbers = self._index.add_packs((item.name, item.length_bytes, item.footer, item.encoded) for item in packs)
+        self._index.usable.update(numbers)
+        self.unlisted += packs
+        for item in packs:
+            ids = item.footer.ids
+            self._fresh.difference_update(ids[at : at + 32] for at in range(0, len(ids), 32))
+
+    def flush(self) -> None:
+        """Returns when every chunk that was put is durable and indexed."""
+        for kind in Kind:
+            if self._open[kind].raw:
+                self._submit(kind)
+        while self._under_way:
+            self._under_way.popleft().result()
+        data, trees = self._packs[False], self._packs[True]
+        if trees.held and data.body_length:
+            for block in trees.held:
+                if data.body_length and data.estimate(block) > self._pack_bytes:
+                    self._finish(data)
+                    data = self._packs[False] = self._new_pack(trees=False)
+                data.add(block)
+            trees.held.clear()
+            trees = self._packs[True] = self._new_pack(trees=True)
+        for pack in (data, trees):
+            if pack.body_length:
+                self._finish(pack)
+        self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
+        self._enter()
+
+    def close(self) -> None:
+        """Stops the workers and drops what is not finished."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pack in self._packs.values():
+            pack.discard()
+        self.relied.close()

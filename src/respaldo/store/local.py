@@ -1,0 +1,162 @@
+"""A local LMDB environment that is disposable: it need not survive a crash of the machine, it must notice one.
+
+Writes are not synced, so that they cost nothing; a mark with the machine's boot id says that the environment was being written. Who
+finds the mark of another boot throws the environment away. Never lies on the repository's disk: a mapped file on a disk that is
+pulled out is a SIGBUS. The map grows when it is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+
+from respaldo.core.errors import StorageFailed
+
+T = TypeVar("T")
+_MAP_BYTES = 64 << 20
+_DATABASES_MAX = 16
+_MARK = b"dirty "
+_LAYOUT = b"layout"
+
+
+def boot_id() -> bytes:
+    """Returns what differs between two boots of the machine; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Environment:
+    """Opens, and if need be discards and makes again, an environment with named databases.
+
+    ``databases`` maps names to whether they hold many fixed-size values a key (``dupsort, dupfixed``); ``layout`` is discarded with all content when it changes. Not to be
+    used by two threads at once.
+    """
+
+    def __init__(self, path: Path, *, layout: str, databases: dict[str, bool]) -> None:
+        self._path = path
+        self._layout = layout.encode()
+        self._databases = databases
+        self._boot = boot_id()
+        self._mark = _MARK + str(os.getpid()).encode()
+        self._marked = False
+        self._open()
+        if not self._sound():
+            self.discard()
+
+    def _open(self) -> None:
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.env = lmdb.open(
+                str(self._path),
+                map_size=max(_MAP_BYTES, self._file_length() * 2),
+                max_dbs=_DATABASES_MAX,
+                sync=False,
+                metasync=False,
+                writemap=False,
+                readahead=False,
+                max_readers=126,
+            )
+            self._meta = self.env.open_db(b"meta")
+            self.dbs = {
+                name: self.env.open_db(name.encode(), dupsort=many, dupfixed=many)
+                for name, many in self._databases.items()
+            }
+        except lmdb.Error as error:
+            self._remove()
+            raise StorageFailed(str(self._path), f"local cache: {error}", hint="it was removed; run again") from None
+
+    def _file_length(self) -> int:
+        try:
+            return (self._path / "data.mdb").stat().st_size
+        except OSError:
+            return 0
+
+    def _sound(self) -> bool:
+        with self.env.begin() as txn:
+            rows = dict(txn.cursor(db=self._meta))
+        if not rows:
+            self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
+            return True
+        boots = {boot for key, boot in rows.items() if key.startswith(_MARK)}
+        return rows.get(_LAYOUT) == self._layout and boots <= {self._boot} - {b""}
+
+    def discard(self) -> None:
+        """Throws everything away and begins anew."""
+        self.env.close()
+        self._remove()
+        self._marked = False
+        self._open()
+        self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    def write(self, action: Callable[[lmdb.Transaction], T]) -> T:
+        """Runs an action in a write transaction; grows the map and runs it again where it is full."""
+        while True:
+            try:
+                with self.env.begin(write=True) as txn:
+                    if not self._marked:
+                        txn.put(self._mark, self._boot or b"?", db=self._meta)
+                    result = action(txn)
+            except lmdb.MapFullError:
+                self.env.set_mapsize(self.env.info()["map_size"] * 2)
+                continue
+            except lmdb.MapResizedError:
+                self.env.set_mapsize(0)
+                continue
+            if not self._marked:
+                self._marked = True
+                self.env.sync(True)
+            return result
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[lmdb.Transaction]:
+        """Opens a read transaction whose values are buffers, valid only inside."""
+        with self.begin_read() as txn:
+            yield txn
+
+    def begin_read(self) -> lmdb.Transaction:
+        """Begins a read transaction that the caller ends."""
+        try:
+            return self.env.begin(buffers=True)
+        except lmdb.MapResizedError:
+            self.env.set_mapsize(0)
+            return self.env.begin(buffers=True)
+
+    def close(self) -> None:
+        """Makes everything durable and takes the mark away, with those of processes that were killed."""
+        if self._marked:
+            self.env.sync(True)
+            with self.env.begin(write=True) as txn:
+                keys = [key for key in txn.cursor(db=self._meta).iternext(values=False) if key.startswith(_MARK)]
+                for key in keys:
+                    if key == self._mark or not _alive(int(key.removeprefix(_MARK))):
+                        txn.delete(key, db=self._meta)
+            self.env.sync(True)
+            self._marked = False
+        self.env.close()
+
+    def length_bytes(self) -> int:
+        """Returns what the environment takes on disk, in bytes."""
+        with contextlib.suppress(OSError):
+            return os.stat(self._path / "data.mdb").st_blocks * 512
+        return 0

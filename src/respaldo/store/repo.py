@@ -1,0 +1,288 @@
+"""The repository: what `init` makes and `open` opens; keys, configuration, index and the lists of what is there.
+
+Invariant: the header is put last when a repository is made, so that there is a whole one or none. The hash of the header is pinned by
+the caller. Implements docs/format.md, "Repository", "Key slots" and the readers' half of "Protocol".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from respaldo.backend.base import Backend
+from respaldo.codec.compress import LEVEL, Compressor
+from respaldo.codec.keys import KEY_BYTES, KeyRing
+from respaldo.codec.seal import Sealer
+from respaldo.codec.slots import Kdf, Secret
+from respaldo.core.errors import (
+    Corruption,
+    NotARepository,
+    ObjectExists,
+    ObjectMissing,
+    RespaldoError,
+    StorageError,
+)
+from respaldo.core.ids import (
+    RANDOM_ID_BYTES,
+    PackName,
+    SegmentName,
+    parse_hash_leaf,
+    segment_object,
+)
+from respaldo.core.seams import Clock, Progress, Random
+from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
+from respaldo.format.pack import parse_footer
+from respaldo.format.segment import Listed, Segment, parse_segment
+from respaldo.format.snapshot import Condemnation, Config, parse_condemnation, parse_config
+from respaldo.store import slots
+from respaldo.store.index import Index, Indexed
+from respaldo.store.packs import Finished, read_footer
+from respaldo.store.source import ChunkSource
+from respaldo.store.vault import Vault
+
+SEGMENT_FOOTER_BYTES = 16 << 20
+"""A segment takes footers up to about this many bytes."""
+_CONFIG_NAME = "config/%016x"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Is what storage said it holds, condemnations listed before packs: sizes of packs by name, and who condemned which."""
+
+    packs: dict[PackName, int]
+    condemned: frozenset[PackName]
+
+
+def create(  # noqa: PLR0913 - everything that a repository is made of
+    backend: Backend, *, secret: Secret, kdf: Kdf, config: Config, clock: Clock, random: Random, label: str
+) -> Header:
+    """Makes a repository; raises `ObjectExists` where there is one, and leaves nothing behind where it fails."""
+    if backend.exists(HEADER) is not None:
+        raise ObjectExists(HEADER, "there is a repository already", hint="choose another place, or use this one")
+    header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns())
+    ring = KeyRing(random(KEY_BYTES), header.hash)
+    vault = _vault(ring, header, config.level, random)
+    slot_name = slots.new_name(random)
+    config_name = _CONFIG_NAME % 1
+    made: list[str] = []
+    for folder in ("keys", "config"):  # what an init that was interrupted before its header left behind opens nothing
+        for name, _ in backend.list(folder):
+            with contextlib.suppress(ObjectMissing):
+                backend.delete(name)
+    try:
+        slot = slots.make(slot_name, ring, secret, kdf, vault, label=label, now_ns=clock.now_ns(), random=random)
+        for name, data in (
+            (slot_name, slot),
+            (config_name, vault.seal_record("config", config_name, config.encode())),
+            (HEADER, header.encode()),
+        ):
+            backend.put(name, [data])
+            made.append(name)
+    except BaseException:
+        for name in made:
+            with contextlib.suppress(StorageError):
+                backend.delete(name)
+        raise
+    return header
+
+
+def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
+    return Vault(Sealer(ring, header.repository, random), Compressor(level))
+
+
+def read_header(backend: Backend) -> Header:
+    """Returns the header; raises `NotARepository` where there is none."""
+    try:
+        data = backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
+    except ObjectMissing:
+        raise NotARepository(backend.location, "it has no header") from None
+    return parse_header(data, backend.location)
+
+
+class Repo:
+    """Is an open repository. A context manager; one thread, except where a part says otherwise."""
+
+    def __init__(  # noqa: PLR0913 - the seams
+        self, backend: Backend, header: Header, ring: KeyRing, *, cache_dir: Path, clock: Clock, random: Random
+    ) -> None:
+        self.backend = backend
+        self.header = header
+        self.ring = ring
+        self.clock = clock
+        self.random = random
+        self.cache_dir = cache_dir / header.repository.hex()
+        self.vault = _vault(ring, header, LEVEL, random)
+        self.config = self._read_config()
+        self.vault = _vault(ring, header, self.config.level, random)
+        self.index = Index(self.cache_dir / "index")
+        self.source = ChunkSource(
+            backend=backend, vault=self.vault, index=self.index, id_keys=ring.id_keys, reload=self._reload
+        )
+        self.damaged: list[RespaldoError] = []
+        """What could not be read while the index was brought up to date."""
+
+    @classmethod
+    def open(  # noqa: PLR0913 - the seams
+        cls, backend: Backend, secret: Secret, *, cache_dir: Path, clock: Clock, random: Random, pinned: bytes = b""
+    ) -> Self:
+        """Opens a repository; raises `WrongSecret`, `NotARepository`, `Corruption`.
+
+        ``pinned`` is the header's hash as this client knows it; another header is `Corruption`.
+        """
+        header = read_header(backend)
+        if pinned and pinned != header.hash:
+            raise Corruption(HEADER, "it is not the header that this client has seen at this place")
+        ring = KeyRing(slots.open_master(backend, header, secret), header.hash)
+        return cls(backend, header, ring, cache_dir=cache_dir, clock=clock, random=random)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes index and backend."""
+        self.index.close()
+        self.backend.close()
+
+    def _read_config(self) -> Config:
+        names = sorted(name for name, _ in self.backend.list("config"))
+        if not names:
+            raise Corruption("config", "the repository has no configuration")
+        name = names[-1]
+        return parse_config(self.vault.open_record("config", name, self.backend.get(name)), name)
+
+    # --- what is there ---------------------------------------------------------------------------------------------
+
+    def list_packs(self) -> Listing:
+        """Lists condemnations, *then* packs: a pack that is condemned after the first listing is still in the second."""
+        condemned: set[PackName] = set()
+        for name, _ in self.backend.list("condemned"):
+            record = self.read_condemnation(name)
+            if record is not None:
+                condemned.update(record.packs)
+        packs: dict[PackName, int] = {}
+        for name, length in self.backend.list("packs"):
+            parsed = parse_hash_leaf(name.partition("/")[2])
+            if parsed is not None:
+                packs[PackName(parsed)] = length
+        return Listing(packs=packs, condemned=frozenset(condemned))
+
+    def read_condemnation(self, name: str) -> Condemnation | None:
+        """Returns a condemnation, from the cache where it was read before; None where it has gone meanwhile."""
+        raw = self.index.record(name)
+        if raw is None:
+            try:
+                raw = self.vault.open_record("condemnation", name, self.backend.get(name))
+            except ObjectMissing:
+                return None
+            self.index.put_records({name: raw})
+        return parse_condemnation(raw, name)
+
+    def synchronise(self, progress: Progress | None = None) -> Listing:
+        """Brings the index up to date with what is there, and says what is; `damaged` names what could not be read."""
+        listing = self.list_packs()
+        self.damaged.clear()
+        gone = [pack for pack in self.index.packs() if listing.packs.get(pack.name) != pack.length_bytes]
+        if gone:
+            self.index.forget_packs(gone)
+            self.source.forget_positions()
+        self._apply_segments(listing, progress)
+        known = {pack.name for pack in self.index.packs()}
+        for name in listing.packs.keys() - known:
+            try:
+                footer, encoded = read_footer(self.backend, self.vault, name, listing.packs[name])
+            except ObjectMissing:
+                continue
+            except Corruption as error:
+                self.damaged.append(error)
+                continue
+            self.index.add_packs([(name, listing.packs[name], footer, encoded)])
+        self._set_usable(listing)
+        return listing
+
+    def _set_usable(self, listing: Listing) -> None:
+        self.index.usable = {
+            pack.number
+            for pack in self.index.packs()
+            if pack.name in listing.packs and pack.name not in listing.condemned
+        }
+
+    def _reload(self) -> None:
+        self.synchronise()
+
+    def _apply_segments(self, listing: Listing, progress: Progress | None) -> None:
+        there = {
+            SegmentName(parsed)
+            for name, _ in self.backend.list("segments")
+            if (parsed := parse_hash_leaf(name.partition("/")[2])) is not None
+        }
+        applied = self.index.segments()
+        fresh: list[SegmentName] = []
+        for name in there - applied:
+            try:
+                segment = self.read_segment(name)
+            except ObjectMissing:
+                continue
+            except Corruption as error:
+                self.damaged.append(error)
+                continue
+            self._apply(segment, listing, segment_object(name))
+            fresh.append(name)
+            if progress is not None:
+                progress.note(2, f"applied segment {name.hex()[:12]} ({len(segment.packs)} packs)")
+        if fresh or applied - there:
+            self.index.note_segments(fresh, applied - there)
+
+    def _apply(self, segment: Segment, listing: Listing, what: str) -> None:
+        packs = []
+        for item in segment.packs:
+            if listing.packs.get(item.pack) == item.length_bytes and self.index.number_of(item.pack) is None:
+                try:
+                    packs.append((item.pack, item.length_bytes, parse_footer(item.footer, what), item.footer))
+                except Corruption as error:
+                    self.damaged.append(error)
+        if packs:
+            self.index.add_packs(packs)
+
+    def read_segment(self, name: SegmentName) -> Segment:
+        """Reads a segment; raises `Corruption`."""
+        what = segment_object(name)
+        data = self.backend.get(what)
+        if hashlib.sha256(data).digest() != name:
+            raise Corruption(what, "its bytes do not have its name")
+        return parse_segment(self.vault.open_segment(data, what), what)
+
+    def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
+        """Lists durable packs in segments of bounded size and makes those durable."""
+        part: list[Listed] = []
+        length = 0
+        for item in packs:
+            part.append(Listed(pack=item.name, length_bytes=item.length_bytes, footer=item.encoded))
+            length += len(item.encoded)
+            if length >= SEGMENT_FOOTER_BYTES:
+                self._put_segment(session, part)
+                part, length = [], 0
+        if part:
+            self._put_segment(session, part)
+
+    def _put_segment(self, session: bytes, packs: list[Listed]) -> None:
+        name, data = self.vault.seal_segment(Segment(session=session, packs=tuple(packs)).encode())
+        with contextlib.suppress(ObjectExists):
+            self.backend.put(segment_object(name), [data])
+        self.index.note_segments([name])
+
+    def unlisted(self) -> list[Indexed]:
+        """Returns the packs that stand in no segment that is there: what an interrupted session left."""
+        listed: set[PackName] = set()
+        for name in self.index.segments():
+            listed.update(item.pack for item in self.read_segment(name).packs)
+        return [pack for pack in self.index.packs() if pack.name not in listed]

@@ -1,0 +1,131 @@
+"""Chunks out: where a chunk lies, the block it lies in, and its bytes, checked against its id.
+
+`locate` belongs to one thread; `block` and `check` may be called by many. A pack that has gone since the index was read makes the
+reader look again, once, for a copy elsewhere. Never returns bytes that do not have the id asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from respaldo.backend.base import Backend
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
+from respaldo.core.ids import ChunkId, Kind, PackName, pack_object
+from respaldo.core.seams import Buffer
+from respaldo.format.pack import Footer, parse_footer
+from respaldo.store.index import Index
+from respaldo.store.packs import open_block
+from respaldo.store.vault import Vault
+
+_FOOTERS_KEPT = 32
+_BLOCKS_KEPT = 8
+
+
+class Location(NamedTuple):
+    """Says where a chunk lies: pack number, block number in it, offset and length in the block's raw bytes."""
+
+    pack: int
+    block: int
+    offset: int
+    length: int
+
+
+class _Opened(NamedTuple):
+    name: PackName
+    footer: Footer
+
+
+class ChunkSource:
+    """Reads chunks of one repository."""
+
+    def __init__(
+        self, *, backend: Backend, vault: Vault, index: Index, id_keys: dict[Kind, bytes], reload: Callable[[], None]
+    ) -> None:
+        self._backend = backend
+        self._vault = vault
+        self._index = index
+        self._id_keys = id_keys
+        self._reload = reload
+        self._footers: OrderedDict[int, _Opened] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def locate(self, kind: Kind, chunk_id: ChunkId) -> Location:
+        """Returns where a chunk lies; raises `ChunkMissing` where no pack holds it."""
+        found = self._index.find(chunk_id, usable_only=False)
+        if found is None:
+            raise ChunkMissing(kind.word, chunk_id)
+        number, row = found
+        place = self._opened(number).footer.place(row)
+        return Location(number, *place)
+
+    def _opened(self, number: int) -> _Opened:
+        with self._lock:
+            opened = self._footers.get(number)
+            if opened is not None:
+                self._footers.move_to_end(number)
+                return opened
+        pack = self._index.pack(number)
+        if pack is None:
+            raise ObjectMissing(f"pack {number}")
+        opened = _Opened(pack.name, parse_footer(self._index.footer(number), pack_object(pack.name)))
+        with self._lock:
+            self._footers[number] = opened
+            while len(self._footers) > _FOOTERS_KEPT:
+                self._footers.popitem(last=False)
+        return opened
+
+    def sealed_block(self, pack: int, block: int) -> tuple[PackName, Footer, bytes]:
+        """Fetches a block as it is stored. The pack's footer must have been opened by `locate`, or be read by one thread."""
+        with self._lock:
+            opened = self._footers.get(pack)
+        if opened is None:
+            opened = self._opened(pack)
+        row = opened.footer.blocks[block]
+        data = self._backend.get(pack_object(opened.name), opened.footer.offsets[block], row.sealed_length)
+        return opened.name, opened.footer, data
+
+    def block(self, pack: int, block: int) -> bytes:
+        """Fetches, opens and decompresses one block; raises `Corruption` or a storage error."""
+        name, footer, data = self.sealed_block(pack, block)
+        return open_block(self._vault, footer.blocks[block], data, pack_object(name))
+
+    def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer) -> None:
+        """Raises `Corruption` unless the bytes have the id."""
+        if blake3(raw, key=self._id_keys[kind]).digest() != chunk_id:
+            raise Corruption(f"{kind.word} chunk {chunk_id.hex()[:16]}", "its bytes do not have its id")
+
+    def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
+        """Returns the bytes of one chunk, checked. For trees and lists; keeps the last few blocks. One thread."""
+        try:
+            return self._get(kind, chunk_id)
+        except ObjectMissing:
+            self.forget_positions()
+            self._reload()
+            return self._get(kind, chunk_id)
+
+    def _get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
+        at = self.locate(kind, chunk_id)
+        key = (at.pack, at.block)
+        raw = self._blocks.get(key)
+        if raw is None:
+            raw = self.block(*key)
+            self._blocks[key] = raw
+            while len(self._blocks) > _BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(key)
+        chunk = raw[at.offset : at.offset + at.length]
+        self.check(kind, chunk_id, chunk)
+        return chunk
+
+    def forget_positions(self) -> None:
+        """Drops cached footers and blocks, because packs have gone."""
+        with self._lock:
+            self._footers.clear()
+        self._blocks.clear()

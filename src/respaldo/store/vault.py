@@ -1,0 +1,60 @@
+"""The vault: whole objects between their stored and their plain form, for every kind but packs.
+
+Records (manifest, outcome, condemnation, marker, config) are sealed under their name and end with a SHA-256; segments are named by theirs.
+Never touches storage. Implements docs/format.md, "Sealed objects".
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from respaldo.codec.compress import Compressor, Decompressor
+from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
+from respaldo.codec.seal import OVERHEAD_BYTES, Sealer
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import SegmentName
+from respaldo.format import frame
+from respaldo.format.header import HASH_BYTES, close_object, unclose_object
+from respaldo.format.segment import SEGMENT_RAW_BYTES_MAX
+from respaldo.format.snapshot import RECORD_RAW_BYTES_MAX
+
+
+class Vault:
+    """Seals and opens objects. Thread-safe."""
+
+    def __init__(self, sealer: Sealer, compressor: Compressor) -> None:
+        self.sealer = sealer
+        self.compressor = compressor
+        self.decompressor = Decompressor()
+
+    def seal_record(self, kind: str, name: str, raw: bytes) -> bytes:
+        """Returns a record's stored bytes, padded to a multiple of 4 KiB up to 1 MiB, closing hash included."""
+        head, body = frame.squeeze(raw, self.compressor)
+        around = OVERHEAD_BYTES + HASH_BYTES
+        length = padded(around + len(head) + len(body), SMALL_STEP_BYTES) - around
+        sealed = self.sealer.seal(kind, name, length, frame.build(head, body, length))
+        return close_object(b"".join(sealed))
+
+    def open_record(self, kind: str, name: str, data: bytes) -> bytes:
+        """Returns a record's plaintext; raises `Corruption` unless it was sealed as this kind under this name."""
+        sealed = unclose_object(data, name)
+        length = len(sealed) - OVERHEAD_BYTES
+        if length < 0:
+            raise Corruption(name, "shorter than a seal")
+        opened = self.sealer.open(kind, name, length, sealed, name)
+        return frame.unbuild(opened, self.decompressor, name, raw_length_max=RECORD_RAW_BYTES_MAX)
+
+    def seal_segment(self, raw: bytes) -> tuple[SegmentName, bytes]:
+        """Returns a segment's name and stored bytes."""
+        head, body = frame.squeeze(raw, self.compressor)
+        length = padded(OVERHEAD_BYTES + len(head) + len(body), STEP_BYTES) - OVERHEAD_BYTES
+        sealed = b"".join(self.sealer.seal("segment", "", length, frame.build(head, body, length)))
+        return SegmentName(hashlib.sha256(sealed).digest()), sealed
+
+    def open_segment(self, data: bytes, what: str) -> bytes:
+        """Returns a segment's plaintext; raises `Corruption`."""
+        length = len(data) - OVERHEAD_BYTES
+        if length < 0:
+            raise Corruption(what, "shorter than a seal")
+        opened = self.sealer.open("segment", "", length, data, what)
+        return frame.unbuild(opened, self.decompressor, what, raw_length_max=SEGMENT_RAW_BYTES_MAX)
