@@ -1,7 +1,7 @@
 """Compression of blocks and objects: zstd frames, opened within bounds that are known before.
 
-Invariant: nothing is decompressed whose declared size differs from the authenticated one, so that no frame, however it was
-made, costs more memory than its raw length. Implements docs/format.md, "Compression".
+Invariant: nothing is decompressed whose declared size differs from the authenticated one, so that no frame, however it
+was made, costs more memory than its raw length. Implements docs/format.md, "Compression".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ RAW_BYTES_MAX = 256 << 20
 """No block or object is longer than this once it is decompressed."""
 
 _WINDOW_BYTES_MAX = 128 << 20
+_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class Compressor:
@@ -49,6 +50,9 @@ class Decompressor:
         """Returns the raw bytes; raises `Corruption` naming ``what`` unless there is one frame of exactly that size."""
         if raw_length > RAW_BYTES_MAX:
             raise Corruption(what, f"declares {raw_length} bytes, more than any object has")
+        # The library takes a skippable frame for an empty one, and looks at nothing behind one that says it is empty.
+        if raw_length < 1 or bytes(memoryview(frame)[: len(_MAGIC)]) != _MAGIC:
+            raise Corruption(what, "not a compressed frame")
         try:
             declared = zstandard.get_frame_parameters(frame)
             if declared.content_size != raw_length or declared.dict_id or declared.window_size > _WINDOW_BYTES_MAX:

@@ -1,7 +1,7 @@
 """The key tree: a master key and the subkeys that are derived from it, one for each purpose.
 
-Invariant: no key serves two purposes, and every key depends on the hash of the repository's header, so that a master key
-never works under another header. Never writes a key anywhere. Implements docs/format.md, "Keys".
+Invariant: no key serves two purposes, and every key depends on the hash of the repository's header, so that a master
+key never works under another header. Never writes a key anywhere. Implements docs/format.md, "Keys".
 """
 
 from __future__ import annotations

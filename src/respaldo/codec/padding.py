@@ -1,4 +1,7 @@
-"""Padding: which sizes storage gets to see. Implements docs/format.md, "Padding" (Padmé: PURBs, Nikitin et al., 2019)."""
+"""Padding: which sizes storage gets to see.
+
+Implements docs/format.md, "Padding" (Padmé: PURBs, Nikitin et al., 2019).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _STEPPED_UP_TO_BYTES = 1 << 20
 
 def padme(length_bytes: int) -> int:
     """Returns the least Padmé size that is not below a length: at most 12 % more, 3 % at 32 MiB."""
-    if length_bytes < 2:  # noqa: PLR2004 - log2 of 0 and 1
+    if length_bytes < 2:
         return length_bytes
     exponent = length_bytes.bit_length() - 1
     low_bits = exponent - exponent.bit_length()

@@ -1,9 +1,9 @@
 """The seal: committing AES-256-GCM with a fresh key for every object and block.
 
-``sealed = salt (24) ‖ commitment (32) ‖ ciphertext ‖ tag (16)``, where ``salt`` is hedged (it depends on the message as well
-as on the random generator), ``key ‖ commitment`` come from the kind's key, the salt and the associated data, and the
-nonce is zero, since no key is used twice. The commitment is compared before anything is decrypted, so that one sealed text
-opens under one key only. Implements docs/format.md, "Seal".
+``sealed = salt (24) ‖ commitment (32) ‖ ciphertext ‖ tag (16)``, where ``salt`` is hedged (it depends on the message as
+well as on the random generator), ``key ‖ commitment`` come from the kind's key, the salt and the associated data, and
+the nonce is zero, since no key is used twice. The commitment is compared before anything is decrypted, so that one
+sealed text opens under one key only. Implements docs/format.md, "Seal".
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ COMMITMENT_BYTES = 32
 TAG_BYTES = 16
 OVERHEAD_BYTES = SALT_BYTES + COMMITMENT_BYTES + TAG_BYTES
 HEAD_BYTES = SALT_BYTES + COMMITMENT_BYTES
+MESSAGE_BYTES_MAX = 512 << 20
+"""Nothing that is sealed as one is longer; what opens it takes at most 2 GiB."""
 FORMAT = 1
 SUITE = "aes-256-gcm"
 _NONCE = bytes(12)
@@ -53,6 +55,8 @@ def open_with(kind_key: bytes, aad: bytes, sealed: Buffer, what: str) -> bytes:
     view = memoryview(sealed)
     if len(view) < OVERHEAD_BYTES:
         raise Corruption(what, "shorter than a seal")
+    if len(view) > MESSAGE_BYTES_MAX + OVERHEAD_BYTES:
+        raise Corruption(what, "longer than anything that is sealed")
     derived = blake3(bytes(view[:SALT_BYTES]) + aad, key=kind_key).digest(64)
     if not hmac.compare_digest(derived[32:], bytes(view[SALT_BYTES:HEAD_BYTES])):
         raise Corruption(what, "its seal was not made for this key, place and length")
@@ -73,8 +77,8 @@ class Sealer:
     def seal(self, kind: str, name: str, length_bytes: int, message: Buffer) -> tuple[bytes, bytes]:
         """Seals a message as ``kind``, to be found under ``name`` (empty where the name is a hash of the bytes).
 
-        ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an object
-        the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
+        ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an
+        object the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
         """
         aad = associated_data(self._ring.epoch, self._repository, kind, name, length_bytes)
         return seal_with(self._ring.seal_key(kind), self._ring.hedge, aad, message, self._random)

@@ -1,8 +1,8 @@
 """Key slots: the master key, wrapped under a passphrase (Argon2id) or under a 256-bit key.
 
-Invariant: parameters are checked against bounds before any work is done with them, and a slot commits to its key: it opens
-under one secret only. A slot is bound to its header and to its own name and parameters.
-Implements docs/format.md, "Key slots". Parameters: RFC 9106, second recommended option.
+Invariant: parameters are checked against bounds before any work is done with them, and a slot commits to its key: it
+opens under one secret only. A slot is bound to its header and to its own name and parameters. Implements
+docs/format.md, "Key slots". Parameters: RFC 9106, second recommended option.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Final
 import msgpack
 
 from respaldo.codec.keys import KEY_BYTES, derive
-from respaldo.codec.seal import open_with, seal_with
+from respaldo.codec.seal import OVERHEAD_BYTES, open_with, seal_with
 from respaldo.core.errors import Corruption, WrongSecret
 from respaldo.core.seams import Random
 
-PASSPHRASE: Final = "argon2id"
+PASSPHRASE: Final = "argon2id"  # noqa: S105 - a method
 FILE_KEY: Final = "key"
 SLOTS_MAX = 16
 SLOT_BYTES_MAX = 4096
 SALT_BYTES = 16
+WRAPPED_BYTES = KEY_BYTES + OVERHEAD_BYTES
 _MEMORY_FLOOR_KIB = 64 << 10
 _MEMORY_CEILING_KIB = 1 << 20
 _PASSES_CEILING = 10
@@ -101,14 +102,14 @@ def parse_slot(name: str, data: bytes) -> Slot:
         raise Corruption(name, "not a key slot") from None
     kdf = None
     match method, cost:
-        case "argon2id", [int(passes), int(memory_kib)]:
+        case "argon2id", [int(passes), int(memory_kib)] if type(passes) is not bool:
             kdf = Kdf(passes=passes, memory_kib=memory_kib)
         case "key", []:
             pass
         case _:
             raise Corruption(name, "a key slot of an unknown method")
     slot = Slot(name=name, method=method, kdf=kdf, salt=salt, wrapped=wrapped, about=about)
-    if len(salt) != SALT_BYTES or slot.encode() != data:
+    if len(salt) != SALT_BYTES or len(wrapped) != WRAPPED_BYTES or slot.encode() != data:
         raise Corruption(name, "not a canonical key slot")
     return slot
 
@@ -121,9 +122,7 @@ def _wrapping_key(secret: Secret, kdf: Kdf | None, salt: bytes) -> bytes:
         raise ValueError(msg)
     from nacl.pwhash import argon2id  # noqa: PLC0415 - 30 ms of start-up that only opening a repository needs
 
-    stretched = argon2id.kdf(
-        KEY_BYTES, secret.passphrase, salt, opslimit=kdf.passes, memlimit=kdf.memory_kib << 10
-    )
+    stretched = argon2id.kdf(KEY_BYTES, secret.passphrase, salt, opslimit=kdf.passes, memlimit=kdf.memory_kib << 10)
     return derive("slot passphrase", stretched + salt)
 
 
@@ -133,7 +132,7 @@ def _slot_aad(header_hash: bytes, name: str, method: str, kdf: Kdf | None, salt:
     return packed
 
 
-def wrap(  # noqa: PLR0913 - every argument enters the associated data
+def wrap(
     *, master: bytes, secret: Secret, kdf: Kdf, header_hash: bytes, name: str, about: bytes, random: Random
 ) -> Slot:
     """Makes a slot that opens with a secret. Takes the time that ``kdf`` asks for, unless the secret is a key."""

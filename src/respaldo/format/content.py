@@ -1,7 +1,7 @@
 """Lists: the nodes through which a long file refers to its chunks, and to its holes.
 
-A node is rows of 40 bytes: id ‖ length in bytes (u64) of what lies below it. At level 1 ids are those of data chunks, or all zero for a hole of that
-length; above, those of nodes one level down. Implements docs/format.md, "List".
+A node is rows of 40 bytes: id ‖ length in bytes (u64) of what lies below it. At level 1 ids are those of data chunks,
+or all zero for a hole of that length; above, those of nodes one level down. Implements docs/format.md, "List".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parse_node(data: bytes, what: str) -> list[Row]:
     if not data or len(data) > NODE_BYTES_MAX or len(data) % ROW.size:
         raise Corruption(what, "not a list node of this format")
     rows = [Row(ChunkId(name), length) for name, length in ROW.iter_unpack(data)]
-    if any(row.length == 0 or row.length >> 63 for row in rows):
+    if any(row.length == 0 for row in rows) or sum(row.length for row in rows) >> 63:
         raise Corruption(what, "a row of its list has an impossible length")
     return rows
 

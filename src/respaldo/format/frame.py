@@ -1,7 +1,7 @@
 """The inside of a sealed object: a codec, lengths, a body, and padding that nobody without the key can tell from it.
 
-``frame = codec (1) ‖ zero (3) ‖ stored length (u32) ‖ raw length (u64) ‖ body ‖ zeros``. Blocks have no frame: their lengths stand in the
-footer. Implements docs/format.md, "Frame".
+``frame = codec (1) ‖ zero (3) ‖ stored length (u32) ‖ raw length (u64) ‖ body ‖ zeros``. Blocks have no frame: their
+lengths stand in the footer. Implements docs/format.md, "Frame".
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build(head: bytes, body: bytes, frame_length: int) -> bytes:
 
 
 def unbuild(frame: bytes, expander: Expander, what: str, *, raw_length_max: int) -> bytes:
-    """Returns the raw content of a frame; raises `Corruption` naming ``what`` for anything that `build` does not make."""
+    """Returns the raw content of a frame; raises `Corruption` naming ``what`` for what `build` does not make."""
     if len(frame) < HEAD.size:
         raise Corruption(what, "shorter than a frame")
     codec, stored_length, raw_length = HEAD.unpack_from(frame)
@@ -56,8 +56,8 @@ def unbuild(frame: bytes, expander: Expander, what: str, *, raw_length_max: int)
     if frame.count(0, end) != len(frame) - end:
         raise Corruption(what, "its padding is not zero")
     body = memoryview(frame)[HEAD.size : end]
-    if codec == ZSTD:
+    if codec == ZSTD and stored_length < raw_length:
         return expander.decompress(body, raw_length, what)
     if codec != STORED or stored_length != raw_length:
-        raise Corruption(what, "its frame names an unknown codec")
+        raise Corruption(what, "its frame names an unknown codec, or lengths that it cannot have")
     return bytes(body)

@@ -59,8 +59,8 @@ class Header:
 def parse_header(data: bytes, location: str) -> Header:
     """Parses a header.
 
-    Raises `NotARepository` where it is something else, `Corruption` where it is damaged, `UnsupportedFormat` where it is
-    of a format or suite this program does not know.
+    Raises `NotARepository` where it is something else, `Corruption` where it is damaged, `UnsupportedFormat` where it
+    is of a format or suite this program does not know.
     """
     if not data.startswith(MAGIC):
         raise NotARepository(location, "its header is not that of a repository")
@@ -70,7 +70,9 @@ def parse_header(data: bytes, location: str) -> Header:
     match canonical.unpack(body, HEADER):
         case [int(version), *_] if version != FORMAT:
             raise UnsupportedFormat("repository format", version)
-        case [1, str(suite), bytes(repository), int(created_ns)] if len(repository) == RANDOM_ID_BYTES:
+        case [1, str(suite), bytes(repository), int(created_ns)] if len(
+            repository
+        ) == RANDOM_ID_BYTES and canonical.is_time(created_ns):
             if suite != SUITE:
                 raise UnsupportedFormat("cipher suite", suite)
             return Header(repository=repository, created_ns=created_ns, suite=suite)

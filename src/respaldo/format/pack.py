@@ -1,7 +1,8 @@
 """The footer and the trailer of a pack: which blocks it holds, which chunks they hold.
 
-``pack = block … ‖ sealed footer ‖ sealed trailer``. Blocks lie one behind the other from offset 0, chunks lie one behind the
-other in a block, so that lengths alone say where everything is and no offset can lie. Implements docs/format.md, "Pack".
+``pack = block … ‖ sealed footer ‖ sealed trailer``. Blocks lie one behind the other from offset 0, chunks lie one
+behind the other in a block, so that lengths alone say where everything is and no offset can lie. Implements
+docs/format.md, "Pack".
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Place(NamedTuple):
 class Footer:
     """Lists a pack's blocks and chunks. Validated: every length is consistent with every other.
 
-    ``ids`` holds 32 bytes a chunk, ``lengths`` the chunks' lengths, both in the order of the blocks. ``body_hash`` is the SHA-256 of
-    all pack bytes before the footer.
+    ``ids`` holds 32 bytes a chunk, ``lengths`` the chunks' lengths, both in the order of the blocks. ``body_hash`` is
+    the SHA-256 of all pack bytes before the footer.
     """
 
     session: bytes
@@ -124,7 +125,9 @@ def parse_footer(data: bytes, what: str) -> Footer:
             raise Corruption(what, "the lengths in its footer are impossible")
     if first != len(lengths):
         raise Corruption(what, "its footer has chunks outside every block")
-    if BLOCK_ROW.size * len(blocks) != len(rows) or b"".join(BLOCK_ROW.pack(*block) for block in blocks) != rows:
+    if sum(block.sealed_length for block in blocks) > PACK_BYTES_MAX:
+        raise Corruption(what, "its blocks are longer than a pack")
+    if b"".join(BLOCK_ROW.pack(*block) for block in blocks) != rows:
         raise Corruption(what, "not a canonical footer")
     return Footer(session=session, body_hash=body_hash, blocks=blocks, ids=ids, lengths=lengths)
 

@@ -1,6 +1,7 @@
 """Segments: pack footers repeated in few objects, so that a new client need not read every pack.
 
-Implements docs/format.md, "Segment". A segment is never the only place a footer stands in: it can be made again from packs.
+Implements docs/format.md, "Segment". A segment is never the only place a footer stands in: it can be made again from
+packs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, PackName, SegmentName
 from respaldo.format import canonical
+from respaldo.format.pack import PACK_BYTES_MAX
 
 SEGMENT_RAW_BYTES_MAX = 256 << 20
 
@@ -52,7 +54,9 @@ def parse_segment(data: bytes, what: str) -> Segment:
     listed = []
     for item in packs:
         match item:
-            case [bytes(name), int(length_bytes), bytes(footer)] if len(name) == NAME_BYTES and length_bytes > 0:
+            case [bytes(name), int(length_bytes), bytes(footer)] if (
+                len(name) == NAME_BYTES and 0 < length_bytes <= PACK_BYTES_MAX
+            ):
                 listed.append(Listed(pack=PackName(name), length_bytes=length_bytes, footer=footer))
             case _:
                 raise Corruption(what, "lists a pack wrongly")

@@ -18,6 +18,8 @@ T = TypeVar("T", bytes, int, str)
 
 RECORD_RAW_BYTES_MAX = 64 << 20
 TEXT_BYTES_MAX = 64 << 10
+ITEMS_MAX = 1 << 17
+"""Sources, tags, rules, paths that failed: of each at most so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,9 @@ class Figures:
 class Manifest:
     """Is what a snapshot says of itself.
 
-    ``root`` is the id of a tree that stands for ``/``. ``sources`` are absolute paths as recorded. Times are ns since the epoch. ``rules`` are the
-    options that decided what was left out, in the words of the command line, so that a restore can spare it.
+    ``root`` is the id of a tree that stands for ``/``. ``sources`` are absolute paths as recorded. Times are ns since
+    the epoch. ``rules`` are the options that decided what was left out, in the words of the command line, so that a
+    restore can spare it.
     """
 
     session: bytes
@@ -128,25 +131,42 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
         raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
     if len(manifest.root) != CHUNK_ID_BYTES or len(manifest.session) != RANDOM_ID_BYTES:
         raise Corruption(what, "an id in the manifest has the wrong length")
-    if any(not path.startswith(b"/") or b"\0" in path for path in manifest.sources):
+    if len(manifest.parent) not in {0, RANDOM_ID_BYTES}:
+        raise Corruption(what, "the parent in the manifest is no snapshot")
+    if not all(_is_plain_path(path) for path in manifest.sources):
         raise Corruption(what, "a source in the manifest is not an absolute path")
+    times = (manifest.time_ns, manifest.started_ns, manifest.ended_ns)
+    if not all(map(canonical.is_time, times)) or not 0 <= manifest.uid < 1 << 32:
+        raise Corruption(what, "a number in the manifest is impossible")
     return manifest
+
+
+def _is_plain_path(path: bytes) -> bool:
+    """Whether a path is absolute and has no part that leads elsewhere."""
+    parts = path.split(b"/")
+    return path == b"/" or (
+        len(parts) > 1 and not parts[0] and b"\0" not in path and not {b"", b".", b".."} & set(parts[1:])
+    )
+
+
+def _is_long(text: bytes | int | str) -> bool:
+    return isinstance(text, str) and len(text.encode("utf-8", "surrogateescape")) > TEXT_BYTES_MAX
 
 
 def _of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> T:
     item = value[key]
-    if not isinstance(item, kind) or type(item) is bool:
+    if not isinstance(item, kind) or _is_long(item):
         raise TypeError(key)
     return item
 
 
 def _list_of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> list[T]:
     items = value[key]
-    if not isinstance(items, list):
+    if not isinstance(items, list) or len(items) > ITEMS_MAX:
         raise TypeError(key)
     found: list[T] = []
     for item in items:
-        if not isinstance(item, kind):
+        if not isinstance(item, kind) or _is_long(item):
             raise TypeError(key)
         found.append(item)
     return found
@@ -154,12 +174,12 @@ def _list_of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> list
 
 def _failed(value: dict[str, canonical.Value]) -> list[tuple[bytes, str]]:
     items = value["failed"]
-    if not isinstance(items, list):
+    if not isinstance(items, list) or len(items) > ITEMS_MAX:
         raise TypeError
     found = []
     for item in items:
         match item:
-            case [bytes(path), str(reason)]:
+            case [bytes(path), str(reason)] if not _is_long(reason):
                 found.append((path, reason))
             case _:
                 raise TypeError
@@ -170,7 +190,10 @@ def _figures(value: dict[str, canonical.Value]) -> dict[str, int]:
     figures = value["figures"]
     if not isinstance(figures, dict):
         raise TypeError
-    return {name: _of(figures, name, int) for name in figures}
+    numbers = {name: _of(figures, name, int) for name in figures}
+    if any(number < 0 for number in numbers.values()):
+        raise TypeError
+    return numbers
 
 
 class Verdict(StrEnum):
@@ -182,7 +205,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Decides a pending snapshot: the verdict, and the SHA-256 of the pending object (zeros where it was never seen)."""
+    """Decides a pending snapshot: the verdict, and the pending object's SHA-256 (zeros where it was never seen)."""
 
     verdict: Verdict
     pending_hash: bytes
@@ -217,7 +240,7 @@ def parse_condemnation(data: bytes, what: str) -> Condemnation:
     """Parses a condemnation; raises `Corruption`."""
     match canonical.unpack(data, what):
         case [1, bytes(collector), int(time_ns), bytes(names)] if (
-            len(collector) == RANDOM_ID_BYTES and len(names) % NAME_BYTES == 0
+            len(collector) == RANDOM_ID_BYTES and len(names) % NAME_BYTES == 0 and canonical.is_time(time_ns)
         ):
             packs = tuple(PackName(names[at : at + NAME_BYTES]) for at in range(0, len(names), NAME_BYTES))
             return Condemnation(collector=collector, time_ns=time_ns, packs=packs)
@@ -239,16 +262,17 @@ class Marker:
 def parse_marker(data: bytes, what: str) -> Marker:
     """Parses a session marker; raises `Corruption`."""
     match canonical.unpack(data, what):
-        case [1, bytes(session), int(time_ns)] if len(session) == RANDOM_ID_BYTES:
+        case [1, bytes(session), int(time_ns)] if len(session) == RANDOM_ID_BYTES and canonical.is_time(time_ns):
             return Marker(session=session, time_ns=time_ns)
     raise Corruption(what, "not a session marker of this format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Is the configuration of a repository: what every client must agree on. Sealed, versioned; the highest version counts.
+    """Is the configuration of a repository: what every client must agree on.
 
-    ``chunker``: minimum, average, maximum (bytes), strict and loose threshold. ``pack_bytes``: the size packs are closed at.
+    Sealed and versioned; the highest version counts. ``chunker``: minimum, average, maximum (bytes), strict and loose
+    threshold. ``pack_bytes``: the size packs are closed at.
     """
 
     chunker: tuple[int, int, int, int, int]
@@ -267,7 +291,9 @@ def parse_config(data: bytes, what: str) -> Config:
         case [1, [int(low), int(mean), int(high), int(strict), int(loose)], int(block), int(pack), int(level)] if (
             64 <= low <= mean <= high <= block <= (8 << 20)
             and (1 << 20) <= pack <= (128 << 20)
-            and -7 <= level <= 22  # noqa: PLR2004 - the levels of zstd
+            and 0 <= strict < 1 << 64
+            and 0 <= loose < 1 << 64
+            and -7 <= level <= 22
         ):
             return Config(chunker=(low, mean, high, strict, loose), block_bytes=block, pack_bytes=pack, level=level)
     raise Corruption(what, "not a configuration of this format")

@@ -1,8 +1,8 @@
 """Trees: one directory in columns, and the branch that joins the runs of a long one.
 
-Invariant: a tree holds what restoring needs and nothing else, so that its id changes only when what is restored changes. Rows
-are sorted by name; names are unique, not empty, not ``.`` or ``..``, without ``/`` and NUL. Nothing hostile passes `parse_leaf`.
-Implements docs/format.md, "Tree".
+Invariant: a tree holds what restoring needs and nothing else, so that its id changes only when what is restored
+changes. Rows are sorted by name; names are unique, not empty, not ``.`` or ``..``, without ``/`` and NUL. Nothing
+hostile passes `parse_leaf`. Implements docs/format.md, "Tree".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
@@ -34,9 +35,10 @@ RUN = struct.Struct("<32sQ")
 class Leaf:
     """Is a directory, or a run of a long one, in columns.
 
-    ``names``: each followed by NUL. ``meta``: 40 bytes an entry. ``content``: ids joined, one for every directory without a
-    mark and every regular file that is not empty and readable, unless ``levels`` says otherwise: entry number → (level, number of
-    ids). ``targets``: those of the symlinks, each followed by NUL. The maps go from entry number to what few entries have.
+    ``names``: each followed by NUL. ``meta``: 40 bytes an entry. ``content``: ids joined, one for every directory
+    without a mark and every regular file that is not empty and readable, unless ``levels`` says otherwise: entry number
+    → (level, number of ids). ``targets``: those of the symlinks, each followed by NUL. The maps go from entry number to
+    what few entries have.
     """
 
     names: bytes
@@ -118,7 +120,17 @@ def default_count(mode: int, size: int, mark: int) -> int:
 
 _WITHOUT_CONTENT = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.LOST})
 _TYPES = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR})
-_MARKS = frozenset(int(mark) for mark in Mark if mark)
+_FILE = frozenset({stat.S_IFREG})
+_DIRECTORY = frozenset({stat.S_IFDIR})
+_MARKS = {
+    Mark.UNREADABLE: _TYPES,
+    Mark.MOUNT: _FILE | _DIRECTORY,
+    Mark.EXCLUDED: _DIRECTORY,
+    Mark.PARTIAL: _DIRECTORY,
+    Mark.CHANGED: _FILE,
+    Mark.LOST: _FILE | _DIRECTORY,
+}
+"""Which types of entries a mark says something about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +144,9 @@ class Branch:
         return canonical.pack([BRANCH, b"".join(RUN.pack(*run) for run in self.runs)])
 
 
-def parse_tree(data: bytes, what: str) -> Leaf | Branch:
+def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) -> Leaf | Branch:
     """Parses and validates a tree; raises `Corruption` naming ``what``."""
-    if len(data) > TREE_RAW_BYTES_MAX:
+    if len(data) > length_max:
         raise Corruption(what, "longer than a tree can be")
     match canonical.unpack(data, what):
         case [2, bytes(runs)] if runs and len(runs) % RUN.size == 0:
@@ -187,7 +199,7 @@ def _pairs(value: list[canonical.Value], what: str) -> tuple[tuple[bytes, bytes]
                 pairs.append((name, content))
             case _:
                 raise Corruption(what, "an extended attribute is malformed")
-    if not pairs or any(left[0] >= right[0] for left, right in zip(pairs, pairs[1:], strict=False)):
+    if not pairs or any(left[0] >= right[0] for left, right in pairwise(pairs)):
         raise Corruption(what, "extended attributes are not in ascending order")
     return tuple(pairs)
 
@@ -213,8 +225,12 @@ def _validate(leaf: Leaf, what: str) -> None:
         if kind not in _TYPES or mode >> 16 or (kind == stat.S_IFREG and size >> 63):
             raise Corruption(what, "an entry in it has an impossible type or size")
         level = leaf.levels.get(row)
-        if level is not None and (kind != stat.S_IFREG or mark in _WITHOUT_CONTENT):
-            raise Corruption(what, "an entry in it that is no file has a file's content")
+        if level is not None and (kind != stat.S_IFREG or mark in _WITHOUT_CONTENT or not size):
+            raise Corruption(what, "an entry in it that is no file, or an empty one, has a file's content")
+        if mark and kind not in _MARKS[Mark(mark)]:
+            raise Corruption(what, "a mark in it says something that its entry cannot be")
+        if kind == stat.S_IFDIR and row in leaf.links:
+            raise Corruption(what, "a directory in it is a hard link")
         needed += level[1] if level else default_count(mode, size, mark)
         symlinks += kind == stat.S_IFLNK
     if needed * CHUNK_ID_BYTES != len(leaf.content):
@@ -234,3 +250,5 @@ def _validate_rows(leaf: Leaf, count: int, what: str) -> None:
         raise Corruption(what, "a hard-link group in it has the wrong length")
     if any(mark not in _MARKS for mark in leaf.marks.values()):
         raise Corruption(what, "an entry in it has an unknown mark")
+    if any(number >> 32 for ids in (leaf.users, leaf.groups) for number in ids):
+        raise Corruption(what, "it names a user or group that cannot be")

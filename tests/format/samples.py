@@ -1,0 +1,311 @@
+"""Valid encodings of every structure, and the parser of each: what tests bend, fuzzers mutate and vectors freeze."""
+
+from __future__ import annotations
+
+import stat
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from respaldo.codec import slots
+from respaldo.codec.compress import Compressor, Decompressor
+from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
+from respaldo.core.ids import ChunkId, PackName, SegmentName
+from respaldo.format import canonical, content, frame, header, pack, segment, snapshot, tree
+
+SESSION = bytes(range(16))
+IDS = tuple(ChunkId(bytes([n]) * 32) for n in range(1, 60))
+REFUSALS = (Corruption, NotARepository, UnsupportedFormat)
+
+
+def meta(mode: int, *, size: int = 0, mtime_ns: int = 0, uid: int = 1000, gid: int = 1000, flags: int = 0) -> bytes:
+    """Returns one row of a leaf's meta column."""
+    return tree.META.pack(mode, uid, gid, flags, size, mtime_ns, 0)
+
+
+FILE = stat.S_IFREG | 0o644
+DIRECTORY = stat.S_IFDIR | 0o755
+LINK = stat.S_IFLNK | 0o777
+
+LEAF = tree.Leaf(
+    names=b"a\0big\0dir\0empty\0fifo\0hard\0link\0mount\0tty\0zz\xff\0",
+    meta=b"".join(
+        (
+            meta(FILE, size=5, mtime_ns=-1),
+            meta(FILE, size=1 << 40, uid=0),
+            meta(DIRECTORY),
+            meta(FILE),
+            meta(stat.S_IFIFO | 0o600),
+            meta(FILE, size=70000, flags=0x10),
+            meta(LINK, size=6),
+            meta(DIRECTORY),
+            meta(stat.S_IFCHR | 0o620, size=(4 << 32) | 1, gid=5),
+            meta(FILE, size=9),
+        )
+    ),
+    content=b"".join(IDS[:6]),
+    targets=b"target\0",
+    levels={1: (2, 1), 5: (0, 2)},
+    links={5: b"L" * 16},
+    xattrs={0: ((b"security.selinux", b"x" * 20), (b"user.note", b"\0\xff"))},
+    marks={7: 2},
+    users={0: "root", 1000: "ana"},
+    groups={5: "tty", 1000: "ana\udcff"},
+)
+BRANCH = tree.Branch(((IDS[0], 1500), (IDS[1], 12)))
+
+FOOTER = pack.Footer(
+    session=SESSION,
+    body_hash=b"h" * 32,
+    blocks=(
+        pack.BlockRow(1, 172, 300, 2, b"c" * 32),
+        pack.BlockRow(2, 122, 50, 1, b"d" * 32),
+        pack.BlockRow(3, 112, 40, 1, b"e" * 32),
+    ),
+    ids=b"".join(IDS[:4]),
+    lengths=array("I", [100, 200, 50, 40]),
+)
+SEGMENT = segment.Segment(
+    session=SESSION,
+    packs=(
+        segment.Listed(pack=PackName(b"p" * 32), length_bytes=65536, footer=FOOTER.encode()),
+        segment.Listed(pack=PackName(b"q" * 32), length_bytes=131072, footer=FOOTER.encode()),
+    ),
+    supersedes=(SegmentName(b"s" * 32),),
+)
+NODE = b"".join(
+    content.ROW.pack(*row) for row in ((IDS[0], 65536), (content.HOLE, 1 << 40), (IDS[1], 1), (IDS[2], 4096))
+)
+MANIFEST = snapshot.Manifest(
+    session=SESSION,
+    root=IDS[0],
+    sources=(b"/", b"/home/ana", b"/caf\xe9"),
+    time_ns=1_780_000_000_000_000_000,
+    started_ns=-1,
+    ended_ns=1_780_000_001_000_000_000,
+    host="granja",
+    user="ana",
+    uid=1000,
+    kind="daily",
+    label="before the move",
+    reason="test",
+    tags=("a", "b"),
+    parent=b"P" * 16,
+    program="respaldo 0.1.0",
+    rules=("--exclude", "*.tmp"),
+    failed=((b"/home/ana/x", "permission denied"),),
+    figures=snapshot.Figures(files=3, length_bytes=1 << 40, duration_ns=5),
+)
+OUTCOME = snapshot.Outcome(verdict=snapshot.Verdict.COMMIT, pending_hash=b"o" * 32)
+CONDEMNATION = snapshot.Condemnation(
+    collector=SESSION, time_ns=1_780_000_000_000_000_000, packs=(PackName(b"p" * 32), PackName(b"q" * 32))
+)
+MARKER = snapshot.Marker(session=SESSION, time_ns=1_780_000_000_000_000_000)
+CONFIG = snapshot.Config(chunker=(1 << 14, 1 << 16, 1 << 18, 1 << 54, 1 << 58))
+HEADER = header.Header(repository=b"R" * 16, created_ns=1_780_000_000_000_000_000)
+SLOT = slots.Slot(
+    name="keys/00112233445566aa",
+    method=slots.PASSPHRASE,
+    kdf=slots.STANDARD,
+    salt=b"S" * 16,
+    wrapped=b"W" * slots.WRAPPED_BYTES,
+    about=b"A" * 584,
+)
+KEY_SLOT = replace(SLOT, method=slots.FILE_KEY, kdf=None, about=b"")
+
+_TEXT = b"compressible " * 40
+FRAMES = (
+    frame.build(*frame.squeeze(_TEXT, Compressor()), 200),
+    frame.build(*frame.squeeze(b"short", Compressor()), 64),
+    frame.build(*frame.squeeze(b"", Compressor()), 16),
+)
+
+
+def unbuild(data: bytes) -> bytes:
+    """Parses a frame of up to 1 MiB."""
+    return frame.unbuild(data, Decompressor(), "x", raw_length_max=1 << 20)
+
+
+def _trailer(data: bytes) -> int:
+    return pack.parse_trailer(data, 65536, "x")
+
+
+PARSERS: dict[str, Callable[[bytes], object]] = {
+    "header": lambda data: header.parse_header(data, "here"),
+    "closing": lambda data: header.unclose_object(data, "x"),
+    "slot": lambda data: slots.parse_slot("keys/x", data),
+    "canonical": lambda data: canonical.unpack(data, "x"),
+    "frame": unbuild,
+    "footer": lambda data: pack.parse_footer(data, "x"),
+    "trailer": _trailer,
+    "segment": lambda data: segment.parse_segment(data, "x"),
+    "tree": lambda data: tree.parse_tree(data, "x"),
+    "node": lambda data: content.parse_node(data, "x"),
+    "manifest": lambda data: snapshot.parse_manifest(data, "x"),
+    "outcome": lambda data: snapshot.parse_outcome(data, "x"),
+    "condemnation": lambda data: snapshot.parse_condemnation(data, "x"),
+    "marker": lambda data: snapshot.parse_marker(data, "x"),
+    "config": lambda data: snapshot.parse_config(data, "x"),
+}
+"""Each takes bytes from anybody and raises nothing but `REFUSALS`."""
+
+CORPUS: dict[str, tuple[bytes, ...]] = {
+    "header": (HEADER.encode(),),
+    "closing": (header.close_object(b"anything"),),
+    "slot": (SLOT.encode(), KEY_SLOT.encode()),
+    "canonical": (
+        canonical.pack([1, -1, 255, -(1 << 63), (1 << 64) - 1, "text", b"bytes", [], {"a": [{}], "b": "\udc80"}]),
+        canonical.pack({"k": "x" * 300, "l": b"y" * 70000}),
+        LEAF.encode(),
+    ),
+    "frame": FRAMES,
+    "footer": (FOOTER.encode(),),
+    "trailer": (pack.pack_trailer(1000),),
+    "segment": (SEGMENT.encode(),),
+    "tree": (LEAF.encode(), BRANCH.encode(), tree.Leaf(names=b"", meta=b"").encode()),
+    "node": (NODE,),
+    "manifest": (MANIFEST.encode(),),
+    "outcome": (OUTCOME.encode(),),
+    "condemnation": (CONDEMNATION.encode(),),
+    "marker": (MARKER.encode(),),
+    "config": (CONFIG.encode(),),
+}
+
+
+def reencode(name: str, value: object) -> bytes:
+    """Encodes what a parser returned: the very bytes it was parsed from, for every structure that has one form."""
+    if name == "trailer":
+        return pack.pack_trailer(value)
+    if name == "node":
+        return b"".join(content.ROW.pack(*row) for row in value)
+    if name == "canonical":
+        return canonical.pack(value)
+    return value.encode()
+
+
+def drained(value: object) -> None:
+    """Does with a parsed value what readers do with it, since a parser's promise is that this cannot fail."""
+    if isinstance(value, tree.Leaf):
+        entries = list(value.entries())
+        if len(entries) != len(value):
+            raise AssertionError("entries do not come one a row")
+        for entry in entries:
+            if entry.name in {b"", b".", b".."} or b"/" in entry.name or b"\0" in entry.name + entry.target:
+                raise AssertionError(entry)
+            list(entry.content)
+    elif isinstance(value, pack.Footer):
+        for row in range(min(len(value.lengths), 50)):
+            place = value.place(row)
+            block = value.blocks[place.block]
+            if place.offset + place.length > block.raw_length:
+                raise AssertionError(place)
+            value.chunk_id(row)
+
+
+# --- what Hypothesis draws ---
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20) | st.binary(max_size=8).map(
+    lambda raw: raw.decode("utf-8", "surrogateescape")
+)
+i64s = st.integers(-(1 << 63), (1 << 63) - 1)
+u32s = st.integers(0, (1 << 32) - 1)
+names = st.binary(min_size=1, max_size=255).filter(
+    lambda name: name not in {b".", b".."} and b"/" not in name and b"\0" not in name
+)
+values = st.recursive(
+    st.integers(-(1 << 63), (1 << 64) - 1) | texts | st.binary(max_size=300),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(texts, inner, max_size=20),
+    max_leaves=30,
+)
+
+
+@st.composite
+def leaves(draw: st.DrawFn) -> tree.Leaf:
+    """Draws a leaf that a writer could have made."""
+    there = sorted(draw(st.sets(names, max_size=12)))
+    rows, content_ids, targets = [], [], []
+    levels, links, xattrs, marks = {}, {}, {}, {}
+    for row, _ in enumerate(there):
+        kind = draw(st.sampled_from(sorted(tree._TYPES)))
+        size = 0
+        if kind == stat.S_IFREG:
+            size = draw(st.integers(0, (1 << 63) - 1) | st.just(0))
+        elif kind in {stat.S_IFBLK, stat.S_IFCHR}:
+            size = draw(st.integers(0, (1 << 64) - 1))
+        mark = draw(st.sampled_from([0, 0, 0, *(m for m, kinds in tree._MARKS.items() if kind in kinds)]))
+        if mark:
+            marks[row] = int(mark)
+        count = tree.default_count(kind, size, mark)
+        if kind == stat.S_IFREG and count and draw(st.booleans()):
+            levels[row] = draw(st.tuples(st.just(0), st.integers(2, 4)) | st.tuples(st.integers(1, 8), st.just(1)))
+            count = levels[row][1]
+        content_ids += [draw(st.binary(min_size=32, max_size=32)) for _ in range(count)]
+        if kind == stat.S_IFLNK:
+            targets.append(draw(st.binary(min_size=1, max_size=30).filter(lambda target: b"\0" not in target)))
+        if kind != stat.S_IFDIR and draw(st.booleans()):
+            links[row] = draw(st.binary(min_size=16, max_size=16))
+        if draw(st.booleans()):
+            pairs = draw(st.dictionaries(names, st.binary(max_size=9), min_size=1, max_size=3))
+            xattrs[row] = tuple(sorted(pairs.items()))
+        mode = kind | draw(st.integers(0, 0o7777))
+        rows.append(tree.META.pack(mode, draw(u32s), draw(u32s), draw(u32s), size, draw(i64s), draw(i64s)))
+    return tree.Leaf(
+        names=b"".join(name + b"\0" for name in there),
+        meta=b"".join(rows),
+        content=b"".join(content_ids),
+        targets=b"".join(target + b"\0" for target in targets),
+        levels=levels,
+        links=links,
+        xattrs=xattrs,
+        marks=marks,
+        users=draw(st.dictionaries(u32s, texts, max_size=3)),
+        groups=draw(st.dictionaries(u32s, texts, max_size=3)),
+    )
+
+
+@st.composite
+def footers(draw: st.DrawFn) -> pack.Footer:
+    """Draws a footer that a writer could have made."""
+    blocks, lengths = [], []
+    for _ in range(draw(st.integers(0, 6))):
+        held = draw(st.lists(st.integers(1, 1 << 20), min_size=1, max_size=5))
+        raw = sum(held)
+        sealed = draw(st.integers(pack.SEAL_BYTES + 1, raw + pack.SEAL_BYTES))
+        commitment = draw(st.binary(min_size=32, max_size=32))
+        blocks.append(pack.BlockRow(draw(st.integers(1, 3)), sealed, raw, len(held), commitment))
+        lengths += held
+    return pack.Footer(
+        session=draw(st.binary(min_size=16, max_size=16)),
+        body_hash=draw(st.binary(min_size=32, max_size=32)),
+        blocks=tuple(blocks),
+        ids=b"".join(draw(st.binary(min_size=32, max_size=32)) for _ in lengths),
+        lengths=array("I", lengths),
+    )
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> snapshot.Manifest:
+    """Draws a manifest that a writer could have made."""
+    path = st.just(b"/") | st.lists(names, min_size=1, max_size=3).map(lambda parts: b"/" + b"/".join(parts))
+    return snapshot.Manifest(
+        session=draw(st.binary(min_size=16, max_size=16)),
+        root=ChunkId(draw(st.binary(min_size=32, max_size=32))),
+        sources=tuple(draw(st.lists(path, max_size=3))),
+        time_ns=draw(i64s),
+        started_ns=draw(i64s),
+        ended_ns=draw(i64s),
+        host=draw(texts),
+        user=draw(texts),
+        uid=draw(u32s),
+        kind=draw(texts),
+        label=draw(texts),
+        reason=draw(texts),
+        tags=tuple(draw(st.lists(texts, max_size=3))),
+        parent=draw(st.just(b"") | st.binary(min_size=16, max_size=16)),
+        program=draw(texts),
+        rules=tuple(draw(st.lists(texts, max_size=3))),
+        failed=tuple(draw(st.lists(st.tuples(st.binary(max_size=9), texts), max_size=3))),
+        figures=snapshot.Figures(files=draw(u32s), length_bytes=draw(st.integers(0, (1 << 64) - 1))),
+    )
