@@ -121,6 +121,23 @@ class Index:
             if not cursor.next_dup():
                 return None
 
+    def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
+        """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""
+        txn = self._read()
+        cursor = txn.cursor(db=self._dbs["chunks"])
+        prefix = chunk_id[_KEY_BYTES : _KEY_BYTES + _PREFIX_BYTES]
+        found: list[tuple[int, int]] = []
+        more = cursor.set_range_dup(chunk_id[:_KEY_BYTES], prefix)
+        while more and cursor.value()[:_PREFIX_BYTES] == prefix:
+            number, row = _ROW.unpack_from(cursor.value(), _PREFIX_BYTES)
+            at = self._find_ids(txn, number)
+            start = at + row * CHUNK_ID_BYTES
+            footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"])
+            if at >= 0 and footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
+                found.append((number, row))
+            more = cursor.next_dup()
+        return found
+
     def _find_ids(self, txn: lmdb.Transaction, number: int) -> int:
         """Returns where the ids begin in a pack's footer, -1 where the pack is not (or no longer) entered."""
         packed = txn.get(_NUMBER.pack(number), db=self._dbs["packs"])
@@ -183,10 +200,21 @@ class Index:
         rows.sort()
         for first in range(0, len(rows), ROWS_PER_TRANSACTION):
             self._environment.write(partial(self._put_rows, rows[first : first + ROWS_PER_TRANSACTION]))
-        self._environment.write(
-            lambda txn: [txn.put(name, _NUMBER.pack(number), db=self._dbs["names"]) for number, name in entered]
-        )
-        return [number for number, _ in entered]
+        return self._environment.write(partial(self._publish, entered))
+
+    def _publish(self, entered: list[tuple[int, PackName]], txn: lmdb.Transaction) -> list[int]:
+        """Makes entered packs exist; where another process was first with one, its number stands and ours is dropped."""
+        numbers: list[int] = []
+        for number, name in entered:
+            key = _NUMBER.pack(number)
+            first = txn.get(name, db=self._dbs["names"])
+            if first is None:
+                txn.put(name, key, db=self._dbs["names"])
+            else:
+                txn.delete(key, db=self._dbs["packs"])
+                txn.delete(key, db=self._dbs["footers"])
+            numbers.append(int(_NUMBER.unpack(first or key)[0]))
+        return numbers
 
     def _put_rows(self, rows: list[tuple[bytes, bytes]], txn: lmdb.Transaction) -> None:
         txn.cursor(self._dbs["chunks"]).putmulti(rows, dupdata=True)

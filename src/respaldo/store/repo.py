@@ -162,11 +162,23 @@ class Repo:
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
-    def list_packs(self) -> Listing:
-        """Lists condemnations, *then* packs: a pack that is condemned after the first listing is still in the second."""
+    def list_packs(self, *, lenient: bool = False) -> Listing:
+        """Lists condemnations, *then* packs: a pack that is condemned after the first listing is still in the second.
+
+        A condemnation that does not open is `Corruption`, because whoever writes must know what is condemned.
+        ``lenient``, for those who only read: it is added to `damaged`, and every pack counts as condemned.
+        """
         condemned: set[PackName] = set()
+        unknown = False
         for name, _ in self.backend.list("condemned"):
-            record = self.read_condemnation(name)
+            try:
+                record = self.read_condemnation(name)
+            except Corruption as error:
+                if not lenient:
+                    raise
+                self.damaged.append(error)
+                unknown = True
+                continue
             if record is not None:
                 condemned.update(record.packs)
         packs: dict[PackName, int] = {}
@@ -174,7 +186,7 @@ class Repo:
             parsed = parse_hash_leaf(name.partition("/")[2])
             if parsed is not None:
                 packs[PackName(parsed)] = length
-        return Listing(packs=packs, condemned=frozenset(condemned))
+        return Listing(packs=packs, condemned=frozenset(packs if unknown else condemned))
 
     def read_condemnation(self, name: str) -> Condemnation | None:
         """Returns a condemnation, from the cache where it was read before; None where it has gone meanwhile."""
@@ -187,10 +199,13 @@ class Repo:
             self.index.put_records({name: raw})
         return parse_condemnation(raw, name)
 
-    def synchronise(self, progress: Progress | None = None) -> Listing:
-        """Brings the index up to date with what is there, and says what is; `damaged` names what could not be read."""
-        listing = self.list_packs()
+    def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
+        """Brings the index up to date with what is there, and says what is; `damaged` names what could not be read.
+
+        ``lenient`` as for `list_packs`: for those who only read.
+        """
         self.damaged.clear()
+        listing = self.list_packs(lenient=lenient)
         gone = [pack for pack in self.index.packs() if listing.packs.get(pack.name) != pack.length_bytes]
         if gone:
             self.index.forget_packs(gone)
@@ -217,7 +232,7 @@ class Repo:
         }
 
     def _reload(self) -> None:
-        self.synchronise()
+        self.synchronise(lenient=True)
 
     def _apply_segments(self, listing: Listing, progress: Progress | None) -> None:
         there = {

@@ -110,7 +110,18 @@ class ChunkSource:
             return self._get(kind, chunk_id)
 
     def _get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
-        at = self.locate(kind, chunk_id)
+        try:
+            return self._read(kind, chunk_id, self.locate(kind, chunk_id))
+        except Corruption as error:
+            damaged = error
+        for number, row in self._index.copies(chunk_id):  # one damaged copy is no loss while another is sound
+            try:
+                return self._read(kind, chunk_id, Location(number, *self._opened(number).footer.place(row)))
+            except Corruption:
+                continue
+        raise damaged
+
+    def _read(self, kind: Kind, chunk_id: ChunkId, at: Location) -> bytes:
         key = (at.pack, at.block)
         raw = self._blocks.get(key)
         if raw is None:
