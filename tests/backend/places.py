@@ -93,8 +93,10 @@ def anybodys_directory() -> Iterator[Path]:
             pytest.skip(f"{path.parent} is out of an ordinary user's reach")
         yield path
     finally:
-        for folder, _, _ in os.walk(path):
-            os.chmod(folder, 0o700)
+        os.chmod(path, 0o700)
+        for folder, below, _ in os.walk(path):
+            for name in below:  # before the walk looks into it
+                os.chmod(os.path.join(folder, name), 0o700)
         shutil.rmtree(path)
 
 

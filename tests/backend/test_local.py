@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import stat
+import subprocess
 import threading
 import time
 
@@ -180,6 +182,24 @@ def test_a_directory_that_vanishes_from_a_listing_is_an_error(backend, root, mon
     monkeypatch.setattr(local_module, "_subdirectories", racing)
     with pytest.raises(StorageFailed):
         backend.list("packs")
+
+
+@pytest.mark.parametrize(("folder", "removed"), [("log", "log"), ("packs", "packs"), ("packs", "packs/ab")])
+def test_a_directory_that_is_removed_while_it_is_read_is_an_error(backend, root, monkeypatch, folder, removed):
+    """Some file systems show a removed directory as empty (tmpfs), others as an error: it is one."""
+    backend.put("packs/abcd", [b"x"])
+    backend.put("log/a", [b"x"])
+    scandir = os.scandir
+
+    def racing(fd):
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(f"/{removed}"):
+            subprocess.run(["rm", "-r", str(root / removed)], check=True)
+            return contextlib.nullcontext(iter(()))
+        return scandir(fd)
+
+    monkeypatch.setattr(local_module.os, "scandir", racing)
+    with pytest.raises(StorageFailed):
+        backend.list(folder)
 
 
 def test_directories_that_were_removed_are_made_again(backend, root):
