@@ -1,0 +1,58 @@
+"""The bytes of the format are what they were, and are still understood."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from respaldo.codec.seal import Sealer
+from respaldo.codec.slots import Secret, parse_slot, unwrap
+from respaldo.format.header import unclose_object
+from tests.format import samples
+from tests.golden import vectors
+
+
+def load(name):
+    return json.loads((vectors.FOLDER / f"{name}.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", sorted(vectors.VECTORS.keys() - {"frames"}))
+def test_writer_still_writes_the_same_bytes(name):
+    """A difference is a change of the format: see tests/golden/vectors.py."""
+    assert vectors.text(name) == (vectors.FOLDER / f"{name}.json").read_text("utf-8")
+
+
+def test_reader_still_opens_what_was_sealed():
+    """Old seals open whatever a writer does now."""
+    sealer = Sealer(vectors.RING, samples.HEADER.repository, vectors.counting)
+    for row in load("sealed"):
+        opened = sealer.open(row["kind"], row["name"], row["length"], bytes.fromhex(row["sealed"]), "x")
+        assert opened.hex() == row["message"]
+
+
+def test_reader_still_opens_old_slots():
+    """Old passphrases and keys give the master key."""
+    for row in load("slots"):
+        secret = bytes.fromhex(row["secret"])
+        slot = parse_slot(row["name"], unclose_object(bytes.fromhex(row["object"]), row["name"]))
+        as_key = slot.method == "key"
+        found = unwrap(slot, Secret(key=secret) if as_key else Secret(passphrase=secret), samples.HEADER.hash)
+        assert found.hex() == row["master"]
+        assert replace(slot) == slot
+
+
+def test_reader_still_parses_old_structures():
+    """Every structure is parsed and means the same."""
+    for name, rows in load("encodings").items():
+        for row in rows:
+            data = bytes.fromhex(row)
+            assert samples.reencode(name, samples.PARSERS[name](data)) == data
+
+
+def test_reader_still_opens_old_frames():
+    """Compressed, stored and empty ones."""
+    rows = load("frames")
+    found = [samples.unbuild(bytes.fromhex(row)).hex() for row in rows["frames"]]
+    assert found == [rows["text"], b"short".hex(), ""]
