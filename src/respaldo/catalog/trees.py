@@ -31,6 +31,8 @@ class Sink(Protocol):
 
     def put(self, kind: Kind, raw: Buffer) -> ChunkId: ...
 
+    def knows(self, kind: Kind, chunk_id: ChunkId) -> bool: ...
+
 
 class Reader(Protocol):
     """Returns chunks, checked against their ids."""
@@ -179,6 +181,11 @@ class TreeReader:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+
+    def run_ids(self, tree_id: ChunkId) -> list[ChunkId]:
+        """Returns the ids of a directory's runs, none where it is short."""
+        tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
+        return [] if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
 
     def leaves(self, tree_id: ChunkId) -> Iterator[Leaf]:
         """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`."""

@@ -1,0 +1,1 @@
+"""What users ask for, each from beginning to end: backup, restore, check."""

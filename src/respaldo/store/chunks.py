@@ -84,6 +84,8 @@ class ChunkSink:
         self.tally = Tally()
         self.unlisted: list[Finished] = []
         """Packs that are durable and indexed but stand in no segment yet."""
+        self.own_packs: set[int] = set()
+        """Numbers of the packs that this sink made."""
 
     def _new_pack(self, *, trees: bool) -> PackWriter:
         held = _TREE_PACK_HELD_BYTES if trees else 0
@@ -93,14 +95,14 @@ class ChunkSink:
         """Returns the id that a chunk has or would have."""
         return ChunkId(blake3(raw, key=self._id_keys[kind]).digest())
 
-    def knows(self, chunk_id: ChunkId) -> bool:
+    def knows(self, kind: Kind, chunk_id: ChunkId) -> bool:
         """Whether a chunk is stored or on its way; relies on it where it is."""
         if chunk_id in self._fresh:
             return True
         found = self._index.find(chunk_id, usable_only=True)
         if found is None:
             return False
-        self.relied.add(found[0], chunk_id)
+        self.relied.add(found[0], kind, chunk_id)
         return True
 
     def put(self, kind: Kind, raw: Buffer) -> ChunkId:
@@ -114,7 +116,7 @@ class ChunkSink:
         if self._index.usable:
             found = self._index.find(ChunkId(chunk_id), usable_only=True)
             if found is not None:
-                self.relied.add(found[0], chunk_id)
+                self.relied.add(found[0], kind, chunk_id)
                 tally.chunks_known += 1
                 tally.bytes_known += len(raw)
                 return ChunkId(chunk_id)
@@ -173,6 +175,7 @@ class ChunkSink:
             return
         numbers = self._index.add_packs((item.name, item.length_bytes, item.footer, item.encoded) for item in packs)
         self._index.usable.update(numbers)
+        self.own_packs.update(numbers)
         self.unlisted += packs
         for item in packs:
             ids = item.footer.ids

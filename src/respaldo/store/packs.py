@@ -200,4 +200,3 @@ def open_block(vault: Vault, row: BlockRow, sealed: bytes | memoryview, what: st
     if len(message) == row.raw_length:
         return message
     return vault.decompressor.decompress(message, row.raw_length, what)
-

@@ -5,33 +5,39 @@ Kept on disk beyond a few megabytes, because only a collector that condemns one 
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from collections.abc import Iterator
 
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 
 _MEMORY_BYTES = 4 << 20
-_ROW_BYTES = 4 + CHUNK_ID_BYTES
+_HEAD = struct.Struct("<IB")
+_ROW_BYTES = _HEAD.size + CHUNK_ID_BYTES
 
 
 class Relied:
-    """Remembers (pack number, chunk id) pairs and the set of pack numbers."""
+    """Remembers which chunks were found in which packs, and the set of pack numbers."""
 
     def __init__(self) -> None:
         self.packs: set[int] = set()
         self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by close()
 
-    def add(self, pack: int, chunk_id: bytes) -> None:
+    def add(self, pack: int, kind: Kind, chunk_id: bytes) -> None:
         """Notes that a chunk was found in a pack."""
         self.packs.add(pack)
-        self._file.write(pack.to_bytes(4, "little") + chunk_id)
+        self._file.write(_HEAD.pack(pack, kind) + chunk_id)
 
-    def chunks_in(self, packs: set[int]) -> Iterator[ChunkId]:
-        """Yields the chunks that were found in some packs, repeated where they were found repeatedly."""
+    def chunks_in(self, packs: set[int]) -> Iterator[tuple[Kind, ChunkId]]:
+        """Yields the chunks that were found in some packs, repeated where they were found repeatedly.
+
+        Nothing may be added until the iterator is used up.
+        """
         self._file.seek(0)
         while row := self._file.read(_ROW_BYTES):
-            if int.from_bytes(row[:4], "little") in packs:
-                yield ChunkId(row[4:])
+            pack, kind = _HEAD.unpack_from(row)
+            if pack in packs:
+                yield Kind(kind), ChunkId(row[_HEAD.size :])
         self._file.seek(0, 2)
 
     def close(self) -> None:

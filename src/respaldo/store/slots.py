@@ -105,9 +105,7 @@ def describe(backend: Backend, vault: Vault) -> tuple[list[SlotInfo], list[Corru
         except Corruption as error:
             damaged.append(error)
             continue
-        found.append(
-            SlotInfo(name=name, method=slot.method, kdf=slot.kdf, label=label, created_ns=created_ns)
-        )
+        found.append(SlotInfo(name=name, method=slot.method, kdf=slot.kdf, label=label, created_ns=created_ns))
     return found, damaged
 
 

@@ -1,0 +1,1 @@
+"""Backup: from a walk over sources to a committed snapshot."""

@@ -1,0 +1,64 @@
+"""Comparing what is with what was: as much of an identity as options and file system allow.
+
+Identity rows are inode, ctime, number of links, flags. All of it counts by default; on network and FUSE file systems inode numbers may
+change though nothing else does. A row that is not to be trusted was remembered with an impossible number of links.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from respaldo.flows.backup.options import BackupOptions
+from respaldo.format.tree import META
+from respaldo.kernel.layout import ENTRY_RECENT, IDENT
+
+if TYPE_CHECKING:
+    from respaldo.flows.backup.entries import Old
+
+_POISON = 0xFFFFFFFF
+
+
+def equal_ident(now: bytes, before: bytes | memoryview, options: BackupOptions, *, network: bool) -> bool:
+    """Whether two identity columns of the same entries are equal."""
+    if before == now:
+        return True
+    if not (network or options.ignore_ctime or options.trust_times) or len(now) != len(before):
+        return False
+    rows = zip(IDENT.iter_unpack(now), IDENT.iter_unpack(before), strict=True)
+    if options.trust_times:
+        return True
+    for (inode, ctime_ns, links, flags), (old_inode, old_ctime_ns, old_links, old_flags) in rows:
+        if links != old_links or (flags | ENTRY_RECENT) != (old_flags | ENTRY_RECENT):
+            return False
+        if ctime_ns != old_ctime_ns and not options.ignore_ctime:
+            return False
+        if inode != old_inode and not network:
+            return False
+    return True
+
+
+def reason_to_read(old: Old | None, meta: bytes, ident: bytes) -> str:
+    """Returns why a file is read, for a person."""
+    if old is None:
+        return "new"
+    _, _, _, _, size, mtime_ns, _ = META.unpack(meta)
+    entry = old.entry
+    if entry.size != size:
+        return f"size was {entry.size}, is {size}"
+    if entry.mtime_ns != mtime_ns:
+        return "modification time differs"
+    if not old.ident:
+        return "its content is not in the repository any more"
+    if old.meta != meta:
+        return "mode or owner differs"
+    inode, ctime_ns, links, _ = IDENT.unpack(ident)
+    old_inode, old_ctime_ns, old_links, _ = IDENT.unpack(old.ident)
+    if old_links == _POISON:
+        return "it had changed within 2 s of the last scan, or could not be read well"
+    if inode != old_inode:
+        return "inode differs (it was replaced)"
+    if ctime_ns != old_ctime_ns:
+        return "status change time differs"
+    if links != old_links:
+        return "number of links differs"
+    return "its content is not in the repository any more"

@@ -1,0 +1,218 @@
+"""The memo: what each directory looked like when it was last backed up, so that equal bytes mean nothing to read.
+
+A local cache, disposable. A row is believed without a look at the index only when the snapshot that it was taken into was committed and
+its manifest is still there; any other row is a hint whose every chunk is looked up. Never decides by itself that content is stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+from blake3 import blake3
+
+from respaldo.core.ids import SnapshotId
+from respaldo.store.local import Environment
+
+LAYOUT = "memo 1"
+_HEAD = struct.Struct("<16s32sIIIQIIIII")
+"""Digest of the rules, tree id, mark, numbers of files and others, bytes in files, lengths of: subdirectory rows, children's ids, names,
+meta, ident. The leaf follows them."""
+_NUMBER = struct.Struct("<Q")
+_ROWS_PER_TRANSACTION = 1000
+_QUEUED_BYTES_MAX = 4 << 20
+_NEXT = b"next"
+
+
+class Totals(NamedTuple):
+    """Counts what is directly in a directory: regular files, entries that are neither files nor directories, bytes."""
+
+    files: int
+    others: int
+    length_bytes: int
+
+
+class Remembered(NamedTuple):
+    """Is what was seen of a directory: buffers that are valid until the memo is written to.
+
+    ``names``, ``meta``, ``ident``: as scanned, before rules. ``subdirs``: u32 row numbers of the subdirectories that were entered,
+    ``children`` their tree ids joined. ``leaf``: the encoded tree, whole even where the directory is split into runs.
+    """
+
+    rules: bytes
+    tree: bytes
+    mark: int
+    totals: Totals
+    subdirs: memoryview
+    children: memoryview
+    names: memoryview
+    meta: memoryview
+    ident: memoryview
+    leaf: memoryview
+    run: int
+
+
+class Memo:
+    """Remembers directories of one repository, by the path they are recorded under. One thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._environment = Environment(
+            path, layout=LAYOUT, databases={"rows": False, "stamps": False, "runs": False, "files": False}
+        )
+        self._dbs = self._environment.dbs
+        self._txn: lmdb.Transaction | None = None
+        self._rows: dict[bytes, bytes] = {}
+        self._stamps: dict[bytes, int] = {}
+        self._queued_bytes = 0
+        self.frozen = False
+        """Whether nothing is to be remembered (a dry run)."""
+        self.run = self._environment.write(self._next_run)
+
+    def _next_run(self, txn: lmdb.Transaction) -> int:
+        number = int(_NUMBER.unpack(txn.get(_NEXT, _NUMBER.pack(1), db=self._dbs["runs"]))[0])
+        txn.put(_NEXT, _NUMBER.pack(number + 1), db=self._dbs["runs"])
+        return number
+
+    @staticmethod
+    def key(path: bytes, *, partial_listing: bool = False) -> bytes:
+        """Returns the key of a directory's recorded path."""
+        return blake3(path, derive_key_context="partial" if partial_listing else "whole").digest(20)
+
+    def get(self, key: bytes) -> Remembered | None:
+        """Returns what is remembered of a directory."""
+        txn = self._read()
+        value = txn.get(key, db=self._dbs["rows"])
+        if value is None:
+            return None
+        rules, tree, mark, files, others, length_bytes, *lengths = _HEAD.unpack_from(value)
+        stamp = txn.get(key, b"", db=self._dbs["stamps"])
+        run = _NUMBER.unpack(stamp)[0] if stamp else 0
+        at = _HEAD.size
+        parts: list[memoryview] = []
+        view = memoryview(value)
+        for length in lengths:
+            parts.append(view[at : at + length])
+            at += length
+        subdirs, children, names, meta, ident = parts
+        return Remembered(
+            rules=rules,
+            tree=tree,
+            mark=mark,
+            totals=Totals(files, others, length_bytes),
+            subdirs=subdirs,
+            children=children,
+            names=names,
+            meta=meta,
+            ident=ident,
+            leaf=view[at:],
+            run=run,
+        )
+
+    def put(  # noqa: PLR0913 - the columns of a row
+        self,
+        key: bytes,
+        *,
+        rules: bytes,
+        tree: bytes,
+        mark: int,
+        totals: Totals,
+        subdirs: bytes,
+        children: bytes,
+        names: bytes,
+        meta: bytes,
+        ident: bytes,
+        leaf: bytes,
+    ) -> None:
+        """Remembers a directory as this run saw it."""
+        if self.frozen:
+            return
+        head = _HEAD.pack(rules, tree, mark, *totals, len(subdirs), len(children), len(names), len(meta), len(ident))
+        row = b"".join((head, subdirs, children, names, meta, ident, leaf))
+        self._rows[key] = row
+        self._queued_bytes += len(row)
+        self.stamp(key)
+
+    def stamp(self, key: bytes) -> None:
+        """Remembers that this run saw a directory as it is remembered."""
+        if self.frozen:
+            return
+        self._stamps[key] = self.run
+        if len(self._stamps) >= _ROWS_PER_TRANSACTION or self._queued_bytes >= _QUEUED_BYTES_MAX:
+            self.flush()
+
+    def snapshot_of(self, run: int) -> SnapshotId | None:
+        """Returns the snapshot that a run committed."""
+        found = self._read().get(_NUMBER.pack(run), db=self._dbs["runs"])
+        return SnapshotId(bytes(found)) if found else None
+
+    def put_file(self, key: bytes, state: bytes) -> None:
+        """Remembers how far a big file was stored."""
+        if not self.frozen:
+            self._end_read()
+            self._environment.write(lambda txn: txn.put(key, state, db=self._dbs["files"]))
+
+    def get_file(self, key: bytes) -> bytes:
+        """Returns how far a big file was stored, empty where nothing is known."""
+        return bytes(self._read().get(key, b"", db=self._dbs["files"]))
+
+    def drop_file(self, key: bytes) -> None:
+        """Forgets how far a big file was stored."""
+        if not self.frozen:
+            self._end_read()
+            self._environment.write(lambda txn: txn.delete(key, db=self._dbs["files"]))
+
+    def flush(self) -> None:
+        """Writes what is queued."""
+        self._end_read()
+        if self._rows or self._stamps:
+            self._environment.write(partial(self._write, self._rows, self._stamps))
+        self._rows, self._stamps, self._queued_bytes = {}, {}, 0
+
+    def _write(self, rows: dict[bytes, bytes], stamps: dict[bytes, int], txn: lmdb.Transaction) -> None:
+        for key in sorted(rows):
+            txn.put(key, rows[key], db=self._dbs["rows"])
+        for key in sorted(stamps):
+            txn.put(key, _NUMBER.pack(stamps[key]), db=self._dbs["stamps"])
+
+    def commit(self, snapshot: SnapshotId) -> None:
+        """Says that everything this run saw is in a committed snapshot, and drops what no recent run saw."""
+        self.flush()
+        self._environment.write(lambda txn: txn.put(_NUMBER.pack(self.run), snapshot, db=self._dbs["runs"]))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drops rows that were not seen for many runs, once they are the greater part."""
+
+        def sweep(txn: lmdb.Transaction) -> None:
+            stale = [
+                bytes(key)
+                for key, stamp in txn.cursor(db=self._dbs["stamps"])
+                if _NUMBER.unpack(stamp)[0] + _RUNS_KEPT < self.run
+            ]
+            for key in stale:
+                txn.delete(key, db=self._dbs["rows"])
+                txn.delete(key, db=self._dbs["stamps"])
+
+        if self.run % _RUNS_KEPT == 0:
+            self._environment.write(sweep)
+
+    def _read(self) -> lmdb.Transaction:
+        if self._txn is None:
+            self._txn = self._environment.begin_read()
+        return self._txn
+
+    def _end_read(self) -> None:
+        if self._txn is not None:
+            self._txn.abort()
+            self._txn = None
+
+    def close(self) -> None:
+        """Writes what is queued and closes."""
+        self.flush()
+        self._environment.close()
+
+
+_RUNS_KEPT = 64

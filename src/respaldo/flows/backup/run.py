@@ -1,0 +1,283 @@
+"""One backup from beginning to end: index, walk, manifest, commit; again where content went away under it.
+
+Invariant: no snapshot unless everything was read or counted as failed. An interrupted run leaves none, and leaves behind what the next
+one needs to go on.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from respaldo.catalog.snapshots import Catalogue, Snapshot, load
+from respaldo.catalog.trees import TreeReader, put_tree
+from respaldo.chunk.chunker import Chunker, ChunkerParams
+from respaldo.core.errors import Interrupted, StorageFailed
+from respaldo.core.ids import ChunkId, SnapshotId
+from respaldo.core.model import Mark
+from respaldo.core.seams import Cancel, Progress
+from respaldo.flows.backup.entries import Entries
+from respaldo.flows.backup.frame import Node
+from respaldo.flows.backup.memo import Memo
+from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts
+from respaldo.flows.backup.reader import FileReader
+from respaldo.flows.backup.session import ContentGoneError, Session
+from respaldo.flows.backup.sources import hierarchy
+from respaldo.flows.backup.trust import Trust
+from respaldo.flows.backup.walker import Walker
+from respaldo.format.snapshot import Figures, Manifest
+from respaldo.format.tree import META, Leaf
+from respaldo.fs.match import Rules
+from respaldo.fs.meta import Names
+from respaldo.store.chunks import ChunkSink
+from respaldo.store.drysink import DrySink
+from respaldo.store.repo import Repo
+
+_TRIES = 3
+
+
+class Stream(Protocol):
+    """Yields bytes until it is empty."""
+
+    def read(self, length_bytes: int, /) -> bytes: ...
+
+
+def run_backup(
+    repo: Repo, sources: Sequence[bytes], options: BackupOptions, *, progress: Progress, cancel: Cancel
+) -> BackupResult:
+    """Backs up sources (absolute paths); returns the snapshot and its figures.
+
+    Raises `SourceError` where a source is not there, `Interrupted`, storage errors; then there is no snapshot.
+    """
+    root, recorded = hierarchy(sources, options.recorded_as)
+    memo = Memo(repo.cache_dir / "memo")
+    memo.frozen = options.dry_run
+    try:
+        return _again(lambda fresh: _Run(repo, options, memo, fresh, progress, cancel).walk(root, recorded))
+    finally:
+        memo.close()
+
+
+def run_stream(  # noqa: PLR0913 - the stream, and the seams
+    repo: Repo,
+    path: bytes,
+    stream: Stream,
+    options: BackupOptions,
+    *,
+    finish: Callable[[], None],
+    progress: Progress,
+    cancel: Cancel,
+) -> BackupResult:
+    """Backs up what a stream yields as one file at an absolute path.
+
+    ``finish`` is called at the stream's end and raises where what came was not all: then there is no snapshot. A stream cannot be
+    read twice: where stored content goes away under the run, it fails.
+    """
+    try:
+        return _Run(repo, options, None, False, progress, cancel).stream(path, stream, finish)
+    except ContentGoneError:
+        raise StorageFailed(
+            "packs", "content went away while the stream was stored", hint="run the command again"
+        ) from None
+
+
+def _again(attempt: Callable[[bool], BackupResult]) -> BackupResult:
+    for number in range(_TRIES):
+        try:
+            return attempt(number > 0)
+        except ContentGoneError:
+            continue
+    raise StorageFailed("packs", "content went away again and again while it was being relied on", retryable=True)
+
+
+class _Run:
+    """Is one attempt."""
+
+    def __init__(  # noqa: PLR0913 - the seams
+        self,
+        repo: Repo,
+        options: BackupOptions,
+        memo: Memo | None,
+        fresh: bool,  # noqa: FBT001 - private
+        progress: Progress,
+        cancel: Cancel,
+    ) -> None:
+        self._repo = repo
+        self._options = options
+        self._memo = memo
+        self._fresh = fresh
+        self._progress = progress
+        self._cancel = cancel
+        self._started_ns = repo.clock.now_ns()
+        self._clock_ns = repo.clock.monotonic_ns()
+        self._counts = Counts()
+
+    def walk(self, root: Node, recorded: tuple[bytes, ...]) -> BackupResult:
+        with Session(self._repo, self._progress) as session:
+            if self._options.dry_run:
+                self._repo.synchronise(self._progress)
+            else:
+                session.begin()
+            catalogue = load(self._repo)
+            parent = self._parent(catalogue, recorded)
+            if parent is not None:
+                figures = parent.manifest.figures
+                self._progress.total(files=figures.files, length_bytes=figures.length_bytes)
+            sink = DrySink(session.sink) if self._options.dry_run else session.sink
+            reader = self._reader(sink)
+            trees = TreeReader(self._repo.source)
+            trust = Trust(
+                sink=sink,
+                trees=trees,
+                memo=self._memo,
+                snapshots=() if self._fresh else {item.id for item in catalogue.snapshots},
+                follow_parent=self._options.trust_times,
+            )
+            reader.known = trust.has
+            memo = self._memo
+            entries = Entries(
+                reader=reader,
+                memo=memo,
+                trust=trust,
+                options=self._options,
+                link_key=self._repo.ring.link_group,
+                counts=self._counts,
+                progress=self._progress,
+            )
+            walker = Walker(
+                sink=sink,
+                entries=entries,
+                memo=memo,
+                trust=trust,
+                trees=trees,
+                rules=Rules(self._options.exclude),
+                options=self._options,
+                name_order=self._repo.ring.name_order,
+                owners=Names(),
+                counts=self._counts,
+                clock=self._repo.clock,
+                progress=self._progress,
+                cancel=self._cancel,
+            )
+            if self._options.dry_run:
+                tree = walker.walk(root, None)
+                return BackupResult(
+                    snapshot=None, manifest=self._manifest(session, sink, tree, recorded, parent, reader)
+                )
+
+            def checkpoint(*, now: bool = False) -> bool:
+                if not (now or session.due()):
+                    return False
+                session.save()
+                walker.save_open()
+                return True
+
+            reader.checkpoint = checkpoint
+            try:
+                tree = walker.walk(root, parent.manifest.root if parent is not None else None)
+            except Interrupted:
+                checkpoint(now=True)
+                raise
+            session.save()
+            manifest = self._manifest(session, sink, tree, recorded, parent, reader)
+            snapshot = session.commit(manifest, trust.relied)
+            if self._memo is not None:
+                self._memo.commit(snapshot)
+            return BackupResult(snapshot=snapshot, manifest=manifest)
+
+    def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
+        """Backs up one file from a stream, and the directories above it, which exist in the record only."""
+        with Session(self._repo, self._progress) as session:
+            session.begin()
+            reader = self._reader(session.sink)
+            reader.checkpoint = session.save_if_due
+            content = reader.store_stream(stream.read)
+            finish()
+            length = reader.read_bytes
+            self._counts.files = self._counts.files_new = 1
+            self._counts.length_bytes = length
+            mode = stat.S_IFREG | 0o600
+            now_ns = self._options.time_ns or self._started_ns
+            leaf = Leaf(
+                names=path.rpartition(b"/")[2] + b"\0",
+                meta=META.pack(mode, self._options.uid, 0, 0, length, now_ns, 0),
+                content=content.ids,
+                levels={0: (content.level, len(content))} if content.level or len(content) > 1 else {},
+            )
+            tree = put_tree(session.sink, leaf, self._repo.ring.name_order)
+            for name in reversed(path.strip(b"/").split(b"/")[:-1]):
+                above = Leaf(
+                    names=name + b"\0",
+                    meta=META.pack(stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0, 0),
+                    content=tree,
+                    marks={0: Mark.PARTIAL},
+                )
+                tree = put_tree(session.sink, above, self._repo.ring.name_order)
+            session.save()
+            parent = self._parent(load(self._repo), (path,))
+            manifest = self._manifest(session, session.sink, tree, (path,), parent, reader)
+            return BackupResult(snapshot=session.commit(manifest, set()), manifest=manifest)
+
+    def _reader(self, sink: ChunkSink | DrySink) -> FileReader:
+        low, mean, high, strict, loose = self._repo.config.chunker
+        params = ChunkerParams(minimum=low, average=mean, maximum=high, strict=strict, loose=loose)
+        return FileReader(sink, Chunker(self._repo.ring.chunker_secret, params), self._progress, self._cancel)
+
+    def _parent(self, catalogue: Catalogue, recorded: Iterable[bytes]) -> Snapshot | None:
+        """Returns the latest snapshot of the same sources on the same host."""
+        sources = tuple(recorded)
+        same = [
+            item
+            for item in catalogue.snapshots
+            if item.manifest.sources == sources and item.manifest.host == self._options.host
+        ]
+        return same[-1] if same else None
+
+    def _manifest(  # noqa: PLR0913 - what a manifest says
+        self,
+        session: Session,
+        sink: ChunkSink | DrySink,
+        root: ChunkId,
+        recorded: tuple[bytes, ...],
+        parent: Snapshot | None,
+        reader: FileReader,
+    ) -> Manifest:
+        options, counts, tally = self._options, self._counts, sink.tally
+        now_ns = self._repo.clock.now_ns()
+        return Manifest(
+            session=session.id,
+            root=root,
+            sources=recorded,
+            time_ns=options.time_ns or self._started_ns,
+            started_ns=self._started_ns,
+            ended_ns=now_ns,
+            host=options.host,
+            user=options.user,
+            uid=options.uid,
+            kind=options.kind,
+            label=options.label,
+            reason=options.reason,
+            tags=options.tags,
+            parent=parent.id if parent is not None else SnapshotId(b""),
+            program=options.program,
+            rules=options.rules(),
+            failed=tuple(counts.failed),
+            figures=Figures(
+                files=counts.files,
+                directories=counts.directories,
+                others=counts.others,
+                length_bytes=counts.length_bytes,
+                files_new=counts.files_new,
+                files_changed=counts.files_changed,
+                files_unchanged=counts.files_unchanged,
+                read_bytes=reader.read_bytes,
+                chunks_new=tally.chunks_new,
+                chunk_bytes_new=tally.bytes_new,
+                chunks_known=tally.chunks_known,
+                chunk_bytes_known=tally.bytes_known,
+                stored_bytes=tally.stored_bytes,
+                errors=counts.errors,
+                duration_ns=self._repo.clock.monotonic_ns() - self._clock_ns,
+            ),
+        )

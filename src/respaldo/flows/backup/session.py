@@ -1,0 +1,192 @@
+"""A session: the writer's half of the protocol, from the marker to the outcome.
+
+Invariant: a snapshot is committed only after every chunk below it was seen in a pack that exists and is not condemned, in a listing that
+followed the manifest. Order is everything here: W1 lists, W2 packs then segment, W3 manifest, W4 condemnations *then* packs, W5 outcome.
+Implements docs/format.md, "Protocol".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import Self
+
+from respaldo.catalog.snapshots import decide, list_pending, put_pending
+from respaldo.catalog.trees import TreeReader
+from respaldo.core.errors import RespaldoError, StorageError
+from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
+from respaldo.core.seams import Progress
+from respaldo.format.content import HOLE
+from respaldo.format.pack import parse_footer
+from respaldo.format.snapshot import Manifest, Marker, Verdict
+from respaldo.store.chunks import ChunkSink
+from respaldo.store.repo import Listing, Repo
+
+CHECKPOINT_NS = 30 * 10**9
+"""A run that is cut off has to read again no more than it read in about this time."""
+MARKER_NS = 3600 * 10**9
+
+
+class ContentGoneError(Exception):
+    """Says that content that was relied on is gone from storage; the run must read the source again."""
+
+
+class Session:
+    """Writes one snapshot. A context manager: leaving it without `commit` leaves no snapshot."""
+
+    def __init__(self, repo: Repo, progress: Progress) -> None:
+        self._repo = repo
+        self._progress = progress
+        self.id = SessionId(repo.random(RANDOM_ID_BYTES))
+        self._markers: list[str] = []
+        self._marked_ns = 0
+        self._checkpoint_ns = repo.clock.monotonic_ns()
+        self.sink = ChunkSink(
+            backend=repo.backend,
+            vault=repo.vault,
+            index=repo.index,
+            id_keys=repo.ring.id_keys,
+            session=self.id,
+            block_bytes=repo.config.block_bytes,
+            pack_bytes=repo.config.pack_bytes,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sink.close()
+        with contextlib.suppress(StorageError):
+            self._drop_markers(self._markers)
+
+    def begin(self) -> Listing:
+        """Puts the marker and brings the index up to date (W1)."""
+        self._mark()
+        return self._repo.synchronise(self._progress)
+
+    def _mark(self) -> None:
+        """Puts a fresh marker, then removes the one before it."""
+        before, self._markers = self._markers, [f"sessions/{self.id.hex()}.{self._repo.clock.now_ns():x}"]
+        name = self._markers[0]
+        marker = Marker(session=self.id, time_ns=self._repo.clock.now_ns())
+        self._repo.backend.put(name, [self._repo.vault.seal_record("marker", name, marker.encode())])
+        self._marked_ns = self._repo.clock.monotonic_ns()
+        self._drop_markers(before)
+
+    def _drop_markers(self, names: list[str]) -> None:
+        for name in names:
+            with contextlib.suppress(StorageError):
+                self._repo.backend.delete(name)
+
+    def due(self) -> bool:
+        """Whether it is time to make durable what was read so far."""
+        return self._repo.clock.monotonic_ns() - self._checkpoint_ns >= CHECKPOINT_NS
+
+    def save_if_due(self) -> bool:
+        """Saves if it is time; returns whether it was."""
+        due = self.due()
+        if due:
+            self.save()
+        return due
+
+    def save(self) -> None:
+        """Makes everything that was put durable and listed (W2), and renews the marker when it gets old."""
+        self.sink.flush()
+        self._repo.put_segments(self.id, self.sink.unlisted)
+        self.sink.unlisted.clear()
+        now = self._repo.clock.monotonic_ns()
+        if now - self._marked_ns >= MARKER_NS:
+            self._mark()
+        self._checkpoint_ns = now
+
+    def commit(self, manifest: Manifest, relied: set[SnapshotId]) -> SnapshotId:
+        """Commits a snapshot (W2 to W5).
+
+        ``relied``: snapshots that subtrees were taken over from. Raises `ContentGoneError` where a chunk is gone from packs,
+        after the pending snapshot was aborted.
+        """
+        self.save()
+        snapshot = SnapshotId(self._repo.random(RANDOM_ID_BYTES))
+        pending_hash = put_pending(self._repo, snapshot, manifest)
+        try:
+            whole = bool(relied - list_pending(self._repo))
+            while self._mend(manifest.root, whole=whole):
+                self.save()
+        except ContentGoneError:
+            decide(self._repo, snapshot, Verdict.ABORT, pending_hash)
+            raise
+        if decide(self._repo, snapshot, Verdict.COMMIT, pending_hash) is not Verdict.COMMIT:
+            raise ContentGoneError
+        return snapshot
+
+    def _mend(self, root: ChunkId, *, whole: bool) -> bool:
+        """Lists condemnations, then packs (W4); stores again what is relied on and not safe. Returns whether it did."""
+        repo, sink = self._repo, self.sink
+        listing = repo.list_packs()
+        self._follow(listing)
+        unsafe = (sink.relied.packs | sink.own_packs) - repo.index.usable
+        if not unsafe and not whole:
+            return False
+        wanted: dict[ChunkId, Kind] = {}
+        for kind, chunk_id in sink.relied.chunks_in(unsafe & sink.relied.packs):
+            wanted[chunk_id] = kind
+        for number in unsafe & sink.own_packs:
+            footer = parse_footer(repo.index.footer(number), "own pack")
+            for block, first in zip(footer.blocks, footer.first_rows, strict=False):
+                for row in range(first, first + block.chunks):
+                    wanted[footer.chunk_id(row)] = Kind(block.kind)
+        if whole:
+            self._collect(root, wanted)
+        stored = False
+        for chunk_id, kind in wanted.items():
+            if repo.index.find(chunk_id, usable_only=True) is None:
+                self._store_again(kind, chunk_id)
+                stored = True
+        sink.relied.packs -= unsafe
+        sink.own_packs -= unsafe
+        return stored
+
+    def _follow(self, listing: Listing) -> None:
+        """Restricts what may be relied on to packs that exist, whole, and are not condemned."""
+        index = self._repo.index
+        index.usable = {
+            pack.number
+            for pack in index.packs()
+            if listing.packs.get(pack.name) == pack.length_bytes and pack.name not in listing.condemned
+        }
+
+    def _store_again(self, kind: Kind, chunk_id: ChunkId) -> None:
+        try:
+            raw = self._repo.source.get(kind, chunk_id)
+        except RespaldoError:
+            raise ContentGoneError from None
+        self.sink.put(kind, raw)
+
+    def _collect(self, root: ChunkId, wanted: dict[ChunkId, Kind]) -> None:
+        """Adds every chunk below a tree that no usable pack holds: a snapshot that subtrees came from is gone."""
+        find = self._repo.index.find
+        trees = TreeReader(self._repo.source)
+        seen: set[ChunkId] = set()
+        stack = [root]
+        while stack:
+            tree = stack.pop()
+            if tree in seen:
+                continue
+            seen.add(tree)
+            if find(tree, usable_only=True) is None:
+                wanted[tree] = Kind.TREE
+            try:
+                for run in trees.run_ids(tree):
+                    if find(run, usable_only=True) is None:
+                        wanted[run] = Kind.TREE
+                for entry in trees.entries(tree):
+                    if entry.is_dir:
+                        stack += list(entry.content)
+                        continue
+                    for level, chunk_id in trees.nodes(entry.content):
+                        if chunk_id != HOLE and find(chunk_id, usable_only=True) is None:
+                            wanted[chunk_id] = Kind.LIST if level else Kind.DATA
+            except RespaldoError:
+                raise ContentGoneError from None
