@@ -1,7 +1,8 @@
 """Snapshots: manifests that were committed, the ones still pending, and the names they answer to.
 
-Invariant: a manifest counts as a snapshot only when its outcome is authentic, says commit and names the manifest's bytes; a short or
-unauthentic outcome means undecided. Nothing is ever written over. Implements docs/format.md, "Protocol" (W3, W5, readers).
+Invariant: a manifest counts as a snapshot only when its outcome is authentic, says commit and names the manifest's
+bytes; a short or unauthentic outcome means undecided. Nothing is ever written over. Implements docs/format.md,
+"Protocol" (W3, W5, readers).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Trees and lists over chunks: written from columns, read as entries and rows.
 
-A directory longer than `RUN_ENTRIES_SPLIT` entries is cut into runs at names that a keyed hash chooses, so that one more file
-rewrites one run and nobody without the key can choose names that force degenerate runs. A long file's content is cut into list
-nodes likewise. Never holds a whole list in memory. Implements docs/format.md, "Tree" and "List".
+A directory longer than `RUN_ENTRIES_SPLIT` entries is cut into runs at names that a keyed hash chooses, so that one
+more file rewrites one run and nobody without the key can choose names that force degenerate runs. A long file's content
+is cut into list nodes likewise. Never holds a whole list in memory. Implements docs/format.md, "Tree" and "List".
 """
 
 from __future__ import annotations

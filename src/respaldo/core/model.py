@@ -52,9 +52,9 @@ EMPTY = Content()
 class Entry:
     """Is one entry of a directory, with all that restoring it needs.
 
-    ``mode`` is the full ``st_mode``; ``rdev`` is (major << 32 | minor) for devices; times are ns since the epoch, UTC; a
-    directory's ``content`` is its tree's id, a regular file's its chunks; ``link_group`` (16 bytes, or empty) is shared by
-    the names of one hard-linked file; ``user`` and ``group`` are empty where the id has no name.
+    ``mode`` is the full ``st_mode``; ``rdev`` is (major << 32 | minor) for devices; times are ns since the epoch, UTC;
+    a directory's ``content`` is its tree's id, a regular file's its chunks; ``link_group`` (16 bytes, or empty) is
+    shared by the names of one hard-linked file; ``user`` and ``group`` are empty where the id has no name.
     """
 
     name: bytes

@@ -1,8 +1,8 @@
 """Chunks in: content goes to a sink, which names it, finds out whether it is known, and packs what is not.
 
-The caller's thread hashes and looks up; worker threads compress, seal and write. Bounded: so many blocks are under way and no more, whatever
-the size of the source. A chunk counts as stored when its pack is durable; `flush` returns when all are. An error in a worker is
-raised at the caller's next call, and nothing more is written.
+The caller's thread hashes and looks up; worker threads compress, seal and write. Bounded: so many blocks are under way
+and no more, whatever the size of the source. A chunk counts as stored when its pack is durable; `flush` returns when
+all are. An error in a worker is raised at the caller's next call, and nothing more is written.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Open:
 class ChunkSink:
     """Stores chunks for one session. `put` and `flush` belong to one thread."""
 
-    def __init__(  # noqa: PLR0913 - the parts of a session
+    def __init__(
         self,
         *,
         backend: Backend,

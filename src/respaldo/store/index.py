@@ -1,9 +1,9 @@
 """The index: chunk → (pack, row of its footer), kept locally in LMDB; derived from footers, disposable.
 
-A chunk counts as known only when its full id stands in the footer that a row points to, so that a shared prefix can never lose
-data. Rows are packed without node headers: key = first 2 bytes of the id, values = 6 more bytes, pack number and row
-(14 bytes, ``dupfixed``). A pack is entered last under its name, so that a pack whose rows are half written does not exist. Never says
-that a chunk is there before its pack is durable: who adds a pack has put it.
+A chunk counts as known only when its full id stands in the footer that a row points to, so that a shared prefix can
+never lose data. Rows are packed without node headers: key = first 2 bytes of the id, values = 6 more bytes, pack number
+and row (14 bytes, ``dupfixed``). A pack is entered last under its name, so that a pack whose rows are half written does
+not exist. Never says that a chunk is there before its pack is durable: who adds a pack has put it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Index:
             self._txn = None
 
     def find(self, chunk_id: ChunkId, *, usable_only: bool) -> tuple[int, int] | None:
-        """Returns (pack number, row) of a chunk, None where it is in no pack; with ``usable_only`` among `usable` packs."""
+        """Returns (pack number, row) of a chunk, None where no pack holds it; ``usable_only``: among `usable` packs."""
         txn = self._read()
         cursor = self._cursor
         if cursor is None:  # pragma: no cover - _read made it

@@ -1,8 +1,8 @@
 """A local LMDB environment that is disposable: it need not survive a crash of the machine, it must notice one.
 
-Writes are not synced, so that they cost nothing; a mark with the machine's boot id says that the environment was being written. Who
-finds the mark of another boot throws the environment away. Never lies on the repository's disk: a mapped file on a disk that is
-pulled out is a SIGBUS. The map grows when it is full.
+Writes are not synced, so that they cost nothing; a mark with the machine's boot id says that the environment was being
+written. Who finds the mark of another boot throws the environment away. Never lies on the repository's disk: a mapped
+file on a disk that is pulled out is a SIGBUS. The map grows when it is full.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def _alive(process: int) -> bool:
 class Environment:
     """Opens, and if need be discards and makes again, an environment with named databases.
 
-    ``databases`` maps names to whether they hold many fixed-size values a key (``dupsort, dupfixed``); ``layout`` is discarded with all content when it changes. Not to be
-    used by two threads at once.
+    ``databases`` maps names to whether they hold many fixed-size values a key (``dupsort, dupfixed``); ``layout`` is
+    discarded with all content when it changes. Not to be used by two threads at once.
     """
 
     def __init__(self, path: Path, *, layout: str, databases: dict[str, bool]) -> None:
@@ -125,7 +125,7 @@ class Environment:
                 continue
             if not self._marked:
                 self._marked = True
-                self.env.sync(True)
+                self.env.sync(force=True)
             return result
 
     @contextlib.contextmanager
@@ -145,13 +145,13 @@ class Environment:
     def close(self) -> None:
         """Makes everything durable and takes the mark away, with those of processes that were killed."""
         if self._marked:
-            self.env.sync(True)
+            self.env.sync(force=True)
             with self.env.begin(write=True) as txn:
                 keys = [key for key in txn.cursor(db=self._meta).iternext(values=False) if key.startswith(_MARK)]
                 for key in keys:
                     if key == self._mark or not _alive(int(key.removeprefix(_MARK))):
                         txn.delete(key, db=self._meta)
-            self.env.sync(True)
+            self.env.sync(force=True)
             self._marked = False
         self.env.close()
 

@@ -1,7 +1,7 @@
 """Packs: written block by block as a stream, closed with footer and trailer, and read back from their end.
 
-Invariant: a pack that is finished is durable under the SHA-256 of its bytes before anybody hears its name; a pack that is not
-finished leaves nothing. Implements docs/format.md, "Pack".
+Invariant: a pack that is finished is durable under the SHA-256 of its bytes before anybody hears its name; a pack that
+is not finished leaves nothing. Implements docs/format.md, "Pack".
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The repository: what `init` makes and `open` opens; keys, configuration, index and the lists of what is there.
 
-Invariant: the header is put last when a repository is made, so that there is a whole one or none. The hash of the header is pinned by
-the caller. Implements docs/format.md, "Repository", "Key slots" and the readers' half of "Protocol".
+Invariant: the header is put last when a repository is made, so that there is a whole one or none. The hash of the
+header is pinned by the caller. Implements docs/format.md, "Repository", "Key slots" and the readers' half of
+"Protocol".
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ _CONFIG_NAME = "config/%016x"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Is what storage said it holds, condemnations listed before packs: sizes of packs by name, and who condemned which."""
+    """Is what storage said it holds, condemnations listed before packs: sizes of packs by name, and the condemned."""
 
     packs: dict[PackName, int]
     condemned: frozenset[PackName]
 
 
-def create(  # noqa: PLR0913 - everything that a repository is made of
+def create(
     backend: Backend, *, secret: Secret, kdf: Kdf, config: Config, clock: Clock, random: Random, label: str
 ) -> Header:
     """Makes a repository; raises `ObjectExists` where there is one, and leaves nothing behind where it fails."""
@@ -107,7 +108,7 @@ def read_header(backend: Backend) -> Header:
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise."""
 
-    def __init__(  # noqa: PLR0913 - the seams
+    def __init__(
         self, backend: Backend, header: Header, ring: KeyRing, *, cache_dir: Path, clock: Clock, random: Random
     ) -> None:
         self.backend = backend
@@ -127,7 +128,7 @@ class Repo:
         """What could not be read while the index was brought up to date."""
 
     @classmethod
-    def open(  # noqa: PLR0913 - the seams
+    def open(
         cls, backend: Backend, secret: Secret, *, cache_dir: Path, clock: Clock, random: Random, pinned: bytes = b""
     ) -> Self:
         """Opens a repository; raises `WrongSecret`, `NotARepository`, `Corruption`.

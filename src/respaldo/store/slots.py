@@ -38,7 +38,7 @@ def new_name(random: Random) -> str:
     return "keys/" + random(_NAME_BYTES).hex()
 
 
-def make(  # noqa: PLR0913 - what a slot is made of
+def make(
     name: str, ring: KeyRing, secret: Secret, kdf: Kdf, vault: Vault, *, label: str, now_ns: int, random: Random
 ) -> bytes:
     """Returns the stored bytes of a slot that opens with a secret."""
@@ -68,8 +68,8 @@ def _names(backend: Backend) -> list[str]:
 def open_master(backend: Backend, header: Header, secret: Secret) -> bytes:
     """Returns the master key; tries every slot of the secret's method, so that it does not show which one opened.
 
-    Raises `WrongSecret` where none opens, `Corruption` where none opens and a slot is damaged: one damaged slot does not
-    keep the others from opening.
+    Raises `WrongSecret` where none opens, `Corruption` where none opens and a slot is damaged: one damaged slot does
+    not keep the others from opening.
     """
     damaged: Corruption | None = None
     for name in _names(backend):
@@ -109,7 +109,7 @@ def describe(backend: Backend, vault: Vault) -> tuple[list[SlotInfo], list[Corru
     return found, damaged
 
 
-def add(  # noqa: PLR0913 - what a slot is made of
+def add(
     backend: Backend,
     ring: KeyRing,
     vault: Vault,

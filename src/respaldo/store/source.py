@@ -1,7 +1,7 @@
 """Chunks out: where a chunk lies, the block it lies in, and its bytes, checked against its id.
 
-`locate` belongs to one thread; `block` and `check` may be called by many. A pack that has gone since the index was read makes the
-reader look again, once, for a copy elsewhere. Never returns bytes that do not have the id asked for.
+`locate` belongs to one thread; `block` and `check` may be called by many. A pack that has gone since the index was read
+makes the reader look again, once, for a copy elsewhere. Never returns bytes that do not have the id asked for.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ChunkSource:
         return opened
 
     def sealed_block(self, pack: int, block: int) -> tuple[PackName, Footer, bytes]:
-        """Fetches a block as it is stored. The pack's footer must have been opened by `locate`, or be read by one thread."""
+        """Fetches a block as it is stored; `locate` must have opened the pack's footer, or one thread reads alone."""
         with self._lock:
             opened = self._footers.get(pack)
         if opened is None:

@@ -1,7 +1,7 @@
 """The vault: whole objects between their stored and their plain form, for every kind but packs.
 
-Records (manifest, outcome, condemnation, marker, config) are sealed under their name and end with a SHA-256; segments are named by theirs.
-Never touches storage. Implements docs/format.md, "Sealed objects".
+Records (manifest, outcome, condemnation, marker, config) are sealed under their name and end with a SHA-256; segments
+are named by theirs. Never touches storage. Implements docs/format.md, "Sealed objects".
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Comparing what is with what was: as much of an identity as options and file system allow.
 
-Identity rows are inode, ctime, number of links, flags. All of it counts by default; on network and FUSE file systems inode numbers may
-change though nothing else does. A row that is not to be trusted was remembered with an impossible number of links.
+Identity rows are inode, ctime, number of links, flags. All of it counts by default; on network and FUSE file systems
+inode numbers may change though nothing else does. A row that is not to be trusted was remembered with an impossible
+number of links.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def equal_ident(now: bytes, before: bytes | memoryview, options: BackupOptions, 
     return True
 
 
-def reason_to_read(old: Old | None, meta: bytes, ident: bytes) -> str:
+def reason_to_read(old: Old | None, meta: bytes, ident: bytes) -> str:  # noqa: PLR0911 - one a reason
     """Returns why a file is read, for a person."""
     if old is None:
         return "new"

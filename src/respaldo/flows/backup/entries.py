@@ -1,7 +1,7 @@
 """Entries: everything in a directory but its subdirectories' content.
 
-First every entry is compared with what is remembered of it, then what differs is read: so a run that is cut off in a long directory has
-lost nothing of what was known. Links and special files are recorded, never opened.
+First every entry is compared with what is remembered of it, then what differs is read: so a run that is cut off in a
+long directory has lost nothing of what was known. Links and special files are recorded, never opened.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def failure(counts: Counts, progress: Progress, path: bytes, error: OSError) -> 
 class Entries:
     """Finds out about the entries of directories, and stores the content of files. One thread."""
 
-    def __init__(  # noqa: PLR0913 - the parts of a run
+    def __init__(
         self,
         *,
         reader: FileReader,

@@ -27,7 +27,8 @@ Level = tuple[int, int]
 class Node:
     """Is a place in the recorded hierarchy that sources hang from.
 
-    ``actual`` is the path that is read, empty where the directory exists in the record only. A node without children is a source.
+    ``actual`` is the path that is read, empty where the directory exists in the record only. A node without children is
+    a source.
     """
 
     recorded: bytes
@@ -147,10 +148,7 @@ class Frame:
         count = len(names)
         kept = [row for row in range(count) if row not in self.dropped] if self.dropped else range(count)
         whole = not self.dropped
-        if whole and not self.patches:
-            meta = bytes(self.meta)
-        else:
-            meta = b"".join([self.meta_row(row) for row in kept])
+        meta = self.meta if whole and not self.patches else b"".join([self.meta_row(row) for row in kept])
         content: list[bytes] = []
         uids: set[int] = set()
         gids: set[int] = set()

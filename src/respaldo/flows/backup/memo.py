@@ -1,7 +1,8 @@
 """The memo: what each directory looked like when it was last backed up, so that equal bytes mean nothing to read.
 
-A local cache, disposable. A row is believed without a look at the index only when the snapshot that it was taken into was committed and
-its manifest is still there; any other row is a hint whose every chunk is looked up. Never decides by itself that content is stored.
+A local cache, disposable. A row is believed without a look at the index only when the snapshot that it was taken into
+was committed and its manifest is still there; any other row is a hint whose every chunk is looked up. Never decides by
+itself that content is stored.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from respaldo.store.local import Environment
 
 LAYOUT = "memo 1"
 _HEAD = struct.Struct("<16s32sIIIQIIIII")
-"""Digest of the rules, tree id, mark, numbers of files and others, bytes in files, lengths of: subdirectory rows, children's ids, names,
-meta, ident. The leaf follows them."""
+"""Digest of the rules, tree id, mark, numbers of files and others, bytes in files, lengths of: subdirectory rows,
+children's ids, names, meta, ident. The leaf follows them.
+"""
 _NUMBER = struct.Struct("<Q")
 _ROWS_PER_TRANSACTION = 1000
 _QUEUED_BYTES_MAX = 4 << 20
@@ -38,8 +40,9 @@ class Totals(NamedTuple):
 class Remembered(NamedTuple):
     """Is what was seen of a directory: buffers that are valid until the memo is written to.
 
-    ``names``, ``meta``, ``ident``: as scanned, before rules. ``subdirs``: u32 row numbers of the subdirectories that were entered,
-    ``children`` their tree ids joined. ``leaf``: the encoded tree, whole even where the directory is split into runs.
+    ``names``, ``meta``, ``ident``: as scanned, before rules. ``subdirs``: u32 row numbers of the subdirectories that
+    were entered, ``children`` their tree ids joined. ``leaf``: the encoded tree, whole even where the directory is
+    split into runs.
     """
 
     rules: bytes

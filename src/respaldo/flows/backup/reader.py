@@ -1,7 +1,8 @@
 """Reads regular files: many small ones of a directory by one call, big ones as a stream, holes left out.
 
-Invariant: what is stored for a file is what was read between two looks at it that agree; a file that goes on changing is read a bounded
-number of times and then kept as read last, and says so. Opens nothing but regular files, follows no link, never blocks.
+Invariant: what is stored for a file is what was read between two looks at it that agree; a file that goes on changing
+is read a bounded number of times and then kept as read last, and says so. Opens nothing but regular files, follows no
+link, never blocks.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class FileReader:
             at += length
         return b"".join(ids)
 
-    def read(  # noqa: PLR0913 - the file, and how to go on with it
+    def read(
         self,
         name: bytes,
         dir_fd: int | None,
@@ -138,7 +139,7 @@ class FileReader:
         more = bool(os.read(fd, 1))
         return builder.finish(), builder.length, more
 
-    def _stream_extent(  # noqa: PLR0913 - where, and how to go on with it
+    def _stream_extent(
         self, fd: int, begin: int, end: int, builder: ListBuilder, status: os.stat_result, resume: Progresses | None
     ) -> bool:
         """Stores one run of data; returns False where the file ended early."""
@@ -215,7 +216,7 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def open_source(name: bytes, dir_fd: int | None, flags: int = 0) -> int:
-    """Opens an entry for reading without following links, without blocking, and if permitted without touching its atime."""
+    """Opens an entry for reading without following links or blocking, and if permitted without touching its atime."""
     try:
         return os.open(name, _OPEN | os.O_NOATIME | flags, dir_fd=dir_fd)
     except PermissionError:

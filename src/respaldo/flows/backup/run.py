@@ -1,7 +1,7 @@
 """One backup from beginning to end: index, walk, manifest, commit; again where content went away under it.
 
-Invariant: no snapshot unless everything was read or counted as failed. An interrupted run leaves none, and leaves behind what the next
-one needs to go on.
+Invariant: no snapshot unless everything was read or counted as failed. An interrupted run leaves none, and leaves
+behind what the next one needs to go on.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def run_backup(
     memo = Memo(repo.cache_dir / "memo")
     memo.frozen = options.dry_run
     try:
-        return _again(lambda fresh: _Run(repo, options, memo, fresh, progress, cancel).walk(root, recorded))
+        return _again(lambda fresh: _Run(repo, options, memo, progress, cancel, fresh=fresh).walk(root, recorded))
     finally:
         memo.close()
 
 
-def run_stream(  # noqa: PLR0913 - the stream, and the seams
+def run_stream(
     repo: Repo,
     path: bytes,
     stream: Stream,
@@ -71,11 +71,11 @@ def run_stream(  # noqa: PLR0913 - the stream, and the seams
 ) -> BackupResult:
     """Backs up what a stream yields as one file at an absolute path.
 
-    ``finish`` is called at the stream's end and raises where what came was not all: then there is no snapshot. A stream cannot be
-    read twice: where stored content goes away under the run, it fails.
+    ``finish`` is called at the stream's end and raises where what came was not all: then there is no snapshot. A stream
+    cannot be read twice: where stored content goes away under the run, it fails.
     """
     try:
-        return _Run(repo, options, None, False, progress, cancel).stream(path, stream, finish)
+        return _Run(repo, options, None, progress, cancel).stream(path, stream, finish)
     except ContentGoneError:
         raise StorageFailed(
             "packs", "content went away while the stream was stored", hint="run the command again"
@@ -94,14 +94,15 @@ def _again(attempt: Callable[[bool], BackupResult]) -> BackupResult:
 class _Run:
     """Is one attempt."""
 
-    def __init__(  # noqa: PLR0913 - the seams
+    def __init__(
         self,
         repo: Repo,
         options: BackupOptions,
         memo: Memo | None,
-        fresh: bool,  # noqa: FBT001 - private
         progress: Progress,
         cancel: Cancel,
+        *,
+        fresh: bool = False,
     ) -> None:
         self._repo = repo
         self._options = options
@@ -234,7 +235,7 @@ class _Run:
         ]
         return same[-1] if same else None
 
-    def _manifest(  # noqa: PLR0913 - what a manifest says
+    def _manifest(
         self,
         session: Session,
         sink: ChunkSink | DrySink,

@@ -1,8 +1,8 @@
 """A session: the writer's half of the protocol, from the marker to the outcome.
 
-Invariant: a snapshot is committed only after every chunk below it was seen in a pack that exists and is not condemned, in a listing that
-followed the manifest. Order is everything here: W1 lists, W2 packs then segment, W3 manifest, W4 condemnations *then* packs, W5 outcome.
-Implements docs/format.md, "Protocol".
+Invariant: a snapshot is committed only after every chunk below it was seen in a pack that exists and is not condemned,
+in a listing that followed the manifest. Order is everything here: W1 lists, W2 packs then segment, W3 manifest, W4
+condemnations *then* packs, W5 outcome. Implements docs/format.md, "Protocol".
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Session:
     def commit(self, manifest: Manifest, relied: set[SnapshotId]) -> SnapshotId:
         """Commits a snapshot (W2 to W5).
 
-        ``relied``: snapshots that subtrees were taken over from. Raises `ContentGoneError` where a chunk is gone from packs,
-        after the pending snapshot was aborted.
+        ``relied``: snapshots that subtrees were taken over from. Raises `ContentGoneError` where a chunk is gone from
+        packs, after the pending snapshot was aborted.
         """
         self.save()
         snapshot = SnapshotId(self._repo.random(RANDOM_ID_BYTES))
@@ -129,9 +129,8 @@ class Session:
         unsafe = (sink.relied.packs | sink.own_packs) - repo.index.usable
         if not unsafe and not whole:
             return False
-        wanted: dict[ChunkId, Kind] = {}
-        for kind, chunk_id in sink.relied.chunks_in(unsafe & sink.relied.packs):
-            wanted[chunk_id] = kind
+        relied = sink.relied.chunks_in(unsafe & sink.relied.packs)
+        wanted = {chunk_id: kind for kind, chunk_id in relied}
         for number in unsafe & sink.own_packs:
             footer = parse_footer(repo.index.footer(number), "own pack")
             for block, first in zip(footer.blocks, footer.first_rows, strict=False):

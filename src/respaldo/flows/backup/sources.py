@@ -1,7 +1,7 @@
 """Sources: from the paths that were named to one hierarchy that stands for ``/``.
 
-Paths are made absolute without resolving links; a path inside another source adds nothing. Directories above a source are recorded with
-their attributes and only what leads to the source.
+Paths are made absolute without resolving links; a path inside another source adds nothing. Directories above a source
+are recorded with their attributes and only what leads to the source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def normal_path(path: bytes, working_directory: bytes) -> bytes:
 def hierarchy(sources: Sequence[bytes], recorded_as: bytes) -> tuple[Node, tuple[bytes, ...]]:
     """Returns the node of ``/`` and the sources as recorded, sorted.
 
-    ``sources`` are absolute paths. Raises `SourceError` where one is not there, `UsageError` where ``recorded_as`` does not fit.
+    ``sources`` are absolute paths. Raises `SourceError` where one is not there, `UsageError` where ``recorded_as`` does
+    not fit.
     """
     if not sources:
         raise UsageError("there is nothing to back up", hint="name at least one path")
@@ -40,10 +41,7 @@ def hierarchy(sources: Sequence[bytes], recorded_as: bytes) -> tuple[Node, tuple
             ) from None
         named[normal_path(recorded_as, b"/") if recorded_as else actual] = actual
     root = Node(recorded=b"/", actual=b"" if recorded_as else b"/")
-    recorded: list[bytes] = []
-    for path in sorted(named):
-        if _add(root, path, named[path], virtual=bool(recorded_as)):
-            recorded.append(path)
+    recorded = [path for path in sorted(named) if _add(root, path, named[path], virtual=bool(recorded_as))]
     return root, tuple(recorded)
 
 

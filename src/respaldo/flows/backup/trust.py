@@ -1,7 +1,8 @@
 """Trust: what may be taken over from earlier runs, and on what grounds.
 
-A subtree that a committed snapshot holds is taken over unread, and the snapshot is noted: whoever commits looks whether its manifest is still
-there (docs/format.md, W4). Anything else that is remembered counts only if every chunk of it is found in a usable pack.
+A subtree that a committed snapshot holds is taken over unread, and the snapshot is noted: whoever commits looks whether
+its manifest is still there (docs/format.md, W4). Anything else that is remembered counts only if every chunk of it is
+found in a usable pack.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The walk: from directories to trees, depth first, a whole directory at a time.
 
-A directory whose scan equals the remembered one, byte for byte, costs one comparison; in any other, entries are compared one by one and
-only those that differ are read. No recursion, few descriptors: directories may be nested thousands deep. Never follows a link,
-never opens anything but directories and regular files.
+A directory whose scan equals the remembered one, byte for byte, costs one comparison; in any other, entries are
+compared one by one and only those that differ are read. No recursion, few descriptors: directories may be nested
+thousands deep. Never follows a link, never opens anything but directories and regular files.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Walker:
             elif parent.fd >= 0:
                 fd = open_source(name, parent.fd, _DIRECTORY)
             else:
-                raise OSError(errno.ESTALE, "a directory above it was moved")  # noqa: TRY301 - treated as any other
+                raise OSError(errno.ESTALE, "a directory above it was moved")
         except OSError as error:
             self._lost_child(parent, row, path, error)
             return None
