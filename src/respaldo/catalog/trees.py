@@ -41,7 +41,7 @@ class Reader(Protocol):
 
 
 def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
-    """Stores a directory; returns the id of its tree. ``name_order`` is the key that chooses where long ones are cut."""
+    """Stores a directory, returns its tree's id. ``name_order`` is the key that chooses where long ones are cut."""
     if len(leaf) <= RUN_ENTRIES_SPLIT:
         return sink.put(Kind.TREE, leaf.encode())
     runs = [(sink.put(Kind.TREE, run.encode()), len(run)) for run in split_leaf(leaf, name_order)]
@@ -95,7 +95,7 @@ def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
 
 
 class ListBuilder:
-    """Collects the chunks and holes of one file; stores list nodes as they fill, and returns what the entry refers to."""
+    """Collects the chunks and holes of one file, stores list nodes as they fill, returns what an entry refers to."""
 
     __slots__ = ("_direct", "_levels", "_listed", "_sink", "length")
 
@@ -240,7 +240,7 @@ class TreeReader:
                 yield from self._rows(row.id, level - 1, row.length)
 
     def nodes(self, content: Content) -> Iterator[tuple[int, ChunkId]]:
-        """Yields (level, id) of everything that content refers to, lists first, data chunks as level 0, holes left out."""
+        """Yields (level, id) of all that content refers to, lists first, data chunks as level 0, holes left out."""
         stack = [(content.level, chunk_id) for chunk_id in reversed(list(content))]
         while stack:
             level, chunk_id = stack.pop()

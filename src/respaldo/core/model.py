@@ -1,4 +1,4 @@
-"""The model: entries of a tree, marks, and what a manifest says. Values only; frozen, validated where they are parsed."""
+"""The model: entries of a tree, their content, and marks. Values, frozen, validated where they are parsed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mark(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """Refers to content: chunk ids joined (32 bytes each) at ``level`` 0, or one id of a list at ``level`` 1 and above."""
+    """Refers to content: chunk ids joined (32 bytes each) at ``level`` 0, one id of a list at level 1 and above."""
 
     level: int = 0
     ids: bytes = NO_CONTENT

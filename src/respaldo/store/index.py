@@ -203,7 +203,7 @@ class Index:
         return self._environment.write(partial(self._publish, entered))
 
     def _publish(self, entered: list[tuple[int, PackName]], txn: lmdb.Transaction) -> list[int]:
-        """Makes entered packs exist; where another process was first with one, its number stands and ours is dropped."""
+        """Makes entered packs exist; where another process was first with one, its number stands, ours is dropped."""
         numbers: list[int] = []
         for number, name in entered:
             key = _NUMBER.pack(number)

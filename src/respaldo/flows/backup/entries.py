@@ -6,7 +6,6 @@ long directory has lost nothing of what was known. Links and special files are r
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from typing import NamedTuple
@@ -19,15 +18,16 @@ from respaldo.core.ids import ChunkId
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Progress
 from respaldo.flows.backup.compare import equal_ident, reason_to_read
+from respaldo.flows.backup.files import Files, failure
 from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, Node
-from respaldo.flows.backup.memo import Memo, Remembered
+from respaldo.flows.backup.memo import Remembered
 from respaldo.flows.backup.options import BackupOptions, Counts
-from respaldo.flows.backup.reader import SMALL_BYTES, FileReader, Progresses, ReadFile
+from respaldo.flows.backup.reader import SMALL_BYTES
 from respaldo.flows.backup.trust import Trust
 from respaldo.format.tree import LINK_GROUP_BYTES, META, Leaf, parse_tree
-from respaldo.fs.meta import beside, read_flags, read_xattrs
-from respaldo.kernel import gather, layout, scan
-from respaldo.kernel.layout import GATHERED, IDENT
+from respaldo.fs.meta import beside, read_xattrs
+from respaldo.kernel import layout, scan
+from respaldo.kernel.layout import IDENT
 
 _LEAF_BYTES_MAX = 1 << 31
 
@@ -40,44 +40,25 @@ class Old(NamedTuple):
     entry: Entry
 
 
-class Linked(NamedTuple):
-    """Is a hard-linked file that was met before in this run."""
-
-    meta: bytes
-    ids: bytes
-    level: int
-    xattrs: tuple[tuple[bytes, bytes], ...]
-
-
-def failure(counts: Counts, progress: Progress, path: bytes, error: OSError) -> None:
-    """Counts and reports a path that could not be read."""
-    reason = "it vanished while it was read" if error.errno == errno.ENOENT else (error.strerror or str(error))
-    counts.fail(path, reason)
-    progress.note(-1, reason, path)
-
-
 class Entries:
     """Finds out about the entries of directories, and stores the content of files. One thread."""
 
     def __init__(
         self,
         *,
-        reader: FileReader,
-        memo: Memo | None,
+        files: Files,
         trust: Trust,
         options: BackupOptions,
         link_key: bytes,
         counts: Counts,
         progress: Progress,
     ) -> None:
-        self.reader = reader
-        self._memo = memo
+        self.files = files
         self._trust = trust
         self._options = options
         self._link_key = link_key
         self._counts = counts
         self._progress = progress
-        self._linked: dict[tuple[int, int], Linked] = {}
 
     # --- what there is ---------------------------------------------------------------------------------------------
 
@@ -181,7 +162,7 @@ class Entries:
                     self._progress.advance(files=1, length_bytes=size)
                     continue
                 self._say_why(frame, name, before, meta, ident)
-                if links > 1 and self._link(frame, row, meta, (device, inode)):
+                if links > 1 and self.files.link(frame, row, meta, (device, inode)):
                     continue
                 (small if size <= SMALL_BYTES and frame.fd >= 0 else large).append(row)
             elif kind == stat.S_IFDIR:
@@ -190,9 +171,7 @@ class Entries:
                 self._symlink(frame, row, name, known=known)
             elif not known:
                 self._xattrs_by_name(frame, row, name)
-        self._read_small(frame, small, device)
-        for row in large:
-            self._read_one(frame, row, device)
+        self.files.read(frame, small, large, device)
 
     def _directory(self, frame: Frame, row: int, flags: int) -> None:
         if flags & layout.ENTRY_MOUNT and self._options.one_file_system and frame.only is None:
@@ -267,134 +246,6 @@ class Entries:
     def _group(self, device: int, inode: int) -> bytes:
         where = device.to_bytes(4, "little") + inode.to_bytes(8, "little")
         return blake3(where, key=self._link_key).digest(LINK_GROUP_BYTES)
-
-    def _link(self, frame: Frame, row: int, meta: bytes, key: tuple[int, int]) -> bool:
-        linked = self._linked.get(key)
-        if linked is None or linked.meta != meta:
-            return False
-        if linked.ids:
-            frame.set_content(row, linked.ids, linked.level)
-        if linked.xattrs:
-            frame.xattrs[row] = linked.xattrs
-        frame.patch_attributes(row, 0)
-        self._progress.advance(files=1)
-        return True
-
-    # --- reading -----------------------------------------------------------------------------------------------------
-
-    def _read_small(self, frame: Frame, rows: list[int], device: int) -> None:
-        """Reads files by batches that fit into the reader's buffer."""
-        batch: list[int] = []
-        length = 0
-        for row in rows:
-            size = int.from_bytes(frame.meta[row * META_BYTES + 16 : row * META_BYTES + 24], "little")
-            if batch and length + size > len(self.reader.buffer):
-                self._read_batch(frame, batch, device)
-                batch, length = [], 0
-            batch.append(row)
-            length += size
-        if batch:
-            self._read_batch(frame, batch, device)
-
-    def _read_batch(self, frame: Frame, rows: list[int], device: int) -> None:
-        names = frame.name_list
-        meta = b"".join([frame.meta[row * META_BYTES : (row + 1) * META_BYTES] for row in rows])
-        ident = b"".join([frame.ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES] for row in rows])
-        buffer = self.reader.buffer
-        gathered = gather(frame.fd, b"".join([names[row] + b"\0" for row in rows]), meta, ident, buffer)
-        store = self.reader.store_small
-        again: list[int] = []
-        at = read_bytes = 0
-        with memoryview(buffer) as view:
-            for row, item, result in zip(rows, META.iter_unpack(meta), GATHERED.iter_unpack(gathered), strict=True):
-                size = item[4]
-                length, error, flags, attributes, _ = result
-                if error or flags:
-                    again.append(row)
-                else:
-                    if length:
-                        frame.set_content(row, store(view[at : at + length]))
-                        read_bytes += length
-                    if attributes:
-                        frame.patch_attributes(row, attributes)
-                    if row in frame.links:
-                        self._note_link(frame, row, device)
-                at += size
-        self.reader.read_bytes += read_bytes
-        self._progress.advance(files=len(rows) - len(again), length_bytes=read_bytes)
-        for row in again:
-            self._read_one(frame, row, device)
-        self.reader.checkpoint()
-
-    def _note_link(self, frame: Frame, row: int, device: int) -> None:
-        inode = int.from_bytes(frame.ident[row * IDENT_BYTES : row * IDENT_BYTES + 8], "little")
-        level = frame.levels.get(row, (0, 0))[0]
-        meta = frame.meta[row * META_BYTES : (row + 1) * META_BYTES]
-        self._linked[(device, inode)] = Linked(meta, frame.contents.get(row, b""), level, frame.xattrs.get(row, ()))
-
-    def _read_one(self, frame: Frame, row: int, device: int) -> None:
-        """Reads one file by itself: a big one, one with attributes, one that changes."""
-        name = frame.name_list[row]
-        path = frame.child_path(name)
-        self._progress.at(path)
-        try:
-            read = self.reader.read(*frame.where(name), self._look, self._progresses(path))
-        except OSError as error:
-            self._cannot_read(frame, row, path, error)
-            return
-        if read.content.ids:
-            frame.set_content(row, read.content.ids, read.content.level)
-        if read.fd_xattrs:
-            frame.xattrs[row] = read.fd_xattrs
-        self._as_read(frame, row, read)
-        if read.changing:
-            self._counts.fail(path, "it changed while it was read; kept as read last")
-            self._progress.note(-1, "it changed while it was read; kept as read last", path)
-            frame.marks[row] = Mark.CHANGED
-            frame.poisoned.add(row)
-        elif row in frame.links:
-            self._note_link(frame, row, device)
-        self._progress.advance(files=1)
-
-    def _as_read(self, frame: Frame, row: int, read: ReadFile) -> None:
-        """Puts the status at the time of reading into a row, where it differs from the scan's."""
-        meta = frame.meta[row * META_BYTES : (row + 1) * META_BYTES]
-        inode = int.from_bytes(frame.ident[row * IDENT_BYTES : row * IDENT_BYTES + 8], "little")
-        mode, uid, gid, _, _, mtime_ns, btime_ns = META.unpack(meta)
-        status = read.status
-        if inode != status.st_ino:
-            btime_ns = 0
-        mode, uid, gid, mtime_ns = status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
-        fresh = META.pack(mode, uid, gid, read.attributes, read.length, mtime_ns, btime_ns)
-        if fresh != meta:
-            frame.patches[row] = fresh
-            if META.pack(mode, uid, gid, 0, read.length, mtime_ns, btime_ns) != meta:
-                frame.poisoned.add(row)
-
-    @staticmethod
-    def _look(fd: int) -> tuple[tuple[tuple[bytes, bytes], ...], int]:
-        return read_xattrs(fd), read_flags(fd)
-
-    def _progresses(self, path: bytes) -> Progresses | None:
-        memo = self._memo
-        if memo is None:
-            return None
-        key = Memo.key(path)
-        return Progresses(
-            load=lambda: memo.get_file(key),
-            save=lambda state: memo.put_file(key, state),
-            drop=lambda: memo.drop_file(key),
-        )
-
-    def _cannot_read(self, frame: Frame, row: int, path: bytes, error: OSError) -> None:
-        failure(self._counts, self._progress, path, error)
-        if error.errno == errno.ENOENT:
-            frame.dropped.add(row)
-        else:
-            frame.marks[row] = Mark.UNREADABLE
-            frame.contents.pop(row, None)
-            frame.levels.pop(row, None)
-            frame.poisoned.add(row)
 
 
 def _readlink(path: bytes, dir_fd: int | None) -> bytes:

@@ -90,7 +90,7 @@ class Frame:
         return self.name_list[row]
 
     def where(self, name: bytes) -> tuple[bytes, int | None]:
-        """Returns what opens an entry: a name below the descriptor, or the actual path of a source recorded elsewhere."""
+        """Returns what opens an entry: a name below the descriptor, or the path of a source recorded elsewhere."""
         if self.fd < 0 and self.only is not None:
             return self.only.children[name].actual, None
         return name, self.fd

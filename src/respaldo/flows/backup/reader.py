@@ -185,7 +185,7 @@ class FileReader:
         return int(length)
 
     def store_stream(self, read: Callable[[int], bytes]) -> Content:
-        """Stores what a stream yields until it is empty; returns what the entry refers to, its length in `read_bytes`."""
+        """Stores what a stream yields until it is empty; returns what the entry refers to; counts in `read_bytes`."""
         builder = ListBuilder(self._sink)
         held = bytearray()
         final = False

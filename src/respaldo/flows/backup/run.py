@@ -18,6 +18,7 @@ from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.backup.entries import Entries
+from respaldo.flows.backup.files import Files
 from respaldo.flows.backup.frame import Node
 from respaldo.flows.backup.memo import Memo
 from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts
@@ -138,8 +139,7 @@ class _Run:
             reader.known = trust.has
             memo = self._memo
             entries = Entries(
-                reader=reader,
-                memo=memo,
+                files=Files(reader=reader, memo=memo, counts=self._counts, progress=self._progress),
                 trust=trust,
                 options=self._options,
                 link_key=self._repo.ring.link_group,

@@ -11,22 +11,22 @@ import errno
 import os
 import stat
 from array import array
-from dataclasses import replace
 
 from blake3 import blake3
 
 from respaldo.catalog.trees import Sink, TreeReader, put_tree
-from respaldo.core.errors import RespaldoError
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
-from respaldo.flows.backup.entries import Entries, failure
+from respaldo.flows.backup.entries import Entries
+from respaldo.flows.backup.files import failure
 from respaldo.flows.backup.frame import Frame, Node, Same
-from respaldo.flows.backup.memo import Memo, Remembered, Totals
+from respaldo.flows.backup.keep import remember, remember_again, remember_part, with_new_children
+from respaldo.flows.backup.memo import Memo, Remembered
 from respaldo.flows.backup.options import BackupOptions, Counts
 from respaldo.flows.backup.reader import open_source
 from respaldo.flows.backup.trust import Trust
-from respaldo.format.tree import LEAF, META, Leaf, parse_tree
+from respaldo.format.tree import META
 from respaldo.fs.match import CACHE_TAG, CACHE_TAG_NAME, Rules, is_cache_tag
 from respaldo.fs.meta import FileSystem, Names, filesystem_kind, read_flags, read_xattrs
 from respaldo.kernel import scan
@@ -35,7 +35,6 @@ RECENT_NS = 2_000_000_000
 """What changed within this time before a scan may change again without showing it."""
 _OPEN_FRAMES_MAX = 32
 _DIRECTORY = os.O_DIRECTORY
-_LEAF_BYTES_MAX = 1 << 31
 
 
 class Walker:
@@ -101,7 +100,7 @@ class Walker:
             self._reopen(parent, frame)
             self._close(frame)
             self._settle(parent, frame, tree)
-            self._entries.reader.checkpoint()
+            self._entries.files.reader.checkpoint()
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
@@ -351,78 +350,22 @@ class Walker:
             if b"".join(frame.children) == frame.same.children:
                 self._memo.stamp(frame.key)
                 return frame.same.tree
-            return self._with_new_children(frame, self._memo)
+            leaf = with_new_children(self._memo, frame)
+            tree = put_tree(self._sink, leaf, self._name_order)
+            remember_again(self._memo, frame, self._rules_digest, tree, leaf)
+            return tree
         leaf, totals = frame.leaf(self._owners)
         tree = put_tree(self._sink, leaf, self._name_order)
         self._counts.files += totals.files
         self._counts.others += totals.others
         self._counts.length_bytes += totals.length_bytes
         if self._memo is not None:
-            self._remember(frame, self._memo, tree, leaf, totals)
-        return tree
-
-    def _remember(self, frame: Frame, memo: Memo, tree: ChunkId, leaf: Leaf, totals: Totals) -> None:
-        entered = [row for row in frame.subdirs if row not in frame.dropped and frame.contents.get(row)]
-        memo.put(
-            frame.key,
-            rules=self._rules_digest,
-            tree=tree,
-            mark=frame.mark,
-            totals=totals,
-            subdirs=array("I", entered).tobytes(),
-            children=b"".join(frame.contents[row] for row in entered),
-            names=bytes(frame.names),
-            meta=bytes(frame.meta),
-            ident=frame.ident_to_remember(),
-            leaf=leaf.encode(),
-        )
-
-    def _with_new_children(self, frame: Frame, memo: Memo) -> ChunkId:
-        """Makes the tree of a directory in which nothing but what lies below its subdirectories has changed."""
-        remembered = memo.get(frame.key)
-        if remembered is None or frame.same is None:  # pragma: no cover - it was there when the frame was entered
-            raise RespaldoError("the local cache changed while it was used")
-        old = parse_tree(bytes(remembered.leaf), "local cache", length_max=_LEAF_BYTES_MAX)
-        if not isinstance(old, Leaf):  # pragma: no cover - whole leaves are remembered
-            raise RespaldoError(f"the local cache holds something that is no leaf ({LEAF})")
-        fresh = {frame.child_name(row): tree for row, tree in zip(frame.subdirs, frame.children, strict=True)}
-        content = b"".join([fresh.get(entry.name, entry.content.ids) for entry in old.entries()])
-        leaf = replace(old, content=content)
-        tree = put_tree(self._sink, leaf, self._name_order)
-        memo.put(
-            frame.key,
-            rules=self._rules_digest,
-            tree=tree,
-            mark=frame.mark,
-            totals=frame.same.totals,
-            subdirs=bytes(remembered.subdirs),
-            children=b"".join(frame.children),
-            names=bytes(frame.names),
-            meta=bytes(frame.meta),
-            ident=bytes(remembered.ident),
-            leaf=leaf.encode(),
-        )
+            remember(self._memo, frame, self._rules_digest, tree, leaf, totals)
         return tree
 
     def save_open(self) -> None:
-        """Remembers what is known of directories that are not finished, once it is durable; for a run that is cut off."""
-        if self._memo is None:
-            return
-        for frame in self.stack:
-            if frame.same is None and frame.only is None and frame.contents:
-                part = frame.settled_part()
-                leaf, totals = part.leaf(self._owners)
-                self._memo.put(
-                    frame.key,
-                    rules=bytes(16),
-                    tree=bytes(32),
-                    mark=frame.mark,
-                    totals=totals,
-                    subdirs=b"",
-                    children=b"",
-                    names=leaf.names,
-                    meta=leaf.meta,
-                    ident=part.ident_kept(),
-                    leaf=leaf.encode(),
-                )
-        self._memo.flush()
+        """Remembers what is known of directories that are not finished, for a run that is cut off."""
+        if self._memo is not None:
+            for frame in self.stack:
+                remember_part(self._memo, frame, self._owners)
+            self._memo.flush()
