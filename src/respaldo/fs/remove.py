@@ -1,0 +1,167 @@
+"""Removal of what lies below a target: never through a link, never on another file system, never a mount.
+
+Goes down and up by `Folder`, so that depth and length of paths do not matter.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from respaldo.core.seams import Cancel
+from respaldo.fs.place import Folder
+from respaldo.fs.settle import clear_the_way
+from respaldo.kernel.layout import ENTRY_FAILED, ENTRY_MOUNT, IDENT, META
+
+
+@dataclass(slots=True)
+class Removal:
+    """Says what a removal did: how many entries went, and what stayed, with the reason (of the first)."""
+
+    entries: int = 0
+    kept: int = 0
+    first_kept: bytes = b""
+    reason: str = ""
+
+    def keep(self, path: bytes, reason: str) -> None:
+        """Counts an entry that stayed."""
+        self.kept += 1
+        if self.kept == 1:
+            self.first_kept, self.reason = path, reason
+
+
+MOUNT = "it is a mount point"
+
+
+def holds_mount(folder: Folder, name: bytes, cancel: Cancel) -> bool:
+    """Whether something is mounted on a directory or anywhere below it, on the same file system or another."""
+    found = _Walk(folder, cancel)
+    return not found.walk(name, lambda _folder, _name, _is_dir: True, look_only=True) or found.removal.kept > 0
+
+
+def remove(folder: Folder, name: bytes, cancel: Cancel) -> Removal:
+    """Removes an entry of a folder and all that is below it; what cannot be removed stays and is counted."""
+    walk = _Walk(folder, cancel)
+    walk.walk(name, _unlink, look_only=False)
+    return walk.removal
+
+
+def is_mount(folder: Folder, name: bytes) -> bool:
+    """Whether a directory of a folder is a mount point."""
+    return any(row[0] == name and row[2] for row in _rows(folder, name))
+
+
+def _rows(folder: Folder, only: bytes = b"") -> list[tuple[bytes, bool, bool]]:
+    """Returns (name, is a directory, is a mount or cannot be told) of a folder's entries."""
+    names, meta, ident = folder.scan()
+    rows = []
+    for name, (mode, *_), (_, _, _, flags) in zip(names, META.iter_unpack(meta), IDENT.iter_unpack(ident), strict=True):
+        if not only or name == only:
+            rows.append((name, stat.S_ISDIR(mode), bool(flags & (ENTRY_MOUNT | ENTRY_FAILED))))
+    return rows
+
+
+class _Level:
+    """Is a folder that is being walked: what is left to do in it, and whether it is empty by then."""
+
+    __slots__ = ("folder", "rows", "whole")
+
+    def __init__(self, folder: Folder, rows: list[tuple[bytes, bool, bool]]) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.whole = True
+
+
+Act = Callable[[Folder, bytes, bool], bool]
+
+
+class _Walk:
+    def __init__(self, folder: Folder, cancel: Cancel) -> None:
+        self._top = folder
+        self._cancel = cancel
+        self.removal = Removal()
+
+    def walk(self, name: bytes, act: Act, *, look_only: bool) -> bool:
+        """Walks an entry, the contents of a directory before itself; whether all of it was acted on."""
+        top = _Level(self._top, _rows(self._top, name))
+        levels = [top]
+        try:
+            while levels:
+                level = levels[-1]
+                if level.rows:
+                    self._cancel.check()
+                    self._step(levels, level, act, look_only=look_only)
+                    continue
+                levels.pop()
+                if levels:
+                    self._leave(levels[-1], level, act)
+        finally:
+            while len(levels) > 1:
+                levels.pop().folder.close()
+        return top.whole
+
+    def _step(self, levels: list[_Level], level: _Level, act: Act, *, look_only: bool) -> None:
+        name, is_dir, is_mount_point = level.rows.pop()
+        if is_mount_point:
+            self._keep(level, name, MOUNT)
+        elif is_dir:
+            try:
+                below = level.folder.enter(name)
+                if not look_only:
+                    below.make_writable()
+                levels.append(_Level(below, _rows(below)))
+            except OSError as error:
+                self._keep(level, name, error.strerror or str(error))
+        elif not look_only:
+            self._act(level, name, act, is_dir=False)
+
+    def _leave(self, above: _Level, level: _Level, act: Act) -> None:
+        name = level.folder.name
+        level.folder.close()
+        if level.whole:
+            self._act(above, name, act, is_dir=True)
+        else:
+            above.whole = False
+
+    def _act(self, level: _Level, name: bytes, act: Act, *, is_dir: bool) -> None:
+        try:
+            self.removal.entries += act(level.folder, name, is_dir)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._keep(level, name, MOUNT if error.errno == errno.EBUSY else error.strerror or str(error))
+
+    def _keep(self, level: _Level, name: bytes, reason: str) -> None:
+        level.whole = False
+        path = level.folder.path
+        self.removal.keep(path + b"/" + name if path else name, reason)
+
+
+def _unlink(folder: Folder, name: bytes, is_dir: bool) -> bool:  # noqa: FBT001 - called by `_Walk` only
+    def gone() -> None:
+        if is_dir:
+            os.rmdir(name, dir_fd=folder.fd)
+        else:
+            os.unlink(name, dir_fd=folder.fd)
+
+    try:
+        gone()
+    except PermissionError as error:
+        if error.errno != errno.EPERM or not _clear(folder, name):
+            raise
+        gone()
+    return True
+
+
+def _clear(folder: Folder, name: bytes) -> bool:
+    """Takes the flags that forbid removal off a regular file or a directory; whether that may have helped."""
+    if stat.S_IFMT(os.stat(name, dir_fd=folder.fd, follow_symlinks=False).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd)
+    try:
+        return clear_the_way(fd)
+    finally:
+        os.close(fd)
