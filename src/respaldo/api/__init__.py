@@ -1,0 +1,56 @@
+"""The façade: the only door for whatever lies outside the library, the command line included.
+
+Re-exports what callers need: repositories, options, results, errors. Never reads the environment or a terminal: places,
+secrets, progress and cancellation are arguments.
+"""
+
+from __future__ import annotations
+
+from respaldo import kernel
+from respaldo.api.cached import cached_snapshots
+from respaldo.api.figures import Stats
+from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
+from respaldo.api.places import Places
+from respaldo.api.repository import KernelState, Repository, init
+from respaldo.catalog.snapshots import Catalogue, Snapshot
+from respaldo.codec.keys import KEY_BYTES
+from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
+from respaldo.flows.backup.options import BackupOptions, BackupResult
+from respaldo.format.header import Header
+from respaldo.format.snapshot import Figures, Manifest
+from respaldo.fs.match import Rules, read_rules
+from respaldo.store.slots import SlotInfo
+
+__all__ = [
+    "ID_SHOWN",
+    "KERNEL",
+    "KEY_BYTES",
+    "SENSITIVE",
+    "STANDARD",
+    "BackupOptions",
+    "BackupResult",
+    "Catalogue",
+    "Figures",
+    "Found",
+    "Header",
+    "Kdf",
+    "KernelState",
+    "Manifest",
+    "Places",
+    "Repository",
+    "Rules",
+    "Secret",
+    "SlotInfo",
+    "Snapshot",
+    "Stats",
+    "cached_snapshots",
+    "covers",
+    "init",
+    "open_repository",
+    "plain_path",
+    "read_rules",
+    "split_name",
+]
+
+KERNEL = KernelState(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)
+open_repository = Repository.open

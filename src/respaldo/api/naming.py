@@ -1,0 +1,139 @@
+"""Names of snapshots with paths: what ``latest:/home/ana`` means.
+
+Invariant: a path that is gone from the snapshot a name means is an error that says which snapshot last held it; an
+older snapshot is never taken silently. Symbolic links on the way are not followed: a path is the one that was recorded.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from respaldo.catalog.snapshots import Catalogue, Snapshot
+from respaldo.catalog.trees import TreeReader
+from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot
+from respaldo.core.ids import ChunkId
+from respaldo.core.model import Content, Entry, Mark
+
+ID_SHOWN = 8
+"""Digits of a snapshot's id that are shown to people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Is what a name with a path means. ``path`` is absolute as recorded, ``/`` for the whole snapshot."""
+
+    snapshot: Snapshot
+    path: bytes
+    entry: Entry
+
+
+def split_name(name: str) -> tuple[str, bytes | None]:
+    """Splits ``SNAPSHOT:/PATH`` at the first ``:/``; returns the path absolute and plain, None where there is none."""
+    snapshot, separator, path = name.partition(":/")
+    if not separator:
+        return name, None
+    return snapshot, plain_path(path)
+
+
+def plain_path(path: str) -> bytes:
+    """Returns a recorded path, absolute and without empty parts."""
+    parts = [part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part not in {b"", b"."}]
+    return b"/" + b"/".join(parts)
+
+
+def covers(snapshot: Snapshot, path: bytes) -> bool:
+    """Whether one of a snapshot's sources is the path or lies above it."""
+    return any(path == source or path.startswith(source.rstrip(b"/") + b"/") for source in snapshot.manifest.sources)
+
+
+def lies_above(snapshot: Snapshot, path: bytes) -> bool:
+    """Whether one of a snapshot's sources lies below the path."""
+    return any(source.startswith(path.rstrip(b"/") + b"/") for source in snapshot.manifest.sources)
+
+
+def tree_of(entry: Entry) -> ChunkId | None:
+    """Returns the id of a directory's tree, None where it has none (not a directory, or left out)."""
+    return next(iter(entry.content), None) if entry.is_dir else None
+
+
+def root_entry(snapshot: Snapshot) -> Entry:
+    """Returns the entry that stands for ``/``."""
+    content = Content(ids=snapshot.manifest.root)
+    return Entry(name=b"", mode=stat.S_IFDIR | 0o755, content=content, mark=Mark.PARTIAL)
+
+
+def find_entry(trees: TreeReader, snapshot: Snapshot, path: bytes) -> Entry | None:
+    """Returns the entry of a recorded path."""
+    entry = root_entry(snapshot)
+    for name in path.split(b"/"):
+        if not name:
+            continue
+        tree = tree_of(entry)
+        found = None if tree is None else trees.find(tree, name)
+        if found is None:
+            return None
+        entry = found
+    return entry
+
+
+def resolve(catalogue: Catalogue, trees: TreeReader, name: str, *, host: str = "") -> Found:
+    """Returns what a name means; raises `NoSuchSnapshot`, `NoSuchPath`. ``host`` leaves the others' snapshots aside."""
+    snapshots = tuple(item for item in catalogue.snapshots if not host or item.manifest.host == host)
+    catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=())
+    wanted, path = split_name(name)
+    if wanted == "latest" and path not in {None, b"/"}:
+        snapshot = _latest(snapshots, path or b"/")
+    else:
+        snapshot = catalogue.find(wanted)
+    path = path or b"/"
+    entry = find_entry(trees, snapshot, path)
+    if entry is None:
+        last = next(_holding(trees, reversed(snapshots), path, snapshot), None)
+        raise NoSuchPath(path, snapshot.hex[:ID_SHOWN], last_in=last.hex[:ID_SHOWN] if last else "")
+    return Found(snapshot=snapshot, path=path, entry=entry)
+
+
+def _latest(snapshots: tuple[Snapshot, ...], path: bytes) -> Snapshot:
+    for test in (covers, lies_above):
+        for snapshot in reversed(snapshots):
+            if test(snapshot, path):
+                return snapshot
+    if not snapshots:
+        raise NoSuchSnapshot("latest", "there is no snapshot yet")
+    shown = path.decode("utf-8", "surrogateescape")
+    raise NoSuchSnapshot(f"latest:{shown}", "no snapshot has a source that covers this path")
+
+
+def _holding(trees: TreeReader, snapshots: Iterable[Snapshot], path: bytes, but: Snapshot) -> Iterator[Snapshot]:
+    for snapshot in snapshots:
+        try:
+            if snapshot.id != but.id and covers(snapshot, path) and find_entry(trees, snapshot, path) is not None:
+                yield snapshot
+        except (ChunkMissing, Corruption):
+            continue
+
+
+def walk(trees: TreeReader, found: Found, *, recursive: bool) -> Iterator[tuple[bytes, Entry]]:
+    """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
+    if not found.entry.is_dir:
+        yield found.path, found.entry
+        return
+    stack = [_children(trees, found.path, found.entry)]
+    while stack:
+        for path, entry in stack[-1]:
+            yield path, entry
+            if recursive and entry.is_dir:
+                stack.append(_children(trees, path, entry))
+                break
+        else:
+            stack.pop()
+
+
+def _children(trees: TreeReader, path: bytes, entry: Entry) -> Iterator[tuple[bytes, Entry]]:
+    tree = tree_of(entry)
+    if tree is not None:
+        above = path.rstrip(b"/") + b"/"
+        for child in trees.entries(tree):
+            yield above + child.name, child

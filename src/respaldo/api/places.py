@@ -1,0 +1,77 @@
+"""Where this client keeps what it knows: caches, and the pins of headers it has seen.
+
+A pin is the hash of a repository's header under the place it was seen at. The first header seen at a place is
+trusted, and so is every one that `init` made there (disks that take turns at one mount point); any other one is
+refused. Never lies in the repository: whoever holds the storage could change it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from respaldo.backend.open import local_path
+from respaldo.core.errors import Corruption
+from respaldo.format.header import HASH_BYTES, HEADER, Header
+
+_PIN_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Names the two directories of this client: ``cache_dir`` can be thrown away, ``state_dir`` holds the pins."""
+
+    cache_dir: Path
+    state_dir: Path
+
+
+class Pins:
+    """Remembers which headers were seen at a location."""
+
+    def __init__(self, places: Places, location: str) -> None:
+        self._place = os.path.realpath(local_path(location))
+        name = hashlib.sha256(os.fsencode(self._place)).hexdigest()[:32]
+        self.path = places.state_dir / "pins" / name
+
+    def known(self) -> set[bytes]:
+        """Returns the hashes that were trusted at this place; empty where none was seen yet."""
+        try:
+            with self.path.open("rb") as file:
+                lines = file.read(_PIN_BYTES_MAX).split(b"\n")[1:]
+        except FileNotFoundError:
+            return set()
+        found = set()
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.add(bytes.fromhex(line.decode("ascii", "replace")))
+        return {item for item in found if len(item) == HASH_BYTES}
+
+    def check(self, header: Header) -> None:
+        """Raises `Corruption` for a header that is not the one seen here before."""
+        known = self.known()
+        if known and header.hash not in known:
+            error = Corruption(HEADER, f"it is not the one that was seen at {self._place} before")
+            error.hint = (
+                "another repository lies there now, or somebody exchanged the header; "
+                f"if you know that it is yours, remove {self.path} and try again"
+            )
+            raise error
+
+    def trust(self, header: Header) -> bool:
+        """Remembers a header; returns whether that was possible (a read-only home is no reason not to restore)."""
+        known = self.known()
+        if header.hash in known:
+            return True
+        lines = [os.fsencode(self._place).replace(b"\n", b"?"), *sorted(item.hex().encode() for item in known)]
+        lines += [header.hash.hex().encode(), b""]
+        fresh = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh.write_bytes(b"\n".join(lines))
+            fresh.replace(self.path)
+        except OSError:
+            return False
+        return True

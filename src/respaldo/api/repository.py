@@ -1,0 +1,214 @@
+"""An open repository, as callers outside the library see it, and how one is made and opened.
+
+Wires what the library takes from outside: the machine's clock and randomness, the backend of a location, its wrappers.
+Where nothing is to be written, the storage is opened for reading only, so that a repository on a read-only mount works.
+The flows are imported when they run: a listing needs none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from respaldo.api import keys, naming
+from respaldo.api.figures import Stats, measure
+from respaldo.api.places import Pins, Places
+from respaldo.backend.base import Backend
+from respaldo.backend.open import open_backend
+from respaldo.backend.wrap import RateLimit, ReadOnly
+from respaldo.catalog import snapshots
+from respaldo.catalog.snapshots import Catalogue
+from respaldo.catalog.trees import TreeReader
+from respaldo.chunk.chunker import ChunkerParams
+from respaldo.codec.slots import STANDARD, Kdf, Secret
+from respaldo.core.errors import Corruption, RespaldoError
+from respaldo.core.model import Entry
+from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
+from respaldo.flows.backup.options import BackupOptions, BackupResult
+from respaldo.format.header import Header
+from respaldo.format.snapshot import Config
+from respaldo.store import repo as store
+from respaldo.store.slots import SlotInfo
+
+
+class Stream(Protocol):
+    """Gives bytes until it gives none."""
+
+    def read(self, length_bytes: int, /) -> bytes: ...
+
+
+def init(
+    location: str,
+    secret: Secret,
+    *,
+    places: Places,
+    kdf: Kdf = STANDARD,
+    label: str = "",
+    recovery: Secret | None = None,
+) -> Header:
+    """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
+
+    Raises `ObjectExists` where there is a repository already.
+    """
+    params = ChunkerParams.standard()
+    config = Config(chunker=(params.minimum, params.average, params.maximum, params.strict, params.loose))
+    clock = SystemClock()
+    with open_backend(location, create=True) as backend:
+        header = store.create(
+            backend, secret=secret, kdf=kdf, config=config, clock=clock, random=system_random, label=label
+        )
+    Pins(places, location).trust(header)
+    if recovery is not None:
+        with Repository.open(location, secret, places=places, writes=True) as repository:
+            repository.add_key(recovery, label="recovery")
+    return header
+
+
+class Repository:
+    """Is an open repository. A context manager; one thread."""
+
+    def __init__(self, repo: store.Repo, secret: Secret, *, pinned: bool) -> None:
+        self._repo = repo
+        self._secret = secret
+        self._trees = TreeReader(repo.source)
+        self._synchronised = False
+        self.pinned = pinned
+        """Whether the header's hash could be remembered."""
+
+    @classmethod
+    def open(
+        cls,
+        location: str,
+        secret: Secret,
+        *,
+        places: Places,
+        writes: bool = False,
+        limit_bytes_per_s: int = 0,
+    ) -> Self:
+        """Opens a repository; unless ``writes``, nothing in it can be changed.
+
+        ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
+        header than the one seen at this place before).
+        """
+        backend = open_backend(location)
+        try:
+            wrapped: Backend = backend if writes else ReadOnly(backend)
+            if limit_bytes_per_s:
+                wrapped = RateLimit(wrapped, limit_bytes_per_s)
+            header = store.read_header(backend)
+            pins = Pins(places, location)
+            pins.check(header)
+            repo = store.Repo.open(
+                wrapped,
+                secret,
+                cache_dir=places.cache_dir,
+                clock=SystemClock(),
+                random=system_random,
+                pinned=header.hash,
+            )
+        except BaseException:
+            backend.close()
+            raise
+        return cls(repo, secret, pinned=pins.trust(header))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._repo.close()
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The repository's id in hex."""
+        return self._repo.header.repository.hex()
+
+    @property
+    def location(self) -> str:
+        """Where it lies."""
+        return self._repo.backend.location
+
+    @property
+    def damaged(self) -> Sequence[RespaldoError]:
+        """What could not be read when the index was last brought up to date."""
+        return tuple(self._repo.damaged)
+
+    def snapshots(self) -> Catalogue:
+        """Lists the snapshots, by time, with what is undecided and what is damaged."""
+        return snapshots.load(self._repo)
+
+    def find(self, name: str, *, host: str = "") -> naming.Found:
+        """Returns what ``SNAPSHOT`` or ``SNAPSHOT:/PATH`` means; raises `NoSuchSnapshot`, `NoSuchPath`."""
+        self._synchronise(Silent())
+        return naming.resolve(self.snapshots(), self._trees, name, host=host)
+
+    def _synchronise(self, progress: Progress) -> None:
+        if not self._synchronised:
+            self._repo.synchronise(progress)
+            self._synchronised = True
+
+    def ls(self, found: naming.Found, *, recursive: bool = False) -> Iterator[tuple[bytes, Entry]]:
+        """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
+        return naming.walk(self._trees, found, recursive=recursive)
+
+    def stats(self, progress: Progress) -> Stats:
+        """Counts snapshots, packs, chunks and bytes."""
+        return measure(self._repo, self.snapshots(), progress)
+
+    # --- backing up ------------------------------------------------------------------------------------------------
+
+    def backup(
+        self, sources: Sequence[bytes], options: BackupOptions, *, progress: Progress, cancel: Cancel
+    ) -> BackupResult:
+        """Backs up paths; raises `SourceError` where a source as a whole cannot be read."""
+        from respaldo.flows.backup.run import run_backup  # noqa: PLC0415 - start-up time
+
+        return run_backup(self._repo, sources, options, progress=progress, cancel=cancel)
+
+    def backup_stream(
+        self,
+        name: bytes,
+        stream: Stream,
+        options: BackupOptions,
+        *,
+        finish: Callable[[], None],
+        progress: Progress,
+        cancel: Cancel,
+    ) -> BackupResult:
+        """Backs up what a stream gives, as a file of that name; ``finish`` may raise at its end: no snapshot then."""
+        from respaldo.flows.backup.run import run_stream  # noqa: PLC0415 - start-up time
+
+        return run_stream(self._repo, name, stream, options, finish=finish, progress=progress, cancel=cancel)
+
+    # --- keys ------------------------------------------------------------------------------------------------------
+
+    def keys(self) -> tuple[list[SlotInfo], list[Corruption]]:
+        """Returns the key slots by age, and what is damaged."""
+        return keys.list_keys(self._repo)
+
+    def add_key(self, secret: Secret, *, kdf: Kdf = STANDARD, label: str = "") -> str:
+        """Makes a slot that opens with a secret; returns its name."""
+        return keys.add_key(self._repo, secret, kdf=kdf, label=label)
+
+    def remove_key(self, name: str) -> str:
+        """Removes the slot that a name or its beginning means; returns its whole name."""
+        return keys.remove_key(self._repo, name)
+
+    def change_secret(self, secret: Secret, *, kdf: Kdf | None = None) -> str:
+        """Puts a slot for a new secret in the place of the one this repository was opened with; returns its name."""
+        name = keys.change_secret(self._repo, self._secret, secret, kdf=kdf)
+        self._secret = secret
+        return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelState:
+    """Says whether the hot loops run in C; ``reason`` why they do not."""
+
+    native: bool
+    reason: str

@@ -1,0 +1,72 @@
+"""`respaldo init`: makes a repository."""
+
+from __future__ import annotations
+
+import click
+
+from respaldo.cli import show
+from respaldo.cli.pages import page
+from respaldo.cli.settings import Settings
+
+
+@page(
+    "init",
+    examples=(
+        ("On an external disk, asking for a passphrase:", "respaldo init -r /mnt/disk/backup"),
+        (
+            "With a recovery key beside the passphrase, to be kept elsewhere (on paper, on a stick):",
+            "respaldo init -r /mnt/disk/backup --new-key-file ~/recovery.key",
+        ),
+        (
+            "In a script:",
+            "respaldo init -r /srv/backup --password-file /etc/respaldo/passphrase --json",
+        ),
+        (
+            "Opened by a key file alone, without a passphrase:",
+            "respaldo init -r /srv/backup --key-file /root/backup.key",
+        ),
+    ),
+    notes="repository (id), location, header_hash, recovery_key_file (where one was made).",
+)
+@click.option(
+    "--sensitive", is_flag=True, help="Make guessing the passphrase four times as costly (256 MiB of memory)."
+)
+@click.option("--label", default="", metavar="TEXT", help="A label for the first key slot, such as a person's name.")
+@click.option(
+    "--new-key-file",
+    default="",
+    metavar="FILE",
+    help="Also make a recovery key: a new file with 32 random bytes in hex that opens the repository.",
+)
+def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: str) -> int:
+    """Make a repository in a new or empty directory.
+
+    All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
+    can open a repository whose passphrase and keys are lost: write the passphrase down, or make a recovery key.
+    """
+    from respaldo import api  # start-up time
+    from respaldo.cli.passphrase import find_secret, make_key  # start-up time
+
+    location = settings.location()
+    secret = find_secret(settings.password_file, settings.key_file, new=True)
+    recovery = make_key(new_key_file) if new_key_file else None
+    with settings.places() as places:
+        header = api.init(
+            location,
+            secret,
+            places=places,
+            kdf=api.SENSITIVE if sensitive else api.STANDARD,
+            label=label,
+            recovery=recovery,
+        )
+    value = {
+        "repository": header.repository.hex(),
+        "location": location,
+        "header_hash": header.hash.hex(),
+        "recovery_key_file": new_key_file or None,
+    }
+    text = f"made repository {header.repository.hex()[:8]} at {show.shown(location)}"
+    if recovery is not None:
+        text += f"\nthe recovery key is in {show.shown(new_key_file)}: keep it somewhere else"
+    settings.report(value, text)
+    return 0

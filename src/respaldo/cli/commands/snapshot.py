@@ -1,0 +1,279 @@
+"""`respaldo snapshot`: backs up files and directories, standard input, or what a command prints."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from respaldo import __version__
+from respaldo.cli import show
+from respaldo.cli.pages import page, pattern_options, patterns
+from respaldo.cli.progress import watching
+from respaldo.cli.settings import Settings
+from respaldo.cli.signals import cancelling
+from respaldo.cli.values import MOMENT, RATE, SIZE
+from respaldo.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from respaldo.api import BackupOptions, BackupResult, Repository
+    from respaldo.cli.progress import Notes
+    from respaldo.core.seams import Cancel
+
+
+@page(
+    "snapshot",
+    statuses=(3,),
+    examples=(
+        (
+            "A home directory, without caches and what builds leave behind:",
+            "respaldo snapshot ~ --exclude-caches --exclude .cache --exclude node_modules/",
+        ),
+        (
+            "Everything in a directory but its logs, and of the logs those of today:",
+            "respaldo snapshot /srv/app --exclude '*.log' --include 'today-*.log' --tag daily",
+        ),
+        (
+            "A database; if the dump fails, there is no snapshot:",
+            "respaldo snapshot --command 'pg_dump -Fc shop' --stdin shop.dump --label shop",
+        ),
+        (
+            "A mounted LVM or btrfs snapshot, recorded as what it is a picture of:",
+            "respaldo snapshot /mnt/home-snap --as /home",
+        ),
+        ("What would be read, and why:", "respaldo snapshot ~/Documents --dry-run -v"),
+    ),
+    notes=(
+        "snapshot (id, null for a dry run), complete, sources, time, parent, figures: files, directories, others, "
+        "bytes, files_new, files_changed, files_unchanged, read_bytes, new_bytes (after deduplication), stored_bytes "
+        "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; failed: a list of "
+        "path and reason."
+    ),
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
+@pattern_options
+@click.option("--exclude-caches", is_flag=True, help="Leave out what is in directories with a CACHEDIR.TAG.")
+@click.option(
+    "--exclude-larger-than", type=SIZE, default=0, metavar="SIZE", help="Leave out files above a size (20MiB)."
+)
+@click.option("--one-file-system", "-x", is_flag=True, help="Stay on the file system of each source.")
+@click.option(
+    "--files-from",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(),
+    help="Read paths from a file, one a line; - is standard input.",
+)
+@click.option(
+    "--files-from0", multiple=True, metavar="FILE", type=click.Path(), help="The same, with NUL after each path."
+)
+@click.option("--stdin", "stdin_name", default="", metavar="NAME", help="Store standard input as a file of this name.")
+@click.option(
+    "--command",
+    "command_text",
+    default="",
+    metavar="COMMAND",
+    help="Run a command (words as in a shell, but no shell) and store what it prints, as --stdin NAME or under its "
+    "own name.",
+)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the snapshot (repeatable).")
+@click.option("--label", default="", metavar="TEXT", help="Give the snapshot a name that it answers to.")
+@click.option("--reason", default="", metavar="TEXT", help="Record why it was made.")
+@click.option("--kind", default="", metavar="TEXT", help="Record its kind, such as daily or milestone.")
+@click.option("--host", default="", metavar="HOST", help="Record another machine's name than this one's.")
+@click.option("--time", "time_ns", type=MOMENT, default=0, metavar="TIME", help="Record another time than now.")
+@click.option(
+    "--as",
+    "recorded_as",
+    default=b"",
+    metavar="PATH",
+    type=click.Path(path_type=bytes),
+    help="Record the source under this path.",
+)
+@click.option("--dry-run", "-n", is_flag=True, help="Read and count, store nothing.")
+@click.option(
+    "--ignore-ctime", is_flag=True, help="A file whose size, mtime and inode are as before counts as unchanged."
+)
+@click.option("--trust-times", is_flag=True, help="Size and mtime suffice, also without the local cache.")
+@click.option(
+    "--limit", type=RATE, default=0, metavar="RATE", help="Write to the repository at most so fast (20MiB/s)."
+)
+@click.pass_context
+def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # noqa: ANN401 - click's values
+    """Back up PATHs: files, and directories with all that is in them.
+
+    Every snapshot is complete; only content that the repository does not hold yet is stored. Files whose size, times
+    and inode are as last time are not read. A file that cannot be read is named, the rest is backed up, and the exit
+    status is 3. Interrupted (Ctrl-C), there is no snapshot; what was stored is found again by the next run.
+
+    Patterns are those of a .gitignore, relative to each source; options count in the order in which they stand.
+    """
+    options = _options(ctx, given)
+    sources = _sources(given)
+    display = not (settings.json or settings.quiet or settings.no_progress)
+    with (
+        settings.open(writes=not options.dry_run, limit_bytes_per_s=given["limit"]) as repository,
+        cancelling() as cancel,
+        watching(settings.level, display=display) as progress,
+    ):
+        result = _run(repository, sources, options, given, progress, cancel)
+    settings.report(_fields(result), _text(result, dry_run=options.dry_run))
+    return 0 if result.complete else 3
+
+
+def _run(
+    repository: Repository,
+    sources: list[bytes],
+    options: BackupOptions,
+    given: dict[str, Any],
+    progress: Notes,
+    cancel: Cancel,
+) -> BackupResult:
+    if sources:
+        return repository.backup(sources, options, progress=progress, cancel=cancel)
+    from respaldo.cli import streams  # start-up time
+
+    name = os.fsencode(given["stdin_name"])
+    if not given["command_text"]:
+        with streams.standard_input(cancel) as stream:
+            return repository.backup_stream(
+                _absolute(name), stream, options, finish=cancel.check, progress=progress, cancel=cancel
+            )
+    words = streams.split_command(given["command_text"])
+    name = name or os.path.basename(os.fsencode(words[0]))
+    with streams.command_output(words, cancel) as (stream, finish):
+        return repository.backup_stream(
+            _absolute(name), stream, options, finish=finish, progress=progress, cancel=cancel
+        )
+
+
+def _absolute(name: bytes) -> bytes:
+    """Returns the path that a stream is recorded under."""
+    path = os.path.normpath(b"/" + name)
+    path = b"/" + path.lstrip(b"/")
+    if path == b"/" or b"\0" in path or name.endswith(b"/"):
+        raise UsageError("--stdin needs the name of a file")
+    return path
+
+
+def _options(ctx: click.Context, given: dict[str, Any]) -> BackupOptions:
+    from respaldo.api import BackupOptions  # start-up time
+
+    label = given["label"]
+    if label == "latest" or ":/" in label:
+        raise UsageError(f"a snapshot cannot be labelled {label!r}", hint='":/" and "latest" mean something in names')
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = ""
+    recorded_as: bytes = given["recorded_as"]
+    if recorded_as and not recorded_as.startswith(b"/"):
+        raise UsageError("--as needs an absolute path")
+    return BackupOptions(
+        exclude=tuple(patterns(ctx)),
+        exclude_caches=given["exclude_caches"],
+        exclude_larger_bytes=given["exclude_larger_than"],
+        one_file_system=given["one_file_system"],
+        recorded_as=recorded_as,
+        ignore_ctime=given["ignore_ctime"],
+        trust_times=given["trust_times"],
+        dry_run=given["dry_run"],
+        host=given["host"] or socket.gethostname(),
+        user=user,
+        uid=uid,
+        kind=given["kind"],
+        label=label,
+        reason=given["reason"],
+        tags=tuple(dict.fromkeys(given["tags"])),
+        time_ns=given["time_ns"],
+        program=f"respaldo {__version__}",
+    )
+
+
+def _sources(given: dict[str, Any]) -> list[bytes]:
+    """Returns the paths to back up, absolute, links in them as they are; none where a stream is backed up."""
+    paths: list[bytes] = list(given["paths"])
+    for names, end in ((given["files_from"], b"\n"), (given["files_from0"], b"\0")):
+        for name in names:
+            paths += [path for path in _read(name).split(end) if path]
+    streamed = given["stdin_name"] or given["command_text"]
+    if streamed and (paths or given["files_from"] or given["files_from0"]):
+        raise UsageError("--stdin and --command back up a stream and take no paths")
+    if streamed and given["dry_run"]:
+        raise UsageError("a stream cannot be read without being stored", hint="leave out --dry-run")
+    if not streamed and not paths:
+        raise UsageError("there is nothing to back up", hint="name at least one path; see: respaldo snapshot --help")
+    if given["recorded_as"] and len(paths) != 1:
+        raise UsageError("--as records one source under another path")
+    here = os.getcwdb()
+    return [b"/" + os.path.normpath(os.path.join(here, path)).lstrip(b"/") for path in dict.fromkeys(paths)]
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"cannot read the list of paths {name}: {error.strerror}") from None
+
+
+def _text(result: BackupResult, *, dry_run: bool) -> str:
+    figures = result.figures
+    took = f"{show.duration(figures.duration_ns)}, {show.rate(figures.length_bytes, figures.duration_ns)}"
+    rows = [
+        (
+            "files",
+            (
+                f"{show.count(figures.files)} in {show.count(figures.directories, 'directory', 'directories')}: "
+                f"{show.count(figures.files_new)} new, {show.count(figures.files_changed)} changed, "
+                f"{show.count(figures.files_unchanged)} unchanged"
+            ),
+        ),
+        ("size", show.size(figures.length_bytes)),
+        ("read", show.size(figures.read_bytes)),
+        ("new", f"{show.size(figures.chunk_bytes_new)} after deduplication"),
+    ]
+    if not dry_run:
+        rows.append(("stored", f"{show.size(figures.stored_bytes)} after compression"))
+    rows.append(("time", took))
+    sources = ", ".join(show.shown(source) for source in result.manifest.sources)
+    head = f"snapshot {result.snapshot.hex()[:8]} of {sources}" if result.snapshot else f"would back up {sources}"
+    if figures.errors:
+        head += f"\nincomplete: {show.count(figures.errors, 'path')} could not be read as they should, see above"
+    return f"{head}\n{show.figures(rows)}"
+
+
+def _fields(result: BackupResult) -> dict[str, object]:
+    manifest, figures = result.manifest, result.figures
+    return {
+        "snapshot": result.snapshot.hex() if result.snapshot else None,
+        "complete": result.complete,
+        "sources": [show.path_fields(source) for source in manifest.sources],
+        "time": show.iso_time(manifest.time_ns),
+        "parent": manifest.parent.hex() or None,
+        "figures": {
+            "files": figures.files,
+            "directories": figures.directories,
+            "others": figures.others,
+            "bytes": figures.length_bytes,
+            "files_new": figures.files_new,
+            "files_changed": figures.files_changed,
+            "files_unchanged": figures.files_unchanged,
+            "read_bytes": figures.read_bytes,
+            "new_bytes": figures.chunk_bytes_new,
+            "stored_bytes": figures.stored_bytes,
+            "chunks_new": figures.chunks_new,
+            "chunks_known": figures.chunks_known,
+            "errors": figures.errors,
+            "duration_s": figures.duration_ns / 1e9,
+            "bytes_per_s": show.per_second(figures.length_bytes, figures.duration_ns),
+        },
+        "failed": [{**show.path_fields(path), "reason": reason} for path, reason in manifest.failed],
+    }

@@ -1,0 +1,194 @@
+"""Commands with a page of their own: description, options, exit statuses, examples; and the options common to all.
+
+The common options may stand before or after the command: each occurrence goes into the `Settings` of the root context.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from respaldo.cli.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NAMES = ("-h", "--help")
+WIDTH_MAX = 100
+STATUSES = {
+    0: "done",
+    1: "failed",
+    2: "wrong usage",
+    3: "done but incomplete: a file could not be read or written",
+    4: "damage found",
+    10: "no repository there",
+    12: "wrong passphrase or key",
+    130: "interrupted",
+}
+_USUAL = (0, 1, 2, 4, 10, 12, 130)
+_COMMON = "_common"
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # noqa: ANN401 - click's types
+    settings = ctx.find_root().ensure_object(Settings)
+    if not value or param.name is None:
+        return
+    field = param.name.removeprefix(_COMMON)
+    if field == "verbose":
+        settings.verbose += value
+    else:
+        setattr(settings, field, value)
+
+
+def _option(*names: str, field: str, help: str, **more: Any) -> click.Option:  # noqa: A002, ANN401 - click's names and types
+    return click.Option([*names, _COMMON + field], callback=_keep, expose_value=False, help=help, **more)
+
+
+def common_options() -> list[click.Option]:
+    """Returns the options that every command takes."""
+    path = click.Path(path_type=str)
+    return [
+        _option(
+            "-r",
+            "--repo",
+            field="repo",
+            metavar="DIRECTORY",
+            help="The repository (or RESPALDO_REPOSITORY).",
+            type=path,
+        ),
+        _option(
+            "--password-file",
+            field="password_file",
+            metavar="FILE",
+            type=path,
+            help="Read the passphrase from a file. Else it comes from RESPALDO_PASSWORD_FILE, "
+            "RESPALDO_PASSWORD_COMMAND or RESPALDO_PASSWORD, or is asked for.",
+        ),
+        _option(
+            "--key-file",
+            field="key_file",
+            metavar="FILE",
+            type=path,
+            help="Open with a key of 32 bytes, raw or in hex, instead (or RESPALDO_KEY_FILE).",
+        ),
+        _option(
+            "--cache-dir",
+            field="cache_dir",
+            metavar="DIRECTORY",
+            type=path,
+            help="Where the local index lies (or RESPALDO_CACHE_DIR). It can be removed at any time.",
+        ),
+        _option("--json", field="json", is_flag=True, help="Print one JSON document; errors too, on standard error."),
+        _option("-q", "--quiet", field="quiet", is_flag=True, help="Print errors and warnings only."),
+        _option("-v", "--verbose", field="verbose", count=True, help="Say more; -vv even more."),
+        _option("--no-progress", field="no_progress", is_flag=True, help="No progress display."),
+    ]
+
+
+class Page(click.Command):
+    """Is a command with examples and exit statuses on its page."""
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - click's types
+        examples: Sequence[tuple[str, str]] = (),
+        statuses: Sequence[int] = (),
+        notes: str = "",
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        kwargs.setdefault("context_settings", {"help_option_names": NAMES, "max_content_width": WIDTH_MAX})
+        super().__init__(*args, **kwargs)
+        self._own = len(self.params)
+        self.params += common_options()
+        self._examples = examples
+        self._statuses = sorted({*_USUAL, *statuses})
+        self._notes = notes
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remembers the order in which options stood, which decides for patterns."""
+        rest = super().parse_args(ctx, list(args))
+        if any(param.name == "include" for param in self.params) and not ctx.resilient_parsing:
+            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            pending = {name: iter(value) for name, value in values.items() if isinstance(value, list)}
+            ctx.meta["respaldo.order"] = [
+                (param.name, next(pending[param.name])) for param in order if param.name in pending
+            ]
+        return rest
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the command's own options, the common ones, statuses and examples."""
+        own = [record for param in self.params[: self._own] if (record := param.get_help_record(ctx))]
+        common = [record for param in self.get_params(ctx)[self._own :] if (record := param.get_help_record(ctx))]
+        if own:
+            with formatter.section("Options"):
+                formatter.write_dl(own)
+        with formatter.section("Common options (before or after the command)"):
+            formatter.write_dl(common)
+        if self._notes:
+            with formatter.section("JSON"):
+                formatter.write_text(self._notes)
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(status), STATUSES[status]) for status in self._statuses])
+        if self._examples:
+            with formatter.section("Examples"):
+                for number, (what, line) in enumerate(self._examples):
+                    if number:
+                        formatter.write("\n")
+                    formatter.write_text(what)
+                    formatter.write(textwrap.indent(line, " " * (formatter.current_indent + 2)) + "\n")
+
+
+def page(
+    name: str, *, examples: Sequence[tuple[str, str]] = (), statuses: Sequence[int] = (), notes: str = ""
+) -> Callable[[Callable[..., Any]], Page]:
+    """Makes a function a command."""
+    make = click.command(name, cls=Page, examples=examples, statuses=statuses, notes=notes)
+
+    def decorate(function: Callable[..., Any]) -> Page:
+        return make(click.pass_obj(function))
+
+    return decorate
+
+
+def patterns(ctx: click.Context) -> Iterator[str]:
+    """Yields the patterns of --exclude, --include and --exclude-file in the order of the command line."""
+    from respaldo.api import read_rules  # start-up time
+
+    for name, value in ctx.meta.get("respaldo.order", ()):
+        if name == "exclude":
+            yield value
+        elif name == "include":
+            yield "!" + value
+        elif name == "exclude_file":
+            with click.open_file(value, "rb") as file:
+                yield from read_rules(file.read())
+
+
+def pattern_options(function: F) -> F:
+    """Adds --exclude, --include and --exclude-file."""
+    for option in (
+        click.option(
+            "--exclude-file",
+            multiple=True,
+            metavar="FILE",
+            type=click.Path(exists=True, allow_dash=True, path_type=str),
+            help="Read patterns from a file, one a line, as in a .gitignore.",
+        ),
+        click.option(
+            "--include",
+            multiple=True,
+            metavar="PATTERN",
+            help="Take back what an earlier pattern left out (as !PATTERN).",
+        ),
+        click.option(
+            "--exclude",
+            multiple=True,
+            metavar="PATTERN",
+            help="Leave out what matches: a pattern as in a .gitignore, relative to the source; the last that matches "
+            "decides.",
+        ),
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,126 @@
+"""Secrets: where a passphrase or a key comes from, in which order, and what is wrong when there is none.
+
+Options go before the environment; in the environment a key file goes before a passphrase. Never echoes a passphrase,
+and never asks where nobody can answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+
+from respaldo.api import KEY_BYTES, Secret
+from respaldo.core.errors import UsageError
+
+SECRET_BYTES_MAX = 64 << 10
+_WAYS = "--password-file, RESPALDO_PASSWORD_FILE, RESPALDO_PASSWORD_COMMAND or RESPALDO_PASSWORD"
+
+
+def find_secret(password_file: str, key_file: str, *, new: bool = False) -> Secret:
+    """Returns the secret to open a repository with, or (``new``) the one it shall open with: asked for twice then."""
+    if password_file and key_file:
+        raise UsageError("--password-file and --key-file exclude each other")
+    if key_file:
+        return read_key(key_file)
+    if password_file:
+        return read_passphrase(password_file)
+    if from_environment := os.environ.get("RESPALDO_KEY_FILE"):
+        return read_key(from_environment)
+    if from_environment := os.environ.get("RESPALDO_PASSWORD_FILE"):
+        return read_passphrase(from_environment)
+    if command := os.environ.get("RESPALDO_PASSWORD_COMMAND"):
+        return _secret(_run(command), "RESPALDO_PASSWORD_COMMAND")
+    passphrase = os.environb.get(b"RESPALDO_PASSWORD")
+    if passphrase is not None:
+        return _secret(passphrase, "RESPALDO_PASSWORD")
+    return ask_twice() if new else _ask("passphrase: ")
+
+
+def ask_twice(what: str = "passphrase") -> Secret:
+    """Asks for a new passphrase, twice."""
+    first = _ask(f"new {what}: ")
+    if _ask(f"new {what} again: ") != first:
+        raise UsageError("the two passphrases differ", hint="run the command again")
+    return first
+
+
+def _ask(prompt: str) -> Secret:
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise UsageError("no passphrase, and no terminal to ask for one", hint=f"use {_WAYS}")
+    from getpass import getpass  # start-up time
+
+    try:
+        return _secret(getpass(prompt, sys.stderr).encode("utf-8", "surrogateescape"), "the passphrase")
+    except EOFError:
+        raise UsageError("no passphrase was given") from None
+
+
+def _secret(passphrase: bytes, source: str) -> Secret:
+    if not passphrase:
+        raise UsageError(f"empty passphrase from {source}")
+    return Secret(passphrase=passphrase)
+
+
+def read_passphrase(path: str) -> Secret:
+    """Returns the passphrase in a file: all of it but one line end."""
+    return _secret(_without_line_end(_read(path, "password file")), path)
+
+
+def _without_line_end(data: bytes) -> bytes:
+    return data.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _run(command: str) -> bytes:
+    try:
+        words = shlex.split(command)
+        result = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+    except (OSError, ValueError, IndexError) as error:
+        raise UsageError(f"RESPALDO_PASSWORD_COMMAND cannot be run: {error}") from None
+    if result.returncode:
+        raise UsageError(f"RESPALDO_PASSWORD_COMMAND failed with status {result.returncode}")
+    return _without_line_end(result.stdout)
+
+
+def read_key(path: str) -> Secret:
+    """Returns the key in a file: 32 bytes, or 64 hexadecimal digits."""
+    data = _read(path, "key file")
+    if len(data) == KEY_BYTES:
+        return Secret(key=data)
+    with contextlib.suppress(ValueError):
+        key = bytes.fromhex(data.decode("ascii"))
+        if len(key) == KEY_BYTES:
+            return Secret(key=key)
+    raise UsageError(
+        f"{path} is no key file: it holds neither 32 bytes nor 64 hexadecimal digits",
+        hint="make one with: respaldo key add --new-key-file PATH",
+    )
+
+
+def make_key(path: str) -> Secret:
+    """Draws a key and puts it into a new file that only its owner can read."""
+    key = os.urandom(KEY_BYTES)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists already", hint="name a file that is not there yet") from None
+    except OSError as error:
+        raise UsageError(f"cannot make the key file {path}: {error.strerror}") from None
+    with os.fdopen(fd, "wb") as file:
+        file.write(key.hex().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return Secret(key=key)
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SECRET_BYTES_MAX + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from None
+    if len(data) > SECRET_BYTES_MAX:
+        raise UsageError(f"the {what} {path} is too long to be one")
+    return data

@@ -1,0 +1,169 @@
+"""Runs the command line: the group with its commands loaded when asked for, and errors turned into exit statuses.
+
+Every error that is meant for a person is two lines, what happened and what to do next; a trace only with
+RESPALDO_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from respaldo import __version__
+from respaldo.cli import show
+from respaldo.cli.pages import NAMES, STATUSES, WIDTH_MAX, common_options
+from respaldo.cli.settings import Settings
+from respaldo.cli.signals import stopping
+from respaldo.core.errors import Interrupted, RespaldoError
+
+COMMANDS = {
+    "init": "Make a repository.",
+    "snapshot": "Back up files and directories.",
+    "snapshots": "List what was backed up.",
+    "restore": "Write a snapshot, or a part of it, back.",
+    "verify": "Check the repository.",
+    "ls": "List what a snapshot holds.",
+    "stats": "Count snapshots, chunks and bytes.",
+    "key": "List, add, remove or change passphrases and keys.",
+    "bench": "Measure this repository on this machine.",
+    "completion": "Print the completion script of a shell.",
+}
+"""Names and what they do: here, so that `--help` imports none of them."""
+
+COMPLETE_VARIABLE = "_RESPALDO_COMPLETE"
+
+
+class Commands(click.Group):
+    """Loads a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Returns the names, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Loads one."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"respaldo.cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Writes the table of commands without loading them, and the exit statuses."""
+        with formatter.section("Commands (each has a page: respaldo COMMAND --help)"):
+            formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(status), what) for status, what in STATUSES.items()])
+        with formatter.section("Examples"):
+            for line in (
+                "respaldo init -r /mnt/disk/backup",
+                "respaldo snapshot ~/Documents -r /mnt/disk/backup",
+                "respaldo snapshots -r /mnt/disk/backup",
+                "respaldo restore latest:/home/ana/Documents /tmp/back -r /mnt/disk/backup",
+            ):
+                formatter.write(f"    {line}\n")
+
+
+@click.group(
+    cls=Commands,
+    params=common_options(),
+    context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX, "obj": None},
+    no_args_is_help=True,
+)
+@click.version_option(__version__, "-V", "--version", message="respaldo %(version)s")
+def group() -> None:
+    """Back up files into an encrypted store that keeps every piece of content once.
+
+    A repository is a directory, on an external disk say. A snapshot is what was backed up at one time: each is
+    complete, and costs only what changed since the ones before. SNAPSHOT is always "latest", the beginning of an id,
+    or a label, with ":/PATH" behind it where only a part is meant.
+    """
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs one command; returns the exit status."""
+    as_json = "--json" in words
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with stopping():
+            status = _invoke(words, as_json=as_json)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        # Whoever read us has gone (`respaldo ls | head`): there is nobody to tell.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Interrupted as error:
+        return _fail(error, as_json=as_json)
+
+
+def _invoke(words: Sequence[str], *, as_json: bool) -> int:
+    debug = os.environ.get("RESPALDO_DEBUG") == "1"
+    try:
+        result = group.main(
+            args=list(words),
+            prog_name="respaldo",
+            standalone_mode=False,
+            complete_var=COMPLETE_VARIABLE,
+            obj=Settings(),
+        )
+    except click.exceptions.Abort:
+        return _fail(Interrupted("SIGINT"), as_json=as_json)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        show.err(error.format_message())
+        return 2
+    except click.ClickException as error:
+        where = getattr(error, "ctx", None)
+        page = where.command_path if where else "respaldo"
+        return _say("UsageError", error.format_message(), f"see: {page} --help", 2, as_json=as_json)
+    except BrokenPipeError:
+        raise
+    except RespaldoError as error:
+        if debug:
+            raise
+        return _fail(error, as_json=as_json)
+    except OSError as error:
+        if debug:
+            raise
+        where = f": {show.shown(os.fsdecode(error.filename))}" if error.filename else ""
+        return _say("OSError", f"{error.strerror or error}{where}", "", 1, as_json=as_json)
+    except Exception as error:
+        if debug:
+            raise
+        what = f"this should not have happened: {type(error).__name__}: {error}"
+        return _say(
+            "InternalError", what, "run it again with RESPALDO_DEBUG=1 and report what it says", 1, as_json=as_json
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _fail(error: RespaldoError, *, as_json: bool) -> int:
+    return _say(type(error).__name__, str(error), error.hint, error.exit_status, as_json=as_json)
+
+
+def _say(kind: str, what: str, hint: str, status: int, *, as_json: bool) -> int:
+    """Prints an error on standard error, so that standard output holds a whole document or none."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if as_json:
+        error = {"kind": kind, "message": what, "hint": hint, "exit_status": status}
+        show.err(show.document({"error": error}))
+        return status
+    show.err(f"error: {_lines(what)}")
+    if hint:
+        show.err(f"hint: {_lines(hint)}")
+    return status
+
+
+def _lines(text: str) -> str:
+    return "\n".join(show.shown(line) for line in text.split("\n"))

@@ -1,0 +1,98 @@
+"""Settings: the options that every command takes, before or after its name, and what follows from them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from respaldo.cli import show
+from respaldo.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from respaldo.api import Places, Repository, Secret
+
+
+@dataclass(slots=True, kw_only=True)
+class Settings:
+    """Collects the common options as they are met on the command line."""
+
+    repo: str = ""
+    password_file: str = ""
+    key_file: str = ""
+    cache_dir: str = ""
+    json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    no_progress: bool = False
+
+    @property
+    def level(self) -> int:
+        """Notes up to this level are shown."""
+        return -1 if self.quiet else self.verbose
+
+    def location(self) -> str:
+        """Returns the repository's location."""
+        location = self.repo or os.environ.get("RESPALDO_REPOSITORY", "")
+        if not location:
+            raise UsageError("no repository was named", hint="use -r DIRECTORY, or set RESPALDO_REPOSITORY")
+        return location
+
+    @contextlib.contextmanager
+    def places(self) -> Iterator[Places]:
+        """Gives where caches and pins lie. Without a place for caches, one is made for this run and removed again."""
+        import platformdirs  # start-up time
+
+        from respaldo.api import Places  # start-up time
+
+        cache = Path(
+            self.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "") or platformdirs.user_cache_path("respaldo")
+        )
+        state = platformdirs.user_state_path("respaldo")
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            usable = os.access(cache, os.W_OK | os.X_OK)
+        except OSError:
+            usable = False
+        if usable:
+            yield Places(cache_dir=cache, state_dir=state)
+            return
+        if self.cache_dir:
+            raise UsageError(f"cannot write to the cache directory {self.cache_dir}")
+        with tempfile.TemporaryDirectory(prefix="respaldo-cache-") as folder:
+            show.err(f"warning: cannot write to {cache}; working without a lasting cache, slowly")
+            yield Places(cache_dir=Path(folder), state_dir=state)
+
+    def secret(self) -> Secret:
+        """Returns the secret that opens the repository."""
+        from respaldo.cli.passphrase import find_secret  # start-up time
+
+        return find_secret(self.password_file, self.key_file)
+
+    @contextlib.contextmanager
+    def open(self, *, writes: bool = False, limit_bytes_per_s: int = 0) -> Iterator[Repository]:
+        """Opens the repository."""
+        from respaldo.api import KERNEL, open_repository  # start-up time
+
+        location = self.location()
+        if not KERNEL.native:
+            show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
+        with self.places() as places:
+            secret = self.secret()
+            with open_repository(
+                location, secret, places=places, writes=writes, limit_bytes_per_s=limit_bytes_per_s
+            ) as repository:
+                if not repository.pinned and self.level > 0:
+                    show.err("note: the repository's header could not be pinned: the state directory is not writable")
+                yield repository
+
+    def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:
+        """Prints a result: as JSON, as text, or with ``--quiet`` not at all."""
+        if self.json:
+            show.out(show.document(value))
+        elif not self.quiet and text:
+            show.out(text)

@@ -1,0 +1,139 @@
+"""What people read: names without control characters, sizes, times, tables; and the JSON that programs read.
+
+Invariant: nothing that came out of a repository or a file system reaches a terminal with a control character in it, so
+that no name can move the cursor, change the title or fake a line of output.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def shown(name: bytes | str) -> str:
+    r"""Returns a name with all that is not printable escaped: ``\x1b``, ``\u202e``, ``\xff`` for bytes not UTF-8."""
+    text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    number = ord(letter)
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def size(length_bytes: float) -> str:
+    """Returns a length in binary units: ``512 B``, ``1.2 MiB``."""
+    value = float(length_bytes)
+    for unit in UNITS:
+        if abs(value) < 1024 or unit == UNITS[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def rate(length_bytes: float, duration_ns: int) -> str:
+    """Returns a speed in binary units a second."""
+    return f"{size(length_bytes * 1e9 / max(duration_ns, 1))}/s"
+
+
+def per_second(length_bytes: float, duration_ns: int) -> float:
+    """Returns a speed in bytes a second, for JSON."""
+    return round(length_bytes * 1e9 / max(duration_ns, 1), 1)
+
+
+def duration(duration_ns: int) -> str:
+    """Returns a duration: ``0.25 s``, ``42 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    seconds = duration_ns / 1e9
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+
+
+def count(number: int, one: str = "", many: str = "") -> str:
+    """Returns a number with separators, and what is counted."""
+    word = one if number == 1 else many or f"{one}s"
+    return f"{number:,} {word}" if one else f"{number:,}"
+
+
+def ratio(whole: float, part: float) -> str:
+    """Returns how many times smaller the part is."""
+    return f"{whole / part:.2f} : 1" if part else "–"
+
+
+def local_time(time_ns: int) -> str:
+    """Returns a time in the local time zone."""
+    return _moment(time_ns).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso_time(time_ns: int) -> str:
+    """Returns a time in UTC as ISO 8601, for JSON."""
+    return _moment(time_ns).isoformat(timespec="microseconds")
+
+
+def _moment(time_ns: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(time_ns // 10**9, UTC).replace(microsecond=time_ns % 10**9 // 1000)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
+    """Returns rows under headings in columns; the columns ``right`` are aligned to the right."""
+    lines = [list(headings), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    aligned = set(right)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in aligned else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def figures(rows: Iterable[tuple[str, str]]) -> str:
+    """Returns names and values, one a line, the values in one column."""
+    pairs = list(rows)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in pairs)
+
+
+def path_fields(path: bytes, key: str = "path") -> dict[str, str]:
+    """Returns a path for JSON; where it is not UTF-8, its bytes in base64 beside it."""
+    text = path.decode("utf-8", "surrogateescape")
+    fields = {key: text}
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        fields[f"{key}_b64"] = base64.b64encode(path).decode("ascii")
+    return fields
+
+
+def document(value: Mapping[str, object] | Sequence[object]) -> str:
+    """Returns one JSON document; ASCII only, so that no name does anything to a terminal."""
+    return json.dumps(value, indent=2)
+
+
+def out(text: str) -> None:
+    """Writes a line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def err(text: str) -> None:
+    """Writes a line to standard error."""
+    sys.stderr.write(text + "\n")

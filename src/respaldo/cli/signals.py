@@ -1,0 +1,63 @@
+"""Signals: the first one asks a run to stop cleanly, the second one ends the process at once.
+
+Outside a run (a passphrase is being typed, a listing printed) a signal ends the command where it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+from respaldo.core.errors import Interrupted
+from respaldo.core.seams import Cancel
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Turns signals into `Interrupted`."""
+    with _handled(_stop):
+        yield
+
+
+@contextlib.contextmanager
+def cancelling() -> Iterator[Cancel]:
+    """Turns the first signal into a request to stop, which the run heeds where it can; the second ends the process."""
+    cancel = Cancel()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if cancel.requested:
+            os._exit(Interrupted.exit_status)
+        cancel.request(signal.Signals(number).name)
+        with contextlib.suppress(OSError):
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping; once more to stop at once\n")
+
+    with _handled(ask):
+        yield cancel
+
+
+@contextlib.contextmanager
+def _handled(handler: signal._HANDLER) -> Iterator[None]:
+    before: dict[signal.Signals, signal._HANDLER] = {}
+    with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
+        for number in _SIGNALS:
+            standing = signal.getsignal(number)
+            if standing is signal.SIG_IGN and number == signal.SIGHUP:
+                continue  # nohup
+            before[number] = standing
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, standing in before.items():
+            signal.signal(number, standing)

@@ -1,0 +1,72 @@
+"""What options take: sizes, rates, times, shares; parsed here, with an error that says what is expected."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import click
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)(B?)\s*", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+
+
+def parse_size(text: str) -> int | None:
+    """Returns a size in bytes: ``5M`` and ``5MiB`` are binary, ``5MB`` is decimal; None where it is none."""
+    found = _SIZE.fullmatch(text)
+    if not found:
+        return None
+    number, unit, binary, byte = found.groups()
+    if binary and not unit:
+        return None
+    base = 1000 if byte and unit and not binary else 1024
+    return int(float(number) * base ** _POWERS[unit.upper()])
+
+
+class Size(click.ParamType[int]):
+    """Is a size such as 5M, 5MiB (binary) or 5MB (decimal)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        if isinstance(value, int):
+            return value
+        found = parse_size(str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a size; write 500K, 20MiB, 1.5G or 2TB", param, ctx)
+        return found
+
+
+class Rate(Size):
+    """Is a rate such as 20MiB/s."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        if isinstance(value, int):
+            return value
+        found = parse_size(str(value).removesuffix("/s"))
+        if not found:
+            self.fail(f"{value!r} is not a rate; write 500KiB/s or 20MiB/s", param, ctx)
+        return found
+
+
+class Moment(click.ParamType[int]):
+    """Is a moment: ISO 8601 or ``YYYY-MM-DD HH:MM:SS``, local unless it names a zone; as ns since the epoch."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        if isinstance(value, int):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value)).astimezone()
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is not a time; write '2026-11-30 18:05:00' or 2026-11-30T18:05:00+01:00", param, ctx)
+        return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+
+
+SIZE = Size()
+RATE = Rate()
+MOMENT = Moment()
