@@ -1,0 +1,89 @@
+"""The check without a key: every object's bytes against its name or its closing hash. Finds decay, not malice.
+
+Needs no passphrase, so that whoever keeps the storage can run it. A few megabytes of an object at a time. Implements
+docs/format.md, "Closing hash" and "Names".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from respaldo.backend.base import FOLDERS, Backend
+from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageFailed, UnsupportedFormat
+from respaldo.core.ids import parse_hash_leaf
+from respaldo.core.seams import Cancel, Progress
+from respaldo.flows.check.result import Damage, KeylessResult
+from respaldo.format.header import HASH_BYTES, HEADER, HEADER_BYTES_MAX, parse_header
+
+PIECE_BYTES = 4 << 20
+_NAMED_BY_HASH = frozenset({"packs", "segments"})
+
+
+def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> KeylessResult:
+    """Checks every object; raises `NotARepository`, `Interrupted`, and errors of the storage as a whole."""
+    length = backend.exists(HEADER)
+    if length is None:
+        raise NotARepository(backend.location, "it has no header")
+    objects = [(HEADER, length)]
+    for folder in sorted(FOLDERS):
+        objects += sorted(backend.list(folder))
+    progress.total(files=len(objects), length_bytes=sum(length for _, length in objects))
+    damages: list[Damage] = []
+    read = checked = 0
+    for name, length in objects:
+        cancel.check()
+        try:
+            reason = _fault(backend, name, length, cancel)
+        except ObjectMissing:
+            reason = None  # it was deleted meanwhile
+        except Corruption as error:
+            reason = error.reason
+        except StorageFailed as error:
+            if backend.exists(HEADER) is None:
+                raise
+            reason = f"it cannot be read ({error.reason})"
+        if reason is not None:
+            checked += 1
+            read += length
+            if reason:
+                damages.append(Damage(name=name, reason=reason))
+                progress.note(-1, str(damages[-1]))
+        progress.advance(files=1, length_bytes=length)
+    return KeylessResult(objects=checked, read_bytes=read, damages=tuple(damages))
+
+
+def _fault(backend: Backend, name: str, length: int, cancel: Cancel) -> str | None:
+    """Returns what is wrong with an object, empty where nothing is, None where its name means nothing."""
+    folder, _, leaf = name.partition("/")
+    if folder in _NAMED_BY_HASH:
+        expected = parse_hash_leaf(leaf)
+        if expected is None:
+            return None
+        hasher = hashlib.sha256()
+        for piece in _pieces(backend, name, length, cancel):
+            hasher.update(piece)
+        return "" if hasher.digest() == expected else "its bytes do not have its name"
+    hasher = hashlib.sha256()
+    for piece in _pieces(backend, name, max(0, length - HASH_BYTES), cancel):
+        hasher.update(piece)
+    closing = backend.get(name, length - HASH_BYTES, HASH_BYTES) if length >= HASH_BYTES else b""
+    if hasher.digest() != closing:
+        return "its closing hash does not fit its bytes"
+    return _header_fault(backend) if name == HEADER else ""
+
+
+def _header_fault(backend: Backend) -> str:
+    try:
+        parse_header(backend.get(HEADER, 0, HEADER_BYTES_MAX + 1), backend.location)
+    except UnsupportedFormat:
+        return ""
+    except NotARepository as error:
+        return error.reason
+    return ""
+
+
+def _pieces(backend: Backend, name: str, length: int, cancel: Cancel) -> Iterator[bytes]:
+    for at in range(0, length, PIECE_BYTES):
+        cancel.check()
+        yield backend.get(name, at, min(PIECE_BYTES, length - at))

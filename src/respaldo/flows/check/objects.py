@@ -1,0 +1,232 @@
+"""Every object but the packs' bodies: configuration, slots, segments, manifests, outcomes, condemnations, markers.
+
+All are read from storage, none from a cache. Segments are compared with the packs that are listed and with the index,
+so that what is found by the index afterwards is what the repository says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from respaldo.catalog.snapshots import Snapshot, outcome_name, pending_name
+from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
+from respaldo.core.ids import (
+    PackName,
+    SegmentName,
+    SnapshotId,
+    pack_object,
+    parse_hash_leaf,
+    parse_random_leaf,
+)
+from respaldo.core.seams import Cancel
+from respaldo.flows.check.findings import Findings
+from respaldo.flows.check.result import Note
+from respaldo.format.header import HEADER
+from respaldo.format.segment import Listed
+from respaldo.format.snapshot import (
+    Verdict,
+    parse_condemnation,
+    parse_config,
+    parse_manifest,
+    parse_marker,
+    parse_outcome,
+)
+from respaldo.store import slots
+from respaldo.store.packs import read_footer
+from respaldo.store.repo import Listing, Repo, read_header
+
+T = TypeVar("T")
+_UNLISTED_NAMED = 20
+_WHOLE = b"/"
+
+
+@dataclass(slots=True, kw_only=True)
+class Inventory:
+    """Is what the repository holds besides the bodies of packs."""
+
+    listing: Listing
+    snapshots: list[Snapshot] = field(default_factory=list)
+    segments: int = 0
+    stray_segments: list[SegmentName] = field(default_factory=list)
+    """Segments that speak of packs that the index does not hold: gone, of another length, or unreadable."""
+    notes: list[Note] = field(default_factory=list)
+
+
+class Inspector:
+    """Reads the objects of one repository. One thread."""
+
+    def __init__(self, repo: Repo, findings: Findings, cancel: Cancel) -> None:
+        self._repo = repo
+        self._findings = findings
+        self._cancel = cancel
+        self._rebuilt = False
+
+    def take(self) -> Inventory:
+        """Reads everything; manifests before packs, so that every pack that a snapshot needs is listed after it."""
+        notes: list[Note] = []
+        self._small()
+        snapshots = self._snapshots(notes)
+        listing = self._repo.synchronise(lenient=True)
+        inventory = Inventory(listing=listing, snapshots=snapshots, notes=notes)
+        self._segments(inventory)
+        for error in self._repo.damaged:
+            if isinstance(error, Corruption):
+                self._findings.add(error.name, error.reason)
+        return inventory
+
+    def _try(self, name: str, read: Callable[[], T]) -> T | None:
+        """Returns what reading an object gave, None where it is damaged or has gone meanwhile."""
+        self._cancel.check()
+        try:
+            return read()
+        except ObjectMissing:
+            return None
+        except Corruption as error:
+            self._findings.add(name, error.reason)
+        except StorageFailed as error:
+            still_there(self._repo, error)
+            self._findings.add(name, f"it cannot be read ({error.reason})")
+        return None
+
+    def _small(self) -> None:
+        repo = self._repo
+        if (header := self._try(HEADER, lambda: read_header(repo.backend))) and header.hash != repo.header.hash:
+            self._findings.add(HEADER, "it is not the header that the repository was opened with")
+        _, damaged = slots.describe(repo.backend, repo.vault)
+        for error in damaged:
+            self._findings.add(error.name, error.reason)
+        self._records("config", "config", parse_config)
+        self._records("condemned", "condemnation", parse_condemnation)
+        self._records("sessions", "marker", parse_marker)
+
+    def _records(self, folder: str, kind: str, parse: Callable[[bytes, str], object]) -> None:
+        for name, _ in sorted(self._repo.backend.list(folder)):
+            self._try(name, partial(self._parse, kind, parse, name))
+
+    def _parse(self, kind: str, parse: Callable[[bytes, str], T], name: str) -> T:
+        return parse(self._repo.vault.open_record(kind, name, self._repo.backend.get(name)), name)
+
+    # --- snapshots ---------------------------------------------------------------------------------------------------
+
+    def _snapshots(self, notes: list[Note]) -> list[Snapshot]:
+        pending = self._listed("pending")
+        outcomes = self._listed("outcome")
+        found: list[Snapshot] = []
+        for snapshot in sorted(pending):
+            if snapshot not in outcomes:
+                notes.append(Note(name=pending_name(snapshot), text="it is undecided: its snapshot was not finished"))
+                continue
+            item = self._snapshot(snapshot)
+            if item is not None:
+                found.append(item)
+        for snapshot in sorted(outcomes - pending):
+            name = outcome_name(snapshot)
+            outcome = self._try(name, partial(self._parse, "outcome", parse_outcome, name))
+            if outcome is not None and outcome.verdict is Verdict.COMMIT:
+                notes.append(
+                    Note(name=name, text="its manifest is gone: forgetting it was interrupted, or it was lost")
+                )
+        found.sort(key=lambda item: (item.manifest.time_ns, item.manifest.started_ns, item.id))
+        return found
+
+    def _listed(self, folder: str) -> set[SnapshotId]:
+        leaves = (parse_random_leaf(name.partition("/")[2]) for name, _ in self._repo.backend.list(folder))
+        return {SnapshotId(leaf) for leaf in leaves if leaf is not None}
+
+    def _snapshot(self, snapshot: SnapshotId) -> Snapshot | None:
+        """Returns a snapshot that is committed and sound; says what is wrong with any other."""
+        name, verdict_name = pending_name(snapshot), outcome_name(snapshot)
+        outcome = self._try(verdict_name, partial(self._parse, "outcome", parse_outcome, verdict_name))
+        data = self._try(name, partial(self._repo.backend.get, name))
+        if data is None:
+            manifest = None
+        else:
+            manifest = self._try(
+                name, lambda: parse_manifest(self._repo.vault.open_record("manifest", name, data), name)
+            )
+        if outcome is None:
+            if verdict_name in self._findings.by_name:
+                reason = "its snapshot is undecided, and not shown, until it is decided anew"
+                self._findings.add(verdict_name, reason).affects(snapshot, _WHOLE, below=True)
+            return None
+        if outcome.verdict is not Verdict.COMMIT:
+            return None
+        if manifest is not None and data is not None and hashlib.sha256(data).digest() != outcome.pending_hash:
+            self._findings.add(name, "its outcome names another manifest")
+            manifest = None
+        if manifest is None:
+            if name in self._findings.by_name:
+                self._findings.by_name[name].affects(snapshot, _WHOLE, below=True)
+            return None
+        return Snapshot(id=snapshot, manifest=manifest)
+
+    # --- segments and the packs' listing -----------------------------------------------------------------------------
+
+    def _segments(self, inventory: Inventory) -> None:
+        listed: set[PackName] = set()
+        for name, _ in sorted(self._repo.backend.list("segments")):
+            leaf = parse_hash_leaf(name.partition("/")[2])
+            if leaf is None:
+                continue
+            inventory.segments += 1
+            segment = self._try(name, partial(self._repo.read_segment, SegmentName(leaf)))
+            if segment is None:
+                continue
+            listed.update(item.pack for item in segment.packs)
+            agrees = [self._agrees(name, item, inventory) for item in segment.packs]
+            if not all(agrees):
+                inventory.stray_segments.append(SegmentName(leaf))
+        unlisted = sorted(inventory.listing.packs.keys() - listed)
+        inventory.notes += [
+            Note(name=pack_object(name), text="no segment lists it") for name in unlisted[:_UNLISTED_NAMED]
+        ]
+        if len(unlisted) > _UNLISTED_NAMED:
+            inventory.notes.append(Note(name="packs", text=f"no segment lists {len(unlisted)} of them"))
+
+    def _agrees(self, segment: str, item: Listed, inventory: Inventory) -> bool:
+        """Whether the index holds what a segment says of a pack."""
+        length = inventory.listing.packs.get(item.pack)
+        number = self._repo.index.number_of(item.pack)
+        pack = pack_object(item.pack)
+        if length is None:
+            return False
+        if length != item.length_bytes:
+            if number is None:
+                self._findings.add(pack, f"it is {length} bytes long, not {item.length_bytes} as a segment says")
+            else:
+                self._findings.add(segment, f"it gives {pack} another length than the pack has")
+            return False
+        if number is None:
+            return False
+        if self._repo.index.footer(number) != item.footer:
+            self._disagreement(segment, item, number, inventory)
+        return True
+
+    def _disagreement(self, segment: str, item: Listed, number: int, inventory: Inventory) -> None:
+        """Finds out from the pack itself who is wrong about it: the segment, or the index."""
+        repo = self._repo
+        own = self._try(
+            pack_object(item.pack), lambda: read_footer(repo.backend, repo.vault, item.pack, item.length_bytes)[1]
+        )
+        if own == item.footer and own != repo.index.footer(number) and not self._rebuilt:
+            self._rebuilt = True
+            inventory.notes.append(Note(name="index", text="the local index was wrong; it was made anew"))
+            repo.index.discard()
+            repo.source.forget_positions()
+            inventory.listing = repo.synchronise(lenient=True)
+        elif own != item.footer:
+            self._findings.add(segment, f"it does not repeat the footer of {pack_object(item.pack)}")
+
+
+def still_there(repo: Repo, error: StorageFailed) -> None:
+    """Raises the error again where not one object but the storage as a whole has failed."""
+    try:
+        if repo.backend.exists(HEADER) is not None:
+            return
+    except StorageFailed:
+        pass
+    raise error

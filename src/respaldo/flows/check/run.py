@@ -1,0 +1,156 @@
+"""The check: objects, then (if asked for) the bytes of packs, then all trees, then whom it concerns.
+
+Writes nothing to the repository, and goes on after damage: everything that can be looked at is looked at. Only storage
+that fails as a whole ends it. What no snapshot needs is reported as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from respaldo.catalog.snapshots import Snapshot, list_pending
+from respaldo.core.ids import PackName, pack_object
+from respaldo.core.seams import Cancel, Progress
+from respaldo.flows.check.chunks import Chunks
+from respaldo.flows.check.findings import Findings
+from respaldo.flows.check.lost import blame_packs
+from respaldo.flows.check.objects import Inspector, Inventory, still_there
+from respaldo.flows.check.options import VerifyOptions
+from respaldo.flows.check.packs import NOT_ITS_NAME, Inspection, PackReader, Target, inspect_all
+from respaldo.flows.check.result import Note, VerifyResult
+from respaldo.flows.check.survey import Survey
+from respaldo.flows.check.verified import Verified, choose
+from respaldo.store.repo import Repo
+
+_NOTED_TOGETHER = 64
+MEMORY = "verified"
+"""The folder in a repository's cache that remembers when each pack was verified."""
+
+
+@dataclass(slots=True)
+class _Read:
+    """Counts what was read of packs."""
+
+    packs: int = 0
+    read_bytes: int = 0
+    chunks: int = 0
+
+
+def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
+    """Checks a repository and says what is damaged; raises `Interrupted`, and errors of the storage as a whole."""
+    findings = Findings()
+    inventory = Inspector(repo, findings, cancel).take()
+    read = _Read()
+    if options.reads_data:
+        read = _read_packs(repo, options, inventory, findings, progress, cancel)
+    survey = _survey(repo, inventory, findings, progress, cancel)
+    if survey.cut_short:
+        inventory.notes.append(Note(name="paths", text="more paths are affected than were counted"))
+    damages = findings.freeze()
+    for damage in damages:
+        progress.note(-1, str(damage))
+    return VerifyResult(
+        snapshots=len(inventory.snapshots),
+        segments=inventory.segments,
+        packs=len(inventory.listing.packs),
+        pack_bytes=sum(inventory.listing.packs.values()),
+        trees=survey.trees,
+        references=survey.references,
+        packs_read=read.packs,
+        read_bytes=read.read_bytes,
+        chunks=read.chunks,
+        damages=damages,
+        notes=tuple(inventory.notes),
+    )
+
+
+def _survey(repo: Repo, inventory: Inventory, findings: Findings, progress: Progress, cancel: Cancel) -> Survey:
+    """Goes through all trees, and names what is affected; leaves out snapshots that are forgotten meanwhile."""
+    while True:
+        chunks = Chunks(repo, findings)
+        survey = Survey(chunks, findings, cancel)
+        incomplete: list[Snapshot] = []
+        for snapshot in inventory.snapshots:
+            progress.note(2, f"looking at snapshot {snapshot.hex[:8]}")
+            if survey.walk(snapshot.manifest.root):
+                incomplete.append(snapshot)
+        there = list_pending(repo) if incomplete else set()
+        forgotten = {snapshot.id for snapshot in incomplete if snapshot.id not in there}
+        if not forgotten:
+            break
+        inventory.snapshots = [snapshot for snapshot in inventory.snapshots if snapshot.id not in forgotten]
+        inventory.listing = repo.synchronise(lenient=True)
+    blame_packs(repo, chunks, findings, inventory)
+    for snapshot in incomplete:
+        survey.name(snapshot.id, snapshot.manifest.root)
+    return survey
+
+
+def _read_packs(
+    repo: Repo,
+    options: VerifyOptions,
+    inventory: Inventory,
+    findings: Findings,
+    progress: Progress,
+    cancel: Cancel,
+) -> _Read:
+    """Reads the packs that were asked for, and remembers those that are sound."""
+    packs = inventory.listing.packs
+    read = _Read()
+    with Verified(repo.cache_dir / MEMORY) as memory:
+        times = memory.times()
+        chosen = choose(packs, times, options.subset)
+        progress.total(files=len(chosen), length_bytes=sum(packs[name] for name in chosen))
+        sound: list[PackName] = []
+        unsound: list[PackName] = list(times.keys() - packs.keys())
+        gone = False
+        reader = PackReader(repo.backend, repo.vault, repo.ring.id_keys, cancel)
+        try:
+            for seen in inspect_all(reader, _targets(repo, options, packs, chosen, cancel)):
+                read.packs += 1
+                read.read_bytes += seen.read_bytes
+                read.chunks += seen.chunks
+                gone |= seen.gone
+                (sound if seen.sound else unsound).append(seen.target.name)
+                if not seen.sound:
+                    _report(repo, seen, packs, findings)
+                progress.advance(files=1, length_bytes=seen.target.length_bytes)
+                if len(sound) >= _NOTED_TOGETHER:
+                    memory.note(sound, repo.clock.now_ns())
+                    sound.clear()
+        finally:
+            memory.note(sound, repo.clock.now_ns(), unsound)
+    if gone:  # by a collector: whether anybody needs them is seen when the trees are walked
+        inventory.listing = repo.synchronise(lenient=True)
+    return read
+
+
+def _targets(
+    repo: Repo, options: VerifyOptions, packs: dict[PackName, int], chosen: list[PackName], cancel: Cancel
+) -> Iterator[Target]:
+    """Yields the packs to read, until the time is up where there is a limit."""
+    limit_s = options.subset.duration_s if options.subset is not None else 0.0
+    end_ns = repo.clock.monotonic_ns() + int(limit_s * 1e9)
+    for done, name in enumerate(chosen):
+        cancel.check()
+        if limit_s and done and repo.clock.monotonic_ns() >= end_ns:
+            return
+        number = repo.index.number_of(name)
+        encoded = b"" if number is None else repo.index.footer(number)
+        yield Target(number=number or 0, name=name, length_bytes=packs[name], encoded=encoded)
+
+
+def _report(repo: Repo, seen: Inspection, packs: dict[PackName, int], findings: Findings) -> None:
+    """Turns what is wrong with a pack into findings."""
+    if seen.failure is not None:
+        still_there(repo, seen.failure)
+    target = seen.target
+    for reason in seen.reasons:
+        other = PackName(seen.digest)
+        if reason == NOT_ITS_NAME and other in packs:
+            findings.add(pack_object(target.name), f"it holds the bytes of {pack_object(other)}")
+        else:
+            findings.add(pack_object(target.name), reason)
+    for rows, reason in seen.spoilt:
+        findings.spoil(target.number, target.name, rows, reason)

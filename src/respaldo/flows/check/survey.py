@@ -1,0 +1,248 @@
+"""Trees, lists and references of all snapshots: each distinct tree is read once, each chunk looked up.
+
+First `walk` goes through every snapshot and marks the trees below which something is lost; what is found to be damaged
+on the way joins the findings. Then `name` goes into the marked ones only, and names the paths. Memory: two bits a
+tree, some dozen bytes a list node or run, nothing for data chunks.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
+from respaldo.core.seams import Cancel
+from respaldo.flows.check.chunks import Chunks
+from respaldo.flows.check.findings import Finding, Findings, Positions
+from respaldo.format.content import HOLE, parse_node
+from respaldo.format.tree import META, Branch, Leaf, default_count, parse_tree
+
+DIRECTORIES_NAMED_MAX = 1 << 20
+"""So many directories are gone through for the names of what is affected: a tree that refers to one child twice, and
+that one to the next, stands for more paths than can be counted."""
+
+
+@dataclass(slots=True)
+class _Frame:
+    """Is a tree whose children are being gone through."""
+
+    position: tuple[int, int]
+    children: bytes
+    dirty: bool
+    at: int = 0
+
+
+class Survey:
+    """Goes through the trees of snapshots. One thread."""
+
+    def __init__(self, chunks: Chunks, findings: Findings, cancel: Cancel) -> None:
+        self._chunks = chunks
+        self._findings = findings
+        self._cancel = cancel
+        self._seen = Positions()
+        self._dirty = Positions()
+        self._runs: dict[ChunkId, tuple[int, bytes, bytes]] = {}
+        self._lists: dict[tuple[int, int, int], int] = {}
+        self._directories_left = DIRECTORIES_NAMED_MAX
+        self.trees = 0
+        self.references = 0
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether there were more affected directories than are gone through."""
+        return self._directories_left <= 0
+
+    # --- walking: what is there ------------------------------------------------------------------------------------
+
+    def walk(self, root: ChunkId) -> bool:
+        """Goes through what a tree refers to and was not seen before; returns whether something below it is lost."""
+        frames: list[_Frame] = []
+        dirty = self._enter(root, frames)
+        while frames:
+            frame = frames[-1]
+            if frame.at < len(frame.children):
+                child = ChunkId(frame.children[frame.at : frame.at + CHUNK_ID_BYTES])
+                frame.at += CHUNK_ID_BYTES
+                frame.dirty |= self._enter(child, frames)
+                continue
+            frames.pop()
+            if frame.dirty:
+                self._dirty.add(frame.position)
+                if frames:
+                    frames[-1].dirty = True
+                else:
+                    dirty = True
+        return dirty
+
+    def _enter(self, tree_id: ChunkId, frames: list[_Frame]) -> bool:
+        """Pushes a frame for a tree that is new; returns whether it is known to be dirty."""
+        self._cancel.check()
+        blame: list[Finding] = []
+        position = self._chunks.position(tree_id, blame)
+        if position is not None and position in self._seen:
+            return position in self._dirty
+        tree = self._tree(tree_id, blame)
+        position = self._chunks.position(tree_id, blame)
+        if tree is None or position is None:
+            if position is not None:
+                self._seen.add(position)
+                self._dirty.add(position)
+            return True
+        self._seen.add(position)
+        self.trees += 1
+        if isinstance(tree, Branch):
+            children = b"".join(run_id for run_id, _ in tree.runs)
+            self._fit(tree_id, tree, blame)
+        else:
+            children = self._leaf(tree_id, tree, blame)
+        frames.append(_Frame(position, children, bool(blame)))
+        return False
+
+    def _tree(self, tree_id: ChunkId, blame: list[Finding]) -> Leaf | Branch | None:
+        raw = self._chunks.read(Kind.TREE, tree_id, blame)
+        if raw is None:
+            return None
+        what = _tree_name(tree_id)
+        try:
+            return parse_tree(raw, what)
+        except Corruption as error:
+            blame.append(self._findings.add(what, error.reason))
+            return None
+
+    def _leaf(self, tree_id: ChunkId, leaf: Leaf, blame: list[Finding]) -> bytes:
+        """Looks up what the files of a directory refer to; returns the ids of its subdirectories, joined."""
+        children = bytearray()
+        self.references += len(leaf.content) // CHUNK_ID_BYTES
+        for _, mode, size, level, ids in references(leaf):
+            if stat.S_ISDIR(mode):
+                children += ids
+                self.references -= 1
+            else:
+                self._file(tree_id, size, level, ids, blame)
+        return bytes(children)
+
+    def _file(self, tree_id: ChunkId, size: int, level: int, ids: bytes, blame: list[Finding]) -> None:
+        """Looks up what a file refers to; says in ``blame`` what keeps it from being restored."""
+        if len(ids) == CHUNK_ID_BYTES:
+            total = self._content(ChunkId(ids), level, blame)
+        else:
+            before = len(blame)
+            lengths = [
+                self._content(ChunkId(ids[at : at + CHUNK_ID_BYTES]), level, blame)
+                for at in range(0, len(ids), CHUNK_ID_BYTES)
+            ]
+            total = sum(lengths) if len(blame) == before else -1
+        if total not in {size, -1}:
+            blame.append(self._findings.add(_tree_name(tree_id), "a file in it has another size than its content"))
+
+    def _content(self, chunk_id: ChunkId, level: int, blame: list[Finding]) -> int:
+        """Returns the bytes that a chunk or a list stands for, -1 where it is lost."""
+        position = self._chunks.position(chunk_id, blame)
+        if position is None:
+            return -1
+        if not level:
+            return self._chunks.length(position)
+        known = self._lists.get((*position, level))
+        if known is not None:
+            return known
+        before = len(blame)
+        raw = self._chunks.read(Kind.LIST, chunk_id, blame)
+        if raw is None:
+            return -1
+        what = f"list {chunk_id.hex()[:16]}"
+        total = 0
+        try:
+            for row in parse_node(raw, what):
+                total += row.length
+                if row.id == HOLE:
+                    if level > 1:
+                        raise Corruption(what, "a hole stands above the lowest level")
+                elif self._content(row.id, level - 1, blame) not in {row.length, -1}:
+                    raise Corruption(what, "a row of it has another length than what it refers to")
+        except Corruption as error:
+            blame.append(self._findings.add(what, error.reason))
+        if len(blame) > before:
+            return -1
+        if level == 1:
+            self.references += len(raw) // CHUNK_ID_BYTES
+        self._lists[*position, level] = total
+        return total
+
+    def _fit(self, tree_id: ChunkId, branch: Branch, blame: list[Finding]) -> None:
+        """Checks that the runs of a long directory have the lengths it says, and that names ascend from run to run."""
+        last = b""
+        for run_id, count in branch.runs:
+            if run_id not in self._runs:
+                run = self._tree(run_id, blame)
+                if run is None:
+                    continue
+                names = run.names if isinstance(run, Leaf) else b""
+                self._runs[run_id] = (len(run) if isinstance(run, Leaf) else -1, *_ends(names))
+            length, first, end = self._runs[run_id]
+            if length != count or first <= last:
+                blame.append(self._findings.add(_tree_name(tree_id), "its runs do not fit together"))
+            last = end
+
+    # --- naming: whom it concerns ----------------------------------------------------------------------------------
+
+    def name(self, snapshot: SnapshotId, root: ChunkId) -> None:
+        """Says which paths of a snapshot that is not whole are affected, and by what."""
+        stack: list[tuple[bytes, ChunkId]] = [(b"", root)]
+        while stack and not self.cut_short:
+            self._cancel.check()
+            self._directories_left -= 1
+            path, tree_id = stack.pop()
+            blame: list[Finding] = []
+            tree = self._tree(tree_id, blame)
+            if isinstance(tree, Branch):
+                self._fit(tree_id, tree, blame)
+            for finding in dict.fromkeys(blame):
+                finding.affects(snapshot, path or b"/", below=True)
+            if tree is None:
+                continue
+            if isinstance(tree, Branch):
+                below = [(path, run_id) for run_id, _ in tree.runs if self._is_dirty(run_id)]
+            else:
+                below = list(self._name_entries(snapshot, path, tree_id, tree))
+            stack += reversed(below)
+
+    def _is_dirty(self, tree_id: ChunkId) -> bool:
+        position = self._chunks.position(tree_id, [])
+        return position is None or position in self._dirty
+
+    def _name_entries(
+        self, snapshot: SnapshotId, path: bytes, tree_id: ChunkId, leaf: Leaf
+    ) -> Iterator[tuple[bytes, ChunkId]]:
+        names = leaf.names.split(b"\0")
+        for row, mode, size, level, ids in references(leaf):
+            below = path + b"/" + names[row]
+            if stat.S_ISDIR(mode):
+                if self._is_dirty(ChunkId(ids)):
+                    yield below, ChunkId(ids)
+                continue
+            blame: list[Finding] = []
+            self._file(tree_id, size, level, ids, blame)
+            for finding in dict.fromkeys(blame):
+                finding.affects(snapshot, below)
+
+
+def references(leaf: Leaf) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """Yields (row, mode, size, level, ids joined) of the entries of a directory that refer to something."""
+    at = 0
+    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
+        level, count = leaf.levels.get(row) or (0, default_count(mode, size, leaf.marks.get(row, 0)))
+        if count:
+            end = at + count * CHUNK_ID_BYTES
+            yield row, mode, size, level, leaf.content[at:end]
+            at = end
+
+
+def _ends(names: bytes) -> tuple[bytes, bytes]:
+    """Returns the first and the last of names that are each followed by a zero byte."""
+    return names.partition(b"\0")[0], names[:-1].rpartition(b"\0")[2]
+
+
+def _tree_name(tree_id: ChunkId) -> str:
+    return f"tree {tree_id.hex()[:16]}"
