@@ -196,10 +196,11 @@ def test_mount_points_are_marked(verbs):
 
 
 @pytest.mark.root
-def test_bind_mount_of_the_same_device_is_marked(verbs, folder):
-    """A directory of the same device, mounted elsewhere, is a mount point all the same."""
-    (folder.path / "from").mkdir()
-    (folder.path / "to").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_bind_mount_of_the_same_device_is_marked(verbs, folder, make):
+    """A directory or a file of the same device, mounted elsewhere, is a mount point all the same."""
+    make(folder.path / "from")
+    make(folder.path / "to")
     made = subprocess.run(
         ["mount", "--bind", folder.path / "from", folder.path / "to"], check=False, capture_output=True, text=True
     )

@@ -23,7 +23,7 @@ GATHERED: Final = Struct("<QiIII")
 SCATTERED: Final = Struct("<iII")
 
 # Flags of an IDENT row.
-ENTRY_MOUNT: Final = 1  # lies on another device than the directory, or is a mount point
+ENTRY_MOUNT: Final = 1  # a mount point, or a directory of another device (a subvolume)
 ENTRY_SPARSE: Final = 2  # has fewer blocks than its size asks for
 ENTRY_RECENT: Final = 4  # mtime or ctime at or after `recent_ns`: it may change again without showing it
 ENTRY_IMMUTABLE: Final = 8

@@ -41,7 +41,6 @@
 #define _GNU_SOURCE 1
 #endif
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -137,12 +136,27 @@ enum stage { STAGE_OK, STAGE_CHECK, STAGE_OPEN, STAGE_WRITE, STAGE_OWNER, STAGE_
 #define PREFIX_MAX 200
 #define HOLE 4096u
 
+/* What the C library's headers may lack (musl, older glibc). */
+#ifndef STATX_ATTR_IMMUTABLE
+#define STATX_ATTR_IMMUTABLE 0x10
+#define STATX_ATTR_APPEND 0x20
+#define STATX_ATTR_NODUMP 0x40
+#endif
 #ifndef STATX_ATTR_MOUNT_ROOT
 #define STATX_ATTR_MOUNT_ROOT 0x2000
 #endif
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #endif
+
+static int rename_noreplace(int dir_fd, const char *from, const char *to)
+{
+#ifdef __GLIBC__
+    return renameat2(dir_fd, from, dir_fd, to, RENAME_NOREPLACE);
+#else
+    return (int)syscall(SYS_renameat2, dir_fd, from, dir_fd, to, RENAME_NOREPLACE);
+#endif
+}
 
 /* Seconds and nanoseconds as nanoseconds, saturated: a file system may hold any 64-bit second. */
 static inline int64_t time_ns(int64_t s, int64_t ns)
@@ -305,6 +319,14 @@ struct entry {
     uint8_t type;   /* d_type */
 };
 
+/* What getdents64(2) gives; no header has it. */
+struct record {
+    uint64_t ino, offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
 struct listing {
     char *arena; /* names with their NULs, as the directory gave them */
     size_t arena_used, arena_room;
@@ -362,7 +384,7 @@ static int listing_add(struct listing *l, const char *name, size_t length, uint6
 /* Reads the whole directory; 0 or an errno. */
 static int listing_read(struct listing *l, int dir_fd)
 {
-    enum { SMALL = 32768, BIG = 1 << 20, NAME = offsetof(struct dirent64, d_name) };
+    enum { SMALL = 32768, BIG = 1 << 20 };
     _Alignas(8) char small[SMALL];
     char *buffer = small, *big = NULL;
     size_t size = SMALL;
@@ -378,12 +400,12 @@ static int listing_read(struct listing *l, int dir_fd)
         if (got <= 0)
             break;
         for (size_t at = 0; at < (size_t)got;) {
-            struct dirent64 *d = (struct dirent64 *)(void *)(buffer + at);
-            size_t length = strnlen(d->d_name, d->d_reclen - (size_t)NAME);
-            at += d->d_reclen;
-            if (length <= 2 && d->d_name[0] == '.' && (length == 1 || d->d_name[1] == '.'))
+            const struct record *r = (const struct record *)(const void *)(buffer + at);
+            size_t length = strnlen(r->name, r->length - offsetof(struct record, name));
+            at += r->length;
+            if (length <= 2 && r->name[0] == '.' && (length == 1 || r->name[1] == '.'))
                 continue;
-            if (listing_add(l, d->d_name, length, d->d_ino, d->d_type) < 0) {
+            if (listing_add(l, r->name, length, r->ino, r->type) < 0) {
                 error = ENOMEM;
                 break;
             }
@@ -453,7 +475,11 @@ static bool put_entry(int dir_fd, const struct stat *dir, const char *name, cons
     int64_t ctime_ns = time_ns(s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec);
     uint64_t attributes = s.stx_attributes & s.stx_attributes_mask;
 
-    if (makedev(s.stx_dev_major, s.stx_dev_minor) != dir->st_dev || (attributes & STATX_ATTR_MOUNT_ROOT))
+    /* Files of an overlay may show the devices of its layers: of them the kernel knows better, where it tells. */
+    bool elsewhere = makedev(s.stx_dev_major, s.stx_dev_minor) != dir->st_dev;
+    if (type != S_IFDIR && (s.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT))
+        elsewhere = false;
+    if (elsewhere || (attributes & STATX_ATTR_MOUNT_ROOT))
         flags |= ENTRY_MOUNT;
     if (type == S_IFREG && s.stx_blocks < s.stx_size / 512 + (s.stx_size % 512 != 0))
         flags |= ENTRY_SPARSE;
@@ -742,7 +768,7 @@ static int write_sparse(int fd, struct cursor c, size_t length)
 static int rename_new(int dir_fd, const char *temporary, const char *name)
 {
     struct stat s;
-    if (renameat2(dir_fd, temporary, dir_fd, name, RENAME_NOREPLACE) == 0)
+    if (rename_noreplace(dir_fd, temporary, name) == 0)
         return 0;
     if (errno != EINVAL && errno != ENOSYS)
         return errno;
@@ -785,6 +811,8 @@ static struct outcome set_metadata(int fd, const uint8_t *meta, unsigned options
         ns += 1000000000;
         s -= 1;
     }
+    if ((int64_t)(time_t)s != s)
+        return (struct outcome){EOVERFLOW, STAGE_TIMES, done.flags};
     struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t)s, (long)ns}};
     if (futimens(fd, times) < 0)
         return (struct outcome){errno, STAGE_TIMES, done.flags};
@@ -798,7 +826,7 @@ static struct outcome scatter_one(int dir_fd, const char *name, const uint8_t *m
     for (size_t i = 0; i < count; i++)
         if (__builtin_add_overflow(length, pieces[i].iov_len, &length))
             return (struct outcome){EINVAL, STAGE_CHECK, 0};
-    if (length != get64(meta + META_LENGTH) || length > INT64_MAX || !name_is_safe(name))
+    if (length != get64(meta + META_LENGTH) || length > SSIZE_MAX || !name_is_safe(name))
         return (struct outcome){EINVAL, STAGE_CHECK, 0};
 
     int fd;

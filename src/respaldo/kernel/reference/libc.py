@@ -131,6 +131,8 @@ def getdents(dir_fd: int) -> Iterator[tuple[bytes, int, int]]:
 
 def rename_noreplace(dir_fd: int, old: bytes, new: bytes) -> None:
     """Renames within a directory unless the new name exists."""
+    if not hasattr(_libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if _libc.renameat2(dir_fd, old, dir_fd, new, RENAME_NOREPLACE) < 0:
         raise _fail()
 

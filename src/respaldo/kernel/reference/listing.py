@@ -61,7 +61,10 @@ def _rows(found: libc.Statx, device: int, recent_ns: int, options: int) -> tuple
 
     attributes = found.stx_attributes & found.stx_attributes_mask
     marks = 0
-    if os.makedev(found.stx_dev_major, found.stx_dev_minor) != device or attributes & libc.STATX_ATTR_MOUNT_ROOT:
+    # Files of an overlay may show the devices of its layers: of them the kernel knows better, where it tells.
+    told = kind != stat.S_IFDIR and found.stx_attributes_mask & libc.STATX_ATTR_MOUNT_ROOT
+    elsewhere = not told and os.makedev(found.stx_dev_major, found.stx_dev_minor) != device
+    if elsewhere or attributes & libc.STATX_ATTR_MOUNT_ROOT:
         marks |= layout.ENTRY_MOUNT
     if kind == stat.S_IFREG and found.stx_blocks * 512 < found.stx_size:
         marks |= layout.ENTRY_SPARSE
