@@ -40,12 +40,13 @@ class Tally:
 
 
 class _Open:
-    """Is a block that still takes chunks."""
+    """Is a block that still takes chunks: a buffer, and how far it is filled."""
 
-    __slots__ = ("ids", "lengths", "raw")
+    __slots__ = ("filled", "ids", "lengths", "view")
 
-    def __init__(self) -> None:
-        self.raw = bytearray()
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.filled = 0
         self.ids = bytearray()
         self.lengths = bytearray()
 
@@ -72,7 +73,9 @@ class ChunkSink:
         self._session = session
         self._block_bytes = block_bytes
         self._pack_bytes = pack_bytes
-        self._open = {kind: _Open() for kind in Kind}
+        # Buffers go round: a fresh one for every block costs as much in page faults as hashing what goes into it.
+        self._free: list[memoryview] = []
+        self._open = {kind: _Open(memoryview(b"")) for kind in Kind}
         self._fresh: set[bytes] = set()
         self._lock = threading.Lock()
         self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
@@ -124,18 +127,30 @@ class ChunkSink:
         tally.chunks_new += 1
         tally.bytes_new += len(raw)
         block = self._open[kind]
-        if block.raw and len(block.raw) + len(raw) > self._block_bytes:
-            self._submit(kind)
-            block = self._open[kind]
-        block.raw += raw
+        filled = block.filled
+        end = filled + len(raw)
+        if end > len(block.view):
+            block = self._room(kind, len(raw))
+            filled, end = 0, len(raw)
+        block.view[filled:end] = raw
+        block.filled = end
         block.ids += chunk_id
         block.lengths += len(raw).to_bytes(4, "little")
-        if len(block.raw) >= self._block_bytes:
-            self._submit(kind)
         return ChunkId(chunk_id)
 
+    def _room(self, kind: Kind, length: int) -> _Open:
+        """Submits the open block of a kind and opens one that takes a chunk of a length."""
+        if self._open[kind].filled:
+            self._submit(kind)
+        if length > self._block_bytes:
+            view = memoryview(bytearray(length))
+        else:
+            view = self._free.pop() if self._free else memoryview(bytearray(self._block_bytes))
+        block = self._open[kind] = _Open(view)
+        return block
+
     def _submit(self, kind: Kind) -> None:
-        block, self._open[kind] = self._open[kind], _Open()
+        block, self._open[kind] = self._open[kind], _Open(memoryview(b""))
         while len(self._under_way) >= self._limit:
             self._under_way.popleft().result()
         while self._under_way and self._under_way[0].done():
@@ -146,7 +161,10 @@ class ChunkSink:
 
     def _seal(self, kind: Kind, block: _Open) -> None:
         """Runs in a worker: seals a block and appends it to a pack; finishes the pack that is full."""
-        sealed = seal_block(self._vault, kind, block.raw, bytes(block.ids), bytes(block.lengths))
+        raw = block.view[: block.filled]
+        sealed = seal_block(self._vault, kind, raw, bytes(block.ids), bytes(block.lengths))
+        if len(block.view) == self._block_bytes:
+            self._free.append(block.view)
         trees = kind is not Kind.DATA
         full = None
         with self._lock:
@@ -184,7 +202,7 @@ class ChunkSink:
     def flush(self) -> None:
         """Returns when every chunk that was put is durable and indexed."""
         for kind in Kind:
-            if self._open[kind].raw:
+            if self._open[kind].filled:
                 self._submit(kind)
         while self._under_way:
             self._under_way.popleft().result()

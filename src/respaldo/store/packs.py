@@ -16,6 +16,7 @@ from respaldo.codec.padding import STEP_BYTES, padded
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectExists
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, PackName, pack_object
+from respaldo.core.seams import Buffer
 from respaldo.format import frame
 from respaldo.format.columns import u32_array
 from respaldo.format.pack import (
@@ -185,7 +186,7 @@ def open_footer(vault: Vault, sealed: bytes, offset: int, what: str) -> tuple[Fo
     return footer, encoded
 
 
-def seal_block(vault: Vault, kind: Kind, raw: bytes | bytearray, ids: bytes, lengths: bytes) -> Block:
+def seal_block(vault: Vault, kind: Kind, raw: Buffer, ids: bytes, lengths: bytes) -> Block:
     """Compresses and seals the raw bytes of a block. Thread-safe; most of it runs without the GIL."""
     message = vault.compressor.compress(raw)
     head, body = vault.sealer.seal(kind.word, "", len(raw), raw if message is None else message)
