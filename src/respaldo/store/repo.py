@@ -206,8 +206,9 @@ class Repo:
         ``lenient`` as for `list_packs`: for those who only read.
         """
         self.damaged.clear()
+        entered = list(self.index.packs())  # before the listing: what another process enters meanwhile is not gone
         listing = self.list_packs(lenient=lenient)
-        gone = [pack for pack in self.index.packs() if listing.packs.get(pack.name) != pack.length_bytes]
+        gone = [pack for pack in entered if listing.packs.get(pack.name) != pack.length_bytes]
         if gone:
             self.index.forget_packs(gone)
             self.source.forget_positions()
