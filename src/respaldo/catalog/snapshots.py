@@ -78,13 +78,19 @@ def put_pending(repo: Repo, snapshot: SnapshotId, manifest: Manifest) -> bytes:
 
 
 def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: bytes) -> Verdict:
-    """Puts an outcome create-only (W5) and returns the verdict that stands, which may be another's."""
+    """Puts an outcome create-only (W5) and returns the verdict that stands, which may be another's.
+
+    One that stands and is torn never says commit to anybody, so for whoever wanted to it is an abort.
+    """
     name = outcome_name(snapshot)
     outcome = Outcome(verdict=verdict, pending_hash=pending_hash)
     try:
         repo.backend.put(name, [repo.vault.seal_record("outcome", name, outcome.encode())])
     except ObjectExists:
-        standing = parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get(name)), name)
+        try:
+            standing = parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get(name)), name)
+        except Corruption:
+            return Verdict.ABORT
         return standing.verdict if standing.pending_hash == pending_hash else Verdict.ABORT
     return verdict
 

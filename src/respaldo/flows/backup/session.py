@@ -13,7 +13,7 @@ from typing import Self
 
 from respaldo.catalog.snapshots import decide, list_pending, put_pending
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import RespaldoError, StorageError
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
 from respaldo.core.seams import Progress
 from respaldo.format.content import HOLE
@@ -25,6 +25,8 @@ from respaldo.store.repo import Listing, Repo
 CHECKPOINT_NS = 30 * 10**9
 """A run that is cut off has to read again no more than it read in about this time."""
 MARKER_NS = 3600 * 10**9
+_GONE = (ChunkMissing, ObjectMissing, Corruption)
+"""What says that content is not to be had; a storage that fails says nothing about that."""
 
 
 class ContentGoneError(Exception):
@@ -39,6 +41,7 @@ class Session:
         self._progress = progress
         self.id = SessionId(repo.random(RANDOM_ID_BYTES))
         self._markers: list[str] = []
+        self._marks = 0
         self._marked_ns = 0
         self._checkpoint_ns = repo.clock.monotonic_ns()
         self.sink = ChunkSink(
@@ -68,7 +71,8 @@ class Session:
 
     def _mark(self) -> None:
         """Puts a fresh marker, then removes the one before it."""
-        before, self._markers = self._markers, [f"sessions/{self.id.hex()}.{self._repo.clock.now_ns():x}"]
+        before, self._markers = self._markers, [f"sessions/{self.id.hex()}.{self._marks}"]
+        self._marks += 1
         name = self._markers[0]
         marker = Marker(session=self.id, time_ns=self._repo.clock.now_ns())
         self._repo.backend.put(name, [self._repo.vault.seal_record("marker", name, marker.encode())])
@@ -132,7 +136,11 @@ class Session:
         relied = sink.relied.chunks_in(unsafe & sink.relied.packs)
         wanted = {chunk_id: kind for kind, chunk_id in relied}
         for number in unsafe & sink.own_packs:
-            footer = parse_footer(repo.index.footer(number), "own pack")
+            encoded = repo.index.footer(number)
+            if not encoded:  # a run that shares the index has taken it out: nobody knows any more what was in it
+                whole = True
+                continue
+            footer = parse_footer(encoded, "own pack")
             for block, first in zip(footer.blocks, footer.first_rows, strict=False):
                 for row in range(first, first + block.chunks):
                     wanted[footer.chunk_id(row)] = Kind(block.kind)
@@ -159,7 +167,7 @@ class Session:
     def _store_again(self, kind: Kind, chunk_id: ChunkId) -> None:
         try:
             raw = self._repo.source.get(kind, chunk_id)
-        except RespaldoError:
+        except _GONE:
             raise ContentGoneError from None
         self.sink.put(kind, raw)
 
@@ -187,5 +195,5 @@ class Session:
                     for level, chunk_id in trees.nodes(entry.content):
                         if chunk_id != HOLE and find(chunk_id, usable_only=True) is None:
                             wanted[chunk_id] = Kind.LIST if level else Kind.DATA
-            except RespaldoError:
+            except _GONE:
                 raise ContentGoneError from None
