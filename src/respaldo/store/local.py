@@ -8,6 +8,8 @@ file on a disk that is pulled out is a SIGBUS. The map grows when it is full.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -43,6 +45,34 @@ def _alive(process: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def claim(folder: Path, name: str) -> Iterator[Path]:
+    """Yields a path below a folder that nobody else holds: the name, with a number where others were first.
+
+    For what two processes cannot use at once. A process that ends, however it ends, holds nothing any more.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageFailed(str(path), f"local cache: {error.strerror}") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        except OSError as error:
+            os.close(fd)
+            raise StorageFailed(str(path), f"local cache: {error.strerror}") from None
+        try:
+            yield path
+        finally:
+            os.close(fd)
+        return
+
+
 class Environment:
     """Opens, and if need be discards and makes again, an environment with named databases.
 
@@ -74,6 +104,7 @@ class Environment:
                 readahead=False,
                 max_readers=126,
             )
+            self.env.reader_check()  # those of processes that were killed would keep old pages from being used again
             self._meta = self.env.open_db(b"meta")
             self.dbs = {
                 name: self.env.open_db(name.encode(), dupsort=many, dupfixed=many)
@@ -123,6 +154,9 @@ class Environment:
             except lmdb.MapResizedError:
                 self.env.set_mapsize(0)
                 continue
+            except lmdb.Error as error:
+                hint = "free space on the disk of the cache directory, then run the command again"
+                raise StorageFailed(str(self._path), f"local cache: {error}", hint=hint) from None
             if not self._marked:
                 self._marked = True
                 self.env.sync(force=True)

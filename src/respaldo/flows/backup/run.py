@@ -6,6 +6,7 @@ behind what the next one needs to go on.
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -33,6 +34,7 @@ from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.drysink import DrySink
+from respaldo.store.local import claim
 from respaldo.store.repo import Repo
 
 _TRIES = 3
@@ -52,12 +54,15 @@ def run_backup(
     Raises `SourceError` where a source is not there, `Interrupted`, storage errors; then there is no snapshot.
     """
     root, recorded = hierarchy(sources, options.recorded_as)
-    memo = Memo(repo.cache_dir / "memo")
-    memo.frozen = options.dry_run
-    try:
-        return _again(lambda fresh: _Run(repo, options, memo, progress, cancel, fresh=fresh).walk(root, recorded))
-    finally:
-        memo.close()
+
+    def attempt(fresh: bool) -> BackupResult:  # noqa: FBT001 - private
+        # A memo, and its number for the run, of its own: what stands in it under that number is in the snapshot that
+        # is committed under it, nothing that another attempt or another process saw.
+        with claim(repo.cache_dir, "memo") as path, contextlib.closing(Memo(path)) as memo:
+            memo.frozen = options.dry_run
+            return _Run(repo, options, memo, progress, cancel, fresh=fresh).walk(root, recorded)
+
+    return _again(attempt)
 
 
 def run_stream(
