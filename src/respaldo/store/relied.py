@@ -9,6 +9,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 
 _MEMORY_BYTES = 4 << 20
@@ -24,9 +25,12 @@ class Relied:
         self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by close()
 
     def add(self, pack: int, kind: Kind, chunk_id: bytes) -> None:
-        """Notes that a chunk was found in a pack."""
+        """Notes that a chunk was found in a pack. Raises `StorageFailed` where the disk for temporary files fails."""
         self.packs.add(pack)
-        self._file.write(_HEAD.pack(pack, kind) + chunk_id)
+        try:
+            self._file.write(_HEAD.pack(pack, kind) + chunk_id)
+        except OSError as error:  # as it is, it would pass for one of the source file that is being read
+            raise StorageFailed("a temporary file", error.strerror or str(error)) from error
 
     def chunks_in(self, packs: set[int]) -> Iterator[tuple[Kind, ChunkId]]:
         """Yields the chunks that were found in some packs, repeated where they were found repeatedly.
