@@ -9,7 +9,7 @@ import pytest
 
 from respaldo.core.errors import Corruption
 from respaldo.core.model import Content, Mark
-from respaldo.format import canonical, tree
+from respaldo.format import canonical, content, tree
 from tests.format.samples import BRANCH, DIRECTORY, FILE, IDS, LEAF, LINK, meta
 
 
@@ -77,6 +77,14 @@ def test_names_out_of_order_or_repeated_are_refused(names):
 def test_impossible_types_are_refused(mode):
     """A mode has one of seven types and 16 bits."""
     refused(one(mode))
+
+
+def test_entry_of_unknown_type_is_one_that_could_not_be_read():
+    """A file system may name an entry and not say what it is; the others of its directory are not lost with it."""
+    leaf = one(0, marks={0: 1})
+    assert [entry.mark for entry in tree.parse_tree(leaf.encode(), "x").entries()] == [Mark.UNREADABLE]
+    refused(one(0o600, marks={0: 1}))
+    refused(one(0, marks={0: 2}))
 
 
 def test_impossible_size_is_refused():
@@ -225,3 +233,16 @@ def test_unchanged_directory_has_unchanged_bytes():
     """The order in which a writer meets things does not show."""
     shuffled = replace(LEAF, levels=dict(reversed(LEAF.levels.items())), users=dict(reversed(LEAF.users.items())))
     assert shuffled.encode() == LEAF.encode()
+
+
+def test_run_of_files_with_as_many_chunks_as_stand_in_a_tree_fits():
+    """The longest run of the biggest files that need no list is a tree that readers take."""
+    count = 8192
+    leaf = tree.Leaf(
+        names=b"".join(b"%0255d\0" % number for number in range(count)),
+        meta=meta(FILE, size=1) * count,
+        content=IDS[0] * content.DIRECT_CHUNKS_MAX * count,
+        levels=dict.fromkeys(range(count), (0, content.DIRECT_CHUNKS_MAX)),
+        links=dict.fromkeys(range(count), b"L" * 16),
+    )
+    assert len(tree.parse_tree(leaf.encode(), "x")) == count

@@ -18,8 +18,9 @@ from respaldo.core.errors import Corruption
 Value = int | str | bytes | list["Value"] | dict[str, "Value"]
 
 ARRAY_ITEMS_MAX: Final = 1 << 20
-ARRAYS_MAX: Final = 1 << 19
-"""An empty array takes one byte here and eighty in memory."""
+ARRAYS_FREE: Final = 1 << 16
+ARRAY_BYTES_MIN: Final = 4
+"""An empty array takes one byte here and eighty in memory: beyond so many, each must stand for so many bytes."""
 MAPS_MAX: Final = 1 << 10
 
 _TYPES: Final = frozenset({int, str, bytes, list, dict})
@@ -55,14 +56,17 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def _hooks() -> tuple[Callable[[list[Value]], list[Value]], Callable[[list[tuple[str, Value]]], dict[str, Value]]]:
+def _hooks(
+    length_bytes: int,
+) -> tuple[Callable[[list[Value]], list[Value]], Callable[[list[tuple[str, Value]]], dict[str, Value]]]:
     """Returns what looks at every array and map as soon as it is read, before there are too many of them."""
     arrays = maps = 0
+    arrays_max = max(ARRAYS_FREE, length_bytes // ARRAY_BYTES_MIN)
 
     def array(items: list[Value]) -> list[Value]:
         nonlocal arrays
         arrays += 1
-        if arrays > ARRAYS_MAX or not _TYPES.issuperset(map(type, items)):
+        if arrays > arrays_max or not _TYPES.issuperset(map(type, items)):
             raise ValueError
         return items
 
@@ -86,7 +90,7 @@ def _hooks() -> tuple[Callable[[list[Value]], list[Value]], Callable[[list[tuple
 
 def unpack(data: bytes, what: str) -> Value:
     """Returns the value of a canonical encoding; raises `Corruption` naming ``what`` for anything else."""
-    array, pairs = _hooks()
+    array, pairs = _hooks(len(data))
     try:
         value: Value = msgpack.unpackb(
             data,

@@ -14,8 +14,8 @@ from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 
 ROW = struct.Struct("<32sQ")
 HOLE = ChunkId(bytes(CHUNK_ID_BYTES))
-DIRECT_CHUNKS_MAX = 256
-"""A file of more chunks than this, or with holes, refers to them through a list."""
+DIRECT_CHUNKS_MAX = 32
+"""A file of more chunks than this, or with holes, refers to them through a list: 8192 such files fit into a tree."""
 NODE_ROWS_MIN = 64
 NODE_ROWS_MAX = 1024
 BOUNDARY_MASK = 0xFF

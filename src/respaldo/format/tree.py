@@ -120,10 +120,12 @@ def default_count(mode: int, size: int, mark: int) -> int:
 
 _WITHOUT_CONTENT = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.LOST})
 _TYPES = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR})
+_UNKNOWN = 0
+"""The mode of an entry that the file system named and would not describe."""
 _FILE = frozenset({stat.S_IFREG})
 _DIRECTORY = frozenset({stat.S_IFDIR})
 _MARKS = {
-    Mark.UNREADABLE: _TYPES,
+    Mark.UNREADABLE: _TYPES | {_UNKNOWN},
     Mark.MOUNT: _FILE | _DIRECTORY,
     Mark.EXCLUDED: _DIRECTORY,
     Mark.PARTIAL: _DIRECTORY,
@@ -222,7 +224,8 @@ def _validate(leaf: Leaf, what: str) -> None:
     for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
         kind = stat.S_IFMT(mode)
         mark = leaf.marks.get(row, 0)
-        if kind not in _TYPES or mode >> 16 or (kind == stat.S_IFREG and size >> 63):
+        known = kind in _TYPES or (mode == _UNKNOWN and mark == Mark.UNREADABLE)
+        if not known or mode >> 16 or (kind == stat.S_IFREG and size >> 63):
             raise Corruption(what, "an entry in it has an impossible type or size")
         level = leaf.levels.get(row)
         if level is not None and (kind != stat.S_IFREG or mark in _WITHOUT_CONTENT or not size):
