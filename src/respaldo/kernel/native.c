@@ -900,12 +900,13 @@ static bool sum_lengths(const uint8_t *meta, size_t count, uint64_t *sum)
     return true;
 }
 
-static bool sum_counts(const uint8_t *counts, size_t count, uint64_t *sum)
+/* Sums `count` counts; no more than fit into memory, so that the sum cannot overflow. */
+static uint64_t sum_counts(const uint8_t *counts, size_t count)
 {
-    *sum = 0;
+    uint64_t sum = 0;
     for (size_t i = 0; i < count; i++)
-        *sum += get32(counts + 4 * i); /* count < 2^59: the rows are in memory */
-    return true;
+        sum += get32(counts + 4 * i);
+    return sum;
 }
 
 /* ------------------------------------------------------------------------------------------------------- Python -- */
@@ -1144,7 +1145,6 @@ static PyObject *kernel_scatter(PyObject *module, PyObject *args, PyObject *kwar
                                      &sequence, &prefix, to_i64, &options))
         return NULL;
     size_t count = (size_t)meta.len / META_SIZE, named, held = 0, total = 0;
-    uint64_t sum;
     char prefix_text[PREFIX_MAX + 1] = {0};
     Py_buffer *views = NULL;
     struct iovec *pieces = NULL;
@@ -1170,7 +1170,7 @@ static PyObject *kernel_scatter(PyObject *module, PyObject *args, PyObject *kwar
     if (length < 0)
         goto end;
     total = (size_t)length;
-    if (!sum_counts(counts.buf, count, &sum) || sum != total) {
+    if (sum_counts(counts.buf, count) != total) {
         value_error("counts do not add up to the number of pieces");
         goto end;
     }
