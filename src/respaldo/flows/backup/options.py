@@ -27,6 +27,8 @@ class BackupOptions:
     ignore_ctime: bool = False
     trust_times: bool = False
     dry_run: bool = False
+    estimate: bool = False
+    """Whether to find out beside the first backup how much there is, for somebody who watches."""
     host: str = ""
     user: str = ""
     uid: int = 0

@@ -7,6 +7,7 @@ behind what the next one needs to go on.
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -19,6 +20,7 @@ from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.backup.entries import Entries
+from respaldo.flows.backup.estimate import Estimate
 from respaldo.flows.backup.files import Files
 from respaldo.flows.backup.frame import Node
 from respaldo.flows.backup.memo import Memo
@@ -172,7 +174,11 @@ class _Run:
                     snapshot=None, manifest=self._manifest(session, sink, tree, recorded, parent, reader)
                 )
 
+            estimate = Estimate(root, self._options) if self._options.estimate and parent is None else None
+
             def checkpoint(*, now: bool = False) -> bool:
+                if estimate is not None:
+                    self._progress.total(files=estimate.files, length_bytes=estimate.length_bytes)
                 if not (now or session.due()):
                     return False
                 session.save()
@@ -181,7 +187,8 @@ class _Run:
 
             reader.checkpoint = checkpoint
             try:
-                tree = walker.walk(root, parent.manifest.root if parent is not None else None)
+                with estimate or contextlib.nullcontext():
+                    tree = walker.walk(root, parent.manifest.root if parent is not None else None)
             except Interrupted:
                 checkpoint(now=True)
                 raise
