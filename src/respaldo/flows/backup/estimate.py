@@ -23,9 +23,7 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Estimate:
-    """Counts files and bytes below a node while it is open as a context manager. Read ``files`` and ``length_bytes`` at
-    any time.
-    """
+    """Counts below a node while it is open; ``files`` and ``length_bytes`` may be read at any time."""
 
     def __init__(self, root: Node, options: BackupOptions) -> None:
         self._root = root

@@ -7,7 +7,6 @@ behind what the next one needs to go on.
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
