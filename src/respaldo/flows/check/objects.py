@@ -24,6 +24,7 @@ from respaldo.core.ids import (
 )
 from respaldo.core.seams import Cancel
 from respaldo.flows.check.findings import Findings
+from respaldo.flows.check.packs import NOT_ITS_NAME, Pieces
 from respaldo.flows.check.result import Note
 from respaldo.format.header import HEADER
 from respaldo.format.segment import Listed
@@ -36,6 +37,7 @@ from respaldo.format.snapshot import (
     parse_outcome,
 )
 from respaldo.store import slots
+from respaldo.store.index import Indexed
 from respaldo.store.packs import read_footer
 from respaldo.store.repo import Listing, Repo, read_header
 
@@ -63,7 +65,7 @@ class Inspector:
         self._repo = repo
         self._findings = findings
         self._cancel = cancel
-        self._rebuilt = False
+        self._corrected = 0
 
     def take(self) -> Inventory:
         """Reads everything; manifests before packs, so that every pack that a snapshot needs is listed after it."""
@@ -167,7 +169,22 @@ class Inspector:
     # --- segments and the packs' listing -----------------------------------------------------------------------------
 
     def _segments(self, inventory: Inventory) -> None:
+        listed = self._compare(inventory)
+        if self._corrected:
+            text = f"the local index was wrong about {self._corrected} packs, and was put right"
+            inventory.notes.append(Note(name="index", text=text))
+            listed = self._compare(inventory)  # for segments that had said the same as the index
+        unlisted = sorted(inventory.listing.packs.keys() - listed)
+        notes = [Note(name=pack_object(name), text="no segment lists it") for name in unlisted[:_UNLISTED_NAMED]]
+        if len(unlisted) > _UNLISTED_NAMED:
+            notes.append(Note(name="packs", text=f"no segment lists {len(unlisted)} of them"))
+        inventory.notes += notes
+
+    def _compare(self, inventory: Inventory) -> set[PackName]:
+        """Reads all segments and compares them with listing and index; returns the packs that they list."""
         listed: set[PackName] = set()
+        inventory.segments = 0
+        inventory.stray_segments.clear()
         for name, _ in sorted(self._repo.backend.list("segments")):
             leaf = parse_hash_leaf(name.partition("/")[2])
             if leaf is None:
@@ -177,49 +194,55 @@ class Inspector:
             if segment is None:
                 continue
             listed.update(item.pack for item in segment.packs)
-            agrees = [self._agrees(name, item, inventory) for item in segment.packs]
+            agrees = [self._agrees(name, item, inventory.listing) for item in segment.packs]
             if not all(agrees):
                 inventory.stray_segments.append(SegmentName(leaf))
-        unlisted = sorted(inventory.listing.packs.keys() - listed)
-        inventory.notes += [
-            Note(name=pack_object(name), text="no segment lists it") for name in unlisted[:_UNLISTED_NAMED]
-        ]
-        if len(unlisted) > _UNLISTED_NAMED:
-            inventory.notes.append(Note(name="packs", text=f"no segment lists {len(unlisted)} of them"))
+        return listed
 
-    def _agrees(self, segment: str, item: Listed, inventory: Inventory) -> bool:
+    def _agrees(self, segment: str, item: Listed, listing: Listing) -> bool:
         """Whether the index holds what a segment says of a pack."""
-        length = inventory.listing.packs.get(item.pack)
+        length = listing.packs.get(item.pack)
         number = self._repo.index.number_of(item.pack)
         pack = pack_object(item.pack)
         if length is None:
             return False
         if length != item.length_bytes:
-            if number is None:
-                self._findings.add(pack, f"it is {length} bytes long, not {item.length_bytes} as a segment says")
-            else:
+            if number is not None and self._is_itself(item.pack, length):
                 self._findings.add(segment, f"it gives {pack} another length than the pack has")
+            else:
+                self._findings.add(pack, f"it is {length} bytes long, not {item.length_bytes} as a segment says")
             return False
         if number is None:
             return False
         if self._repo.index.footer(number) != item.footer:
-            self._disagreement(segment, item, number, inventory)
+            self._disagreement(segment, item, number)
         return True
 
-    def _disagreement(self, segment: str, item: Listed, number: int, inventory: Inventory) -> None:
-        """Finds out from the pack itself who is wrong about it: the segment, or the index."""
-        repo = self._repo
-        own = self._try(
-            pack_object(item.pack), lambda: read_footer(repo.backend, repo.vault, item.pack, item.length_bytes)[1]
-        )
-        if own == item.footer and own != repo.index.footer(number) and not self._rebuilt:
-            self._rebuilt = True
-            inventory.notes.append(Note(name="index", text="the local index was wrong; it was made anew"))
-            repo.index.discard()
+    def _is_itself(self, pack: PackName, length_bytes: int) -> bool:
+        """Whether a pack's bytes have its name: another pack's bytes open just as well under a wrong one."""
+        name = pack_object(pack)
+        pieces = Pieces(self._repo.backend, name, length_bytes)
+        self._try(name, pieces.drain)
+        if pieces.hasher.digest() == pack:
+            return True
+        self._findings.add(name, NOT_ITS_NAME)
+        return False
+
+    def _disagreement(self, segment: str, item: Listed, number: int) -> None:
+        """Finds out from the pack itself who is wrong about it: the segment, the index, or both."""
+        repo, name = self._repo, pack_object(item.pack)
+        own = self._try(name, lambda: read_footer(repo.backend, repo.vault, item.pack, item.length_bytes))
+        if own is None:
+            self._findings.add(segment, f"another segment repeats another footer of {name}")
+            return
+        footer, encoded = own
+        if encoded != repo.index.footer(number):
+            self._corrected += 1
+            repo.index.forget_packs([Indexed(number, item.pack, item.length_bytes)])
+            repo.index.add_packs([(item.pack, item.length_bytes, footer, encoded)])
             repo.source.forget_positions()
-            inventory.listing = repo.synchronise(lenient=True)
-        elif own != item.footer:
-            self._findings.add(segment, f"it does not repeat the footer of {pack_object(item.pack)}")
+        if encoded != item.footer and self._is_itself(item.pack, item.length_bytes):
+            self._findings.add(segment, f"it does not repeat the footer of {name}")
 
 
 def still_there(repo: Repo, error: StorageFailed) -> None:

@@ -58,7 +58,7 @@ class Inspection:
         return not (self.reasons or self.spoilt or self.gone or self.failure)
 
 
-class _Pieces:
+class Pieces:
     """Hands out an object's bytes one after another, and hashes them."""
 
     __slots__ = ("_at", "_backend", "_held", "_length", "_name", "_next", "hasher")
@@ -126,7 +126,7 @@ class PackReader:
 
     def _stream(self, seen: Inspection, footer: Footer | None, what: str) -> None:
         target = seen.target
-        pieces = _Pieces(self._backend, what, target.length_bytes)
+        pieces = Pieces(self._backend, what, target.length_bytes)
         reasons: list[str] = []
         if footer is None:
             pieces.drain()

@@ -1,0 +1,116 @@
+"""The check without a key: every object, every kind of harm, found by whoever keeps the storage."""
+
+from __future__ import annotations
+
+import pytest
+
+from respaldo.backend.faults import Faults
+from respaldo.backend.memory import MemoryBackend
+from respaldo.backend.wrap import ReadOnly
+from respaldo.core.errors import Interrupted, NotARepository, StorageFailed
+from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check import keyless
+from respaldo.flows.check.keyless import run_keyless
+from tests.flows.check.scenes import flipped
+
+
+def scrub(backend):
+    return run_keyless(ReadOnly(backend), progress=Silent(), cancel=Cancel())
+
+
+def test_sound_repository_passes(scene):
+    """Every object is read, and none is damaged."""
+    result = scrub(scene.backend())
+    assert (result.damages, result.exit_status) == ((), 0)
+    assert result.objects == len(scene.objects)
+    assert result.read_bytes == sum(map(len, scene.objects.values()))
+
+
+@pytest.mark.parametrize("harm", ["first bit", "middle bit", "last bit", "cut", "emptied", "longer"])
+def test_every_object_with_every_harm_is_named(scene, harm):
+    """Whatever is done to whichever object: that one is named, and no other."""
+    for name, content in scene.objects.items():
+        backend = scene.backend()
+        changed = {
+            "first bit": flipped(content, 0),
+            "middle bit": flipped(content, len(content) // 2),
+            "last bit": flipped(content, -1),
+            "cut": content[:-1],
+            "emptied": b"",
+            "longer": content + b"\0",
+        }[harm]
+        backend.damage(name, changed)
+        result = scrub(backend)
+        [damage] = result.damages
+        assert damage.name == name
+        assert damage.reason == (
+            "its bytes do not have its name"
+            if name.startswith(("packs/", "segments/"))
+            else "its closing hash does not fit its bytes"
+        )
+        assert (damage.needed, damage.affected, damage.consequence) == (None, (), "")
+        assert str(damage) == f"{name}: {damage.reason}"
+        assert result.exit_status == 4
+
+
+def test_objects_in_pieces_are_read_whole(scene, monkeypatch):
+    """Objects longer than a piece, and exactly as long, are hashed as one."""
+    for piece in (1000, 4096, 65536):
+        monkeypatch.setattr(keyless, "PIECE_BYTES", piece)
+        assert scrub(scene.backend()).damages == ()
+
+
+def test_swapped_records_pass_without_a_key(scene):
+    """A record under another one's name has a closing hash that fits: this finds decay, not malice."""
+    first, second = scene.names("pending")
+    backend = scene.backend()
+    backend.damage(first, scene.objects[second])
+    assert scrub(backend).damages == ()
+
+
+def test_names_that_mean_nothing_are_left_alone(scene):
+    """What is no object of this format is neither read nor reported."""
+    backend = scene.backend()
+    backend.damage("packs/readme.txt", b"hello")
+    result = scrub(backend)
+    assert (result.damages, result.objects) == ((), len(scene.objects))
+
+
+def test_header_of_something_else_is_reported(scene):
+    """A header that is whole and not one of a repository is damage."""
+    from respaldo.format.header import close_object
+
+    backend = scene.backend()
+    backend.damage("header", close_object(b"something else"))
+    assert [damage.reason for damage in scrub(backend).damages] == ["its header is not that of a repository"]
+
+
+def test_no_header_is_no_repository():
+    """Without a header there is nothing to check."""
+    with pytest.raises(NotARepository):
+        scrub(MemoryBackend())
+
+
+def test_object_that_cannot_be_read_is_reported_and_the_rest_checked(scene):
+    """One bad sector is one damaged object."""
+    name = scene.names("packs")[0]
+
+    class Sector(Faults):
+        def get(self, wanted, offset=0, length=None):
+            if wanted == name:
+                raise StorageFailed(wanted, "Input/output error")
+            return super().get(wanted, offset, length)
+
+    result = scrub(Sector(scene.backend()))
+    assert [(damage.name, damage.reason) for damage in result.damages] == [
+        (name, "it cannot be read (Input/output error)")
+    ]
+    assert result.objects == len(scene.objects)
+
+
+def test_scrub_stops_when_it_is_asked_to(scene):
+    """A request to stop ends it between two objects."""
+    cancel = Cancel()
+    cancel.request("SIGTERM")
+    with pytest.raises(Interrupted):
+        run_keyless(scene.backend(), progress=Silent(), cancel=cancel)
