@@ -7,14 +7,17 @@ all are. An error in a worker is raised at the caller's next call, and nothing m
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from blake3 import blake3
 
 from respaldo.backend.base import Backend
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.store.index import Index
@@ -49,6 +52,15 @@ class _Open:
         self.filled = 0
         self.ids = bytearray()
         self.lengths = bytearray()
+
+
+@contextlib.contextmanager
+def _of_storage() -> Iterator[None]:
+    """Turns what the system says of storage into an error of storage: a reader would take it for one of its file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed("packs", error.strerror or str(error)) from error
 
 
 class ChunkSink:
@@ -177,11 +189,12 @@ class ChunkSink:
             self._finish(full)
 
     def _add(self, pack: PackWriter, block: Block) -> None:
-        pack.add(block)
+        with _of_storage():
+            pack.add(block)
         self.tally.stored_bytes += block.sealed_length
 
     def _finish(self, pack: PackWriter) -> None:
-        with pack:
+        with pack, _of_storage():
             self._finished.append(pack.finish())
 
     def _enter(self) -> None:
