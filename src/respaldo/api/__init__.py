@@ -7,15 +7,18 @@ secrets, progress and cancellation are arguments.
 from __future__ import annotations
 
 from respaldo import kernel
+from respaldo.api.bench import Bench, Stage
 from respaldo.api.cached import cached_snapshots
 from respaldo.api.figures import Stats
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
 from respaldo.api.places import Places
-from respaldo.api.repository import KernelState, Repository, init
+from respaldo.api.repository import KernelState, Repository, init, verify_keyless
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.codec.keys import KEY_BYTES
 from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
 from respaldo.flows.backup.options import BackupOptions, BackupResult
+from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
+from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Figures, Manifest
 from respaldo.fs.match import Rules, read_rules
@@ -27,14 +30,18 @@ __all__ = [
     "KEY_BYTES",
     "SENSITIVE",
     "STANDARD",
+    "Affected",
     "BackupOptions",
     "BackupResult",
+    "Bench",
     "Catalogue",
+    "Damage",
     "Figures",
     "Found",
     "Header",
     "Kdf",
     "KernelState",
+    "KeylessResult",
     "Manifest",
     "Places",
     "Repository",
@@ -42,14 +49,20 @@ __all__ = [
     "Secret",
     "SlotInfo",
     "Snapshot",
+    "Stage",
     "Stats",
+    "Subset",
+    "VerifyOptions",
+    "VerifyResult",
     "cached_snapshots",
     "covers",
     "init",
     "open_repository",
+    "parse_subset",
     "plain_path",
     "read_rules",
     "split_name",
+    "verify_keyless",
 ]
 
 KERNEL = KernelState(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from respaldo.api import keys, naming
+from respaldo.api.bench import Bench, measure_stages
 from respaldo.api.figures import Stats, measure
 from respaldo.api.places import Pins, Places
 from respaldo.backend.base import Backend
@@ -27,6 +28,8 @@ from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
 from respaldo.flows.backup.options import BackupOptions, BackupResult
+from respaldo.flows.check.options import VerifyOptions
+from respaldo.flows.check.result import KeylessResult, VerifyResult
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Config
 from respaldo.store import repo as store
@@ -64,6 +67,14 @@ def init(
         with Repository.open(location, secret, places=places, writes=True) as repository:
             repository.add_key(recovery, label="recovery")
     return header
+
+
+def verify_keyless(location: str, *, progress: Progress, cancel: Cancel) -> KeylessResult:
+    """Checks the bytes of every object against its name or closing hash; needs no secret."""
+    from respaldo.flows.check.keyless import run_keyless  # noqa: PLC0415 - start-up time
+
+    with ReadOnly(open_backend(location)) as backend:
+        return run_keyless(backend, progress=progress, cancel=cancel)
 
 
 class Repository:
@@ -160,6 +171,10 @@ class Repository:
         """Counts snapshots, packs, chunks and bytes."""
         return measure(self._repo, self.snapshots(), progress)
 
+    def bench(self, *, sample_bytes: int, cancel: Cancel) -> Bench:
+        """Measures each stage of the data's road on this machine, with a sample of this repository's content."""
+        return measure_stages(self._repo, sample_bytes=sample_bytes, cancel=cancel)
+
     # --- backing up ------------------------------------------------------------------------------------------------
 
     def backup(
@@ -184,6 +199,14 @@ class Repository:
         from respaldo.flows.backup.run import run_stream  # noqa: PLC0415 - start-up time
 
         return run_stream(self._repo, name, stream, options, finish=finish, progress=progress, cancel=cancel)
+
+    # --- checking --------------------------------------------------------------------------------------------------
+
+    def verify(self, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
+        """Checks structure, and as much of the content as the options say."""
+        from respaldo.flows.check.run import run_verify  # noqa: PLC0415 - start-up time
+
+        return run_verify(self._repo, options, progress=progress, cancel=cancel)
 
     # --- keys ------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,11 @@ class Notes:
         self.files_total = 0
         self.bytes_total = 0
         self.path = b""
+        self._started_ns = time.monotonic_ns()
+
+    def elapsed_ns(self) -> int:
+        """Returns how long it has been going on."""
+        return time.monotonic_ns() - self._started_ns
 
     def total(self, *, files: int, length_bytes: int) -> None:
         """Takes what there is in all."""
@@ -60,7 +65,6 @@ class Display(Notes):
     def __init__(self, level: int, console: Console) -> None:
         super().__init__(level)
         self._console = console
-        self._started_s = time.monotonic()
 
     def line(self, text: str) -> None:
         """Prints a line above the display."""
@@ -72,7 +76,7 @@ class Display(Notes):
         """Draws."""
         from rich.text import Text  # start-up time
 
-        elapsed_s = max(time.monotonic() - self._started_s, 0.001)
+        elapsed_s = max(self.elapsed_ns() / 1e9, 0.001)
         speed = self.length_bytes / elapsed_s
         of_files = f" of {self.files_total:,}" if self.files_total else ""
         of_bytes = f" of {show.size(self.bytes_total)}" if self.bytes_total else ""
@@ -92,10 +96,15 @@ class Display(Notes):
         return Text("\n".join((" · ".join(parts)[:width], f"  {path}")), no_wrap=True, overflow="crop")
 
 
+def on_terminal() -> bool:
+    """Whether somebody sees what is drawn."""
+    return bool(sys.stderr and sys.stderr.isatty())
+
+
 @contextlib.contextmanager
 def watching(level: int, *, display: bool) -> Iterator[Notes]:
     """Gives a progress for one run: a display where that is wanted and standard error is a terminal."""
-    if not (display and sys.stderr and sys.stderr.isatty()):
+    if not (display and on_terminal()):
         yield Notes(level)
         return
     from rich.console import Console  # start-up time

@@ -35,6 +35,11 @@ class Settings:
         """Notes up to this level are shown."""
         return -1 if self.quiet else self.verbose
 
+    @property
+    def display(self) -> bool:
+        """Whether a progress display is wanted, if there is a terminal."""
+        return not (self.json or self.quiet or self.no_progress)
+
     def location(self) -> str:
         """Returns the repository's location."""
         location = self.repo or os.environ.get("RESPALDO_REPOSITORY", "")

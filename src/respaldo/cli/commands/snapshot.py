@@ -13,7 +13,7 @@ import click
 from respaldo import __version__
 from respaldo.cli import show
 from respaldo.cli.pages import page, pattern_options, patterns
-from respaldo.cli.progress import watching
+from respaldo.cli.progress import on_terminal, watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.values import MOMENT, RATE, SIZE
@@ -112,13 +112,12 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
 
     Patterns are those of a .gitignore, relative to each source; options count in the order in which they stand.
     """
-    options = _options(ctx, given)
+    options = _options(ctx, given, estimate=settings.display and on_terminal())
     sources = _sources(given)
-    display = not (settings.json or settings.quiet or settings.no_progress)
     with (
         settings.open(writes=not options.dry_run, limit_bytes_per_s=given["limit"]) as repository,
         cancelling() as cancel,
-        watching(settings.level, display=display) as progress,
+        watching(settings.level, display=settings.display) as progress,
     ):
         result = _run(repository, sources, options, given, progress, cancel)
     settings.report(_fields(result), _text(result, dry_run=options.dry_run))
@@ -137,22 +136,25 @@ def _run(
         return repository.backup(sources, options, progress=progress, cancel=cancel)
     from respaldo.cli import streams  # start-up time
 
-    name = os.fsencode(given["stdin_name"])
+    path = _stream_path(given)
     if not given["command_text"]:
         with streams.standard_input(cancel) as stream:
             return repository.backup_stream(
-                _absolute(name), stream, options, finish=cancel.check, progress=progress, cancel=cancel
+                path, stream, options, finish=cancel.check, progress=progress, cancel=cancel
             )
     words = streams.split_command(given["command_text"])
-    name = name or os.path.basename(os.fsencode(words[0]))
     with streams.command_output(words, cancel) as (stream, finish):
-        return repository.backup_stream(
-            _absolute(name), stream, options, finish=finish, progress=progress, cancel=cancel
-        )
+        return repository.backup_stream(path, stream, options, finish=finish, progress=progress, cancel=cancel)
 
 
-def _absolute(name: bytes) -> bytes:
+def _stream_path(given: dict[str, Any]) -> bytes:
     """Returns the path that a stream is recorded under."""
+    from respaldo.cli.streams import split_command  # start-up time
+
+    name = os.fsencode(given["stdin_name"])
+    if given["command_text"]:
+        words = split_command(given["command_text"])
+        name = name or os.path.basename(os.fsencode(words[0]))
     path = os.path.normpath(b"/" + name)
     path = b"/" + path.lstrip(b"/")
     if path == b"/" or b"\0" in path or name.endswith(b"/"):
@@ -160,7 +162,7 @@ def _absolute(name: bytes) -> bytes:
     return path
 
 
-def _options(ctx: click.Context, given: dict[str, Any]) -> BackupOptions:
+def _options(ctx: click.Context, given: dict[str, Any], *, estimate: bool) -> BackupOptions:
     from respaldo.api import BackupOptions  # start-up time
 
     label = given["label"]
@@ -183,6 +185,7 @@ def _options(ctx: click.Context, given: dict[str, Any]) -> BackupOptions:
         ignore_ctime=given["ignore_ctime"],
         trust_times=given["trust_times"],
         dry_run=given["dry_run"],
+        estimate=estimate,
         host=given["host"] or socket.gethostname(),
         user=user,
         uid=uid,
@@ -204,6 +207,8 @@ def _sources(given: dict[str, Any]) -> list[bytes]:
     streamed = given["stdin_name"] or given["command_text"]
     if streamed and (paths or given["files_from"] or given["files_from0"]):
         raise UsageError("--stdin and --command back up a stream and take no paths")
+    if streamed:
+        _stream_path(given)
     if streamed and given["dry_run"]:
         raise UsageError("a stream cannot be read without being stored", hint="leave out --dry-run")
     if not streamed and not paths:

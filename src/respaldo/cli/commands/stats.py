@@ -31,9 +31,8 @@ _BAR_WIDTH = 40
 )
 def command(settings: Settings) -> int:
     """Count what the repository holds, from its lists and the local index; no content is read."""
-    display = not (settings.json or settings.quiet or settings.no_progress)
     with settings.open() as repository:
-        with watching(settings.level, display=display) as progress:
+        with watching(settings.level, display=settings.display) as progress:
             stats = repository.stats(progress)
         damaged = repository.damaged
     settings.report(_fields(stats), _text(stats))
