@@ -1,8 +1,9 @@
 """A local LMDB environment that is disposable: it need not survive a crash of the machine, it must notice one.
 
 Writes are not synced, so that they cost nothing; a mark with the machine's boot id says that the environment was being
-written. Who finds the mark of another boot throws the environment away. Never lies on the repository's disk: a mapped
-file on a disk that is pulled out is a SIGBUS. The map grows when it is full.
+written. Who finds the mark of another boot throws the environment away. A mark is a file beside the environment, looked
+at before anything is mapped: what LMDB shows after such a crash may be anything, and touching it a SIGBUS. Never lies
+on the repository's disk: a mapped file on a disk that is pulled out is a SIGBUS too. The map grows when it is full.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from respaldo.core.errors import StorageFailed
 T = TypeVar("T")
 _MAP_BYTES = 64 << 20
 _DATABASES_MAX = 16
-_MARK = b"dirty "
+_MARK = "dirty-"
+_DAMAGED = (
+    lmdb.InvalidError,
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+)
 _LAYOUT = b"layout"
 
 
@@ -85,15 +94,21 @@ class Environment:
         self._layout = layout.encode()
         self._databases = databases
         self._boot = boot_id()
-        self._mark = _MARK + str(os.getpid()).encode()
+        self._mark = path / f"{_MARK}{os.getpid()}"
         self._marked = False
-        self._open()
-        if not self._sound():
+        if not self._is_clean():
+            self._remove()
+        try:
+            self._open()
+        except _DAMAGED:
+            self._remove()
+            self._open()
+        if not self._has_layout():
             self.discard()
 
     def _open(self) -> None:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.env = lmdb.open(
                 str(self._path),
                 map_size=max(_MAP_BYTES, self._file_length() * 2),
@@ -110,9 +125,10 @@ class Environment:
                 name: self.env.open_db(name.encode(), dupsort=many, dupfixed=many)
                 for name, many in self._databases.items()
             }
-        except lmdb.Error as error:
-            self._remove()
-            raise StorageFailed(str(self._path), f"local cache: {error}", hint="it was removed; run again") from None
+        except _DAMAGED:
+            raise
+        except (lmdb.Error, OSError) as error:
+            raise StorageFailed(str(self._path), f"local cache: {error}") from None
 
     def _file_length(self) -> int:
         try:
@@ -120,14 +136,36 @@ class Environment:
         except OSError:
             return 0
 
-    def _sound(self) -> bool:
+    def _is_clean(self) -> bool:
+        """Whether no process of another boot left its mark."""
+        for mark in self._path.glob(_MARK + "*"):
+            with contextlib.suppress(FileNotFoundError):  # somebody closes
+                if not self._boot or mark.read_bytes() != self._boot:
+                    return False
+        return True
+
+    def _put_mark(self) -> None:
+        """Puts this process's mark, durable before anything is written."""
+        try:
+            for path, flags in ((self._mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), (self._path, os.O_RDONLY)):
+                fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+                try:
+                    if path is self._mark:
+                        os.write(fd, self._boot)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            raise StorageFailed(str(self._path), f"local cache: {error.strerror}") from None
+        self._marked = True
+
+    def _has_layout(self) -> bool:
         with self.env.begin() as txn:
-            rows = dict(txn.cursor(db=self._meta))
-        if not rows:
+            found = txn.get(_LAYOUT, db=self._meta)
+        if found is None:
             self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
             return True
-        boots = {boot for key, boot in rows.items() if key.startswith(_MARK)}
-        return rows.get(_LAYOUT) == self._layout and boots <= {self._boot} - {b""}
+        return bool(found == self._layout)
 
     def discard(self) -> None:
         """Throws everything away and begins anew."""
@@ -142,12 +180,12 @@ class Environment:
 
     def write(self, action: Callable[[lmdb.Transaction], T]) -> T:
         """Runs an action in a write transaction; grows the map and runs it again where it is full."""
+        if not self._marked:
+            self._put_mark()
         while True:
             try:
                 with self.env.begin(write=True) as txn:
-                    if not self._marked:
-                        txn.put(self._mark, self._boot or b"?", db=self._meta)
-                    result = action(txn)
+                    return action(txn)
             except lmdb.MapFullError:
                 self.env.set_mapsize(self.env.info()["map_size"] * 2)
                 continue
@@ -157,10 +195,6 @@ class Environment:
             except lmdb.Error as error:
                 hint = "free space on the disk of the cache directory, then run the command again"
                 raise StorageFailed(str(self._path), f"local cache: {error}", hint=hint) from None
-            if not self._marked:
-                self._marked = True
-                self.env.sync(force=True)
-            return result
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
@@ -180,12 +214,10 @@ class Environment:
         """Makes everything durable and takes the mark away, with those of processes that were killed."""
         if self._marked:
             self.env.sync(force=True)
-            with self.env.begin(write=True) as txn:
-                keys = [key for key in txn.cursor(db=self._meta).iternext(values=False) if key.startswith(_MARK)]
-                for key in keys:
-                    if key == self._mark or not _alive(int(key.removeprefix(_MARK))):
-                        txn.delete(key, db=self._meta)
-            self.env.sync(force=True)
+            for mark in self._path.glob(_MARK + "*"):
+                process = mark.name.removeprefix(_MARK)
+                if mark == self._mark or not process.isdecimal() or not _alive(int(process)):
+                    mark.unlink(missing_ok=True)
             self._marked = False
         self.env.close()
 
