@@ -95,6 +95,7 @@ class ChunkSink:
         self._under_way: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
         self._limit = BLOCKS_UNDER_WAY
+        self._failed: BaseException | None = None
         self.relied = Relied()
         self.tally = Tally()
         self.unlisted: list[Finished] = []
@@ -122,6 +123,8 @@ class ChunkSink:
 
     def put(self, kind: Kind, raw: Buffer) -> ChunkId:
         """Stores a chunk unless it is known; copies the bytes. Returns its id."""
+        if self._failed is not None:
+            raise self._failed
         chunk_id = blake3(raw, key=self._id_keys[kind]).digest()
         tally = self.tally
         if chunk_id in self._fresh:
@@ -173,20 +176,34 @@ class ChunkSink:
 
     def _seal(self, kind: Kind, block: _Open) -> None:
         """Runs in a worker: seals a block and appends it to a pack; finishes the pack that is full."""
-        raw = block.view[: block.filled]
-        sealed = seal_block(self._vault, kind, raw, bytes(block.ids), bytes(block.lengths))
-        if len(block.view) == self._block_bytes:
-            self._free.append(block.view)
-        trees = kind is not Kind.DATA
+        try:
+            raw = block.view[: block.filled]
+            sealed = seal_block(self._vault, kind, raw, bytes(block.ids), bytes(block.lengths))
+            if len(block.view) == self._block_bytes:
+                self._free.append(block.view)
+            full = self._append(sealed, trees=kind is not Kind.DATA)
+            if full is not None:
+                self._finish(full)
+        except BaseException as error:
+            self._failed = error
+            raise
+
+    def _append(self, sealed: Block, *, trees: bool) -> PackWriter | None:
+        """Appends a block to the pack in the making; returns the one before it where that is full."""
         full = None
         with self._lock:
+            if self._failed is not None:  # the pack may lack a block that its footer would list
+                raise self._failed
             pack = self._packs[trees]
             if pack.body_length and pack.estimate(sealed) > self._pack_bytes:
                 full, pack = pack, self._new_pack(trees=trees)
                 self._packs[trees] = pack
-            self._add(pack, sealed)
-        if full is not None:
-            self._finish(full)
+            try:
+                self._add(pack, sealed)
+            except BaseException as error:
+                self._failed = error
+                raise
+        return full
 
     def _add(self, pack: PackWriter, block: Block) -> None:
         with _of_storage():
@@ -214,6 +231,15 @@ class ChunkSink:
 
     def flush(self) -> None:
         """Returns when every chunk that was put is durable and indexed."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            self._flush()
+        except BaseException as error:
+            self._failed = error
+            raise
+
+    def _flush(self) -> None:
         for kind in Kind:
             if self._open[kind].filled:
                 self._submit(kind)

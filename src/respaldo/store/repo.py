@@ -48,6 +48,8 @@ from respaldo.store.vault import Vault
 
 SEGMENT_FOOTER_BYTES = 16 << 20
 """A segment takes footers up to about this many bytes."""
+_END_BYTES_MIN = 176
+"""What footer and trailer take at least."""
 _CONFIG_NAME = "config/%016x"
 
 
@@ -264,9 +266,13 @@ class Repo:
         for item in segment.packs:
             if listing.packs.get(item.pack) == item.length_bytes and self.index.number_of(item.pack) is None:
                 try:
-                    packs.append((item.pack, item.length_bytes, parse_footer(item.footer, what), item.footer))
+                    footer = parse_footer(item.footer, what)
+                    if footer.body_length > item.length_bytes - _END_BYTES_MIN:
+                        raise Corruption(what, "gives a pack blocks beyond its end")
                 except Corruption as error:
                     self.damaged.append(error)
+                    continue
+                packs.append((item.pack, item.length_bytes, footer, item.footer))
         if packs:
             self.index.add_packs(packs)
 
