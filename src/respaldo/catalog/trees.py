@@ -8,8 +8,8 @@ is cut into list nodes likewise. Never holds a whole list in memory. Implements 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
 
 from blake3 import blake3
 
@@ -23,7 +23,12 @@ from respaldo.format.tree import LEVEL_MAX, META, Branch, Leaf, default_count, p
 RUN_ENTRIES_SPLIT = 4096
 RUN_ENTRIES_MIN = 1024
 RUN_ENTRIES_MAX = 8192
+RUN_BYTES_MAX = 8 << 20
+"""Half of what a block holds: a run ends before it weighs more, whatever its entries carry."""
 _RUN_MASK = (1 << 11) - 1
+_ENTRY_BYTES = 64
+_PAIR_BYTES = 16
+T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -32,6 +37,8 @@ class Sink(Protocol):
     def put(self, kind: Kind, raw: Buffer) -> ChunkId: ...
 
     def knows(self, kind: Kind, chunk_id: ChunkId) -> bool: ...
+
+    def separate(self) -> None: ...
 
 
 class Reader(Protocol):
@@ -43,55 +50,84 @@ class Reader(Protocol):
 def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
     """Stores a directory, returns its tree's id. ``name_order`` is the key that chooses where long ones are cut."""
     if len(leaf) <= RUN_ENTRIES_SPLIT:
-        return sink.put(Kind.TREE, leaf.encode())
+        encoded = leaf.encode()
+        if len(encoded) <= RUN_BYTES_MAX:
+            return sink.put(Kind.TREE, encoded)
     runs = [(sink.put(Kind.TREE, run.encode()), len(run)) for run in split_leaf(leaf, name_order)]
     return sink.put(Kind.TREE, Branch(tuple(runs)).encode())
 
 
-def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
-    """Yields the runs of a long directory, in order."""
-    names = leaf.names.split(b"\0")[:-1]
-    cut_at: list[int] = []
-    first = 0
-    for row, name in enumerate(names):
+class _Shape(NamedTuple):
+    """Is what an entry takes in its tree: content ids, bytes of link target with its NUL, bytes in all, about."""
+
+    ids: int
+    target: int
+    weight: int
+
+
+def _shapes(leaf: Leaf, names: list[bytes]) -> Iterator[_Shape]:
+    target_at = 0
+    for row, (name, item) in enumerate(zip(names, META.iter_unpack(leaf.meta), strict=True)):
+        mode, _, _, _, size, _, _ = item
+        level = leaf.levels.get(row)
+        ids = level[1] if level else default_count(mode, size, leaf.marks.get(row, 0))
+        target = 0
+        if stat.S_ISLNK(mode):
+            target = leaf.targets.index(b"\0", target_at) + 1 - target_at
+            target_at += target
+        xattrs = sum(len(key) + len(value) + _PAIR_BYTES for key, value in leaf.xattrs.get(row, ()))
+        yield _Shape(ids, target, META.size + _ENTRY_BYTES + len(name) + ids * CHUNK_ID_BYTES + target + xattrs)
+
+
+def _run_ends(names: list[bytes], shapes: list[_Shape], name_order: bytes) -> list[int]:
+    """Returns the row behind each run's last: after a chosen name, and before a run gets too long or too heavy."""
+    ends: list[int] = []
+    first = weight = 0
+    for row, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        if row > first and weight + shape.weight > RUN_BYTES_MAX:
+            ends.append(row)
+            first, weight = row, 0
+        weight += shape.weight
         length = row + 1 - first
         if length < RUN_ENTRIES_MIN:
             continue
         chosen = int.from_bytes(blake3(name, key=name_order).digest(8), "little") & _RUN_MASK == 0
         if chosen or length >= RUN_ENTRIES_MAX:
-            cut_at.append(row + 1)
-            first = row + 1
+            ends.append(row + 1)
+            first, weight = row + 1, 0
     if first < len(names):
-        cut_at.append(len(names))
+        ends.append(len(names))
+    return ends
+
+
+def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
+    """Yields the runs of a long directory, in order."""
+    names = leaf.names.split(b"\0")[:-1]
+    shapes = list(_shapes(leaf, names))
     start = content_at = target_at = 0
-    for end in cut_at:
+    for end in _run_ends(names, shapes, name_order):
         meta = leaf.meta[start * META.size : end * META.size]
-        ids = links = 0
-        uids: set[int] = set()
-        gids: set[int] = set()
-        for row, (mode, uid, gid, _, size, _, _) in enumerate(META.iter_unpack(meta), start):
-            level = leaf.levels.get(row)
-            ids += level[1] if level else default_count(mode, size, leaf.marks.get(row, 0))
-            links += stat.S_ISLNK(mode)
-            uids.add(uid)
-            gids.add(gid)
-        content_end = content_at + ids * CHUNK_ID_BYTES
-        target_end = target_at
-        for _ in range(links):
-            target_end = leaf.targets.index(b"\0", target_end) + 1
+        content_end = content_at + sum(shape.ids for shape in shapes[start:end]) * CHUNK_ID_BYTES
+        target_end = target_at + sum(shape.target for shape in shapes[start:end])
+        owners = {item[1:3] for item in META.iter_unpack(meta)}
+        uids, gids = {uid for uid, _ in owners}, {gid for _, gid in owners}
         yield Leaf(
-            names=b"".join(name + b"\0" for name in names[start:end]),
+            names=b"".join([name + b"\0" for name in names[start:end]]),
             meta=meta,
             content=leaf.content[content_at:content_end],
             targets=leaf.targets[target_at:target_end],
-            levels={row - start: value for row, value in leaf.levels.items() if start <= row < end},
-            links={row - start: value for row, value in leaf.links.items() if start <= row < end},
-            xattrs={row - start: value for row, value in leaf.xattrs.items() if start <= row < end},
-            marks={row - start: value for row, value in leaf.marks.items() if start <= row < end},
+            levels=_within(leaf.levels, start, end),
+            links=_within(leaf.links, start, end),
+            xattrs=_within(leaf.xattrs, start, end),
+            marks=_within(leaf.marks, start, end),
             users={number: name for number, name in leaf.users.items() if number in uids},
             groups={number: name for number, name in leaf.groups.items() if number in gids},
         )
         start, content_at, target_at = end, content_end, target_end
+
+
+def _within(rows: Mapping[int, T], start: int, end: int) -> dict[int, T]:
+    return {row - start: value for row, value in rows.items() if start <= row < end}
 
 
 class ListBuilder:

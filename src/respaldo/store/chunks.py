@@ -20,6 +20,7 @@ from respaldo.backend.base import Backend
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
+from respaldo.format.pack import BLOCK_RAW_BYTES_MAX
 from respaldo.store.index import Index
 from respaldo.store.packs import Block, Finished, PackWriter, seal_block
 from respaldo.store.relied import Relied
@@ -154,7 +155,13 @@ class ChunkSink:
         return ChunkId(chunk_id)
 
     def _room(self, kind: Kind, length: int) -> _Open:
-        """Submits the open block of a kind and opens one that takes a chunk of a length."""
+        """Submits the open block of a kind and opens one that takes a chunk of a length.
+
+        Raises ValueError for one that no block may hold: it could be stored and never be read.
+        """
+        if length > BLOCK_RAW_BYTES_MAX:
+            msg = f"a chunk of {length} bytes is longer than a block can be"
+            raise ValueError(msg)
         if self._open[kind].filled:
             self._submit(kind)
         if length > self._block_bytes:
@@ -163,6 +170,12 @@ class ChunkSink:
             view = self._free.pop() if self._free else memoryview(bytearray(self._block_bytes))
         block = self._open[kind] = _Open(view)
         return block
+
+    def separate(self) -> None:
+        """Closes the open blocks: what comes next is not compressed together with what came before."""
+        for kind in Kind:
+            if self._open[kind].filled:
+                self._submit(kind)
 
     def _submit(self, kind: Kind) -> None:
         block, self._open[kind] = self._open[kind], _Open(memoryview(b""))
@@ -240,9 +253,7 @@ class ChunkSink:
             raise
 
     def _flush(self) -> None:
-        for kind in Kind:
-            if self._open[kind].filled:
-                self._submit(kind)
+        self.separate()
         while self._under_way:
             self._under_way.popleft().result()
         data, trees = self._packs[False], self._packs[True]

@@ -30,3 +30,6 @@ class DrySink:
             self.tally.chunks_new += 1
             self.tally.bytes_new += len(raw)
         return chunk_id
+
+    def separate(self) -> None:
+        """Does nothing: there are no blocks."""

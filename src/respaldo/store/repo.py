@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from respaldo.core.ids import (
     PackName,
     SegmentName,
     parse_hash_leaf,
+    parse_random_leaf,
     segment_object,
 )
 from respaldo.core.seams import Clock, Progress, Random
@@ -51,6 +53,7 @@ SEGMENT_FOOTER_BYTES = 16 << 20
 _END_BYTES_MIN = 176
 """What footer and trailer take at least."""
 _CONFIG_NAME = "config/%016x"
+_CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ class Repo:
         self.backend.close()
 
     def _read_config(self) -> Config:
-        names = sorted(name for name, _ in self.backend.list("config"))
+        names = sorted(name for name, _ in self.backend.list("config") if _CONFIG.fullmatch(name))
         if not names:
             raise Corruption("config", "the repository has no configuration")
         name = names[-1]
@@ -174,6 +177,8 @@ class Repo:
         condemned: set[PackName] = set()
         unknown = False
         for name, _ in self.backend.list("condemned"):
+            if parse_random_leaf(name.partition("/")[2]) is None:
+                continue
             try:
                 record = self.read_condemnation(name)
             except Corruption as error:

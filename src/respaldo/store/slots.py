@@ -5,6 +5,7 @@ What a slot says of itself (label, time made) is sealed under the master key. Im
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from respaldo.backend.base import Backend
@@ -18,6 +19,7 @@ from respaldo.format.header import HASH_BYTES, Header, close_object, unclose_obj
 from respaldo.store.vault import Vault
 
 _NAME_BYTES = 8
+_NAME = re.compile(r"keys/[0-9a-f]{16}")
 _ABOUT_BYTES = 512
 LABEL_BYTES_MAX = 256
 
@@ -59,7 +61,7 @@ def read(backend: Backend, name: str) -> Slot:
 
 
 def _names(backend: Backend) -> list[str]:
-    names = sorted(name for name, _ in backend.list("keys"))
+    names = sorted(name for name, _ in backend.list("keys") if _NAME.fullmatch(name))
     if len(names) > SLOTS_MAX:
         raise Corruption("keys", f"there are {len(names)} key slots, more than the {SLOTS_MAX} there can be")
     return names

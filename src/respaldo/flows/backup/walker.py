@@ -145,6 +145,9 @@ class Walker:
             self._look_at_directory(parent, child)
             self._enter(child)
             return child
+        if node is not None:
+            # Whoever plants files in one source must not learn, by what compresses well, what another holds.
+            self._sink.separate()
         try:
             if node is not None:
                 fd = os.open(node.actual, os.O_RDONLY | _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
