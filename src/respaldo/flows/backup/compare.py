@@ -2,7 +2,8 @@
 
 Identity rows are inode, ctime, number of links, flags. All of it counts by default; on network and FUSE file systems
 inode numbers may change though nothing else does. A row that is not to be trusted was remembered with an impossible
-number of links.
+number of links: `UNSETTLED` where it has to be looked at again in any case, `UNPROVEN` where its times say too little,
+which whoever trusts times accepts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from respaldo.kernel.layout import ENTRY_RECENT, IDENT
 if TYPE_CHECKING:
     from respaldo.flows.backup.entries import Old
 
-_POISON = 0xFFFFFFFF
+UNSETTLED = 0xFFFFFFFF
+UNPROVEN = 0xFFFFFFFE
 
 
 def equal_ident(now: bytes, before: bytes | memoryview, options: BackupOptions, *, network: bool) -> bool:
@@ -27,7 +29,7 @@ def equal_ident(now: bytes, before: bytes | memoryview, options: BackupOptions, 
         return False
     rows = zip(IDENT.iter_unpack(now), IDENT.iter_unpack(before), strict=True)
     if options.trust_times:
-        return True
+        return all(old[2] != UNSETTLED for _, old in rows)
     for (inode, ctime_ns, links, flags), (old_inode, old_ctime_ns, old_links, old_flags) in rows:
         if links != old_links or (flags | ENTRY_RECENT) != (old_flags | ENTRY_RECENT):
             return False
@@ -50,12 +52,14 @@ def reason_to_read(old: Old | None, meta: bytes, ident: bytes) -> str:  # noqa: 
         return "modification time differs"
     if not old.ident:
         return "its content is not in the repository any more"
-    if old.meta != meta:
-        return "mode or owner differs"
     inode, ctime_ns, links, _ = IDENT.unpack(ident)
     old_inode, old_ctime_ns, old_links, _ = IDENT.unpack(old.ident)
-    if old_links == _POISON:
-        return "it had changed within 2 s of the last scan, or could not be read well"
+    if old_links == UNSETTLED:
+        return "it could not be read as it should last time"
+    if old.meta != meta:
+        return "mode or owner differs"
+    if old_links == UNPROVEN:
+        return "it had changed within 2 s of the last scan"
     if inode != old_inode:
         return "inode differs (it was replaced)"
     if ctime_ns != old_ctime_ns:

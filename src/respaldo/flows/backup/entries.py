@@ -6,11 +6,10 @@ long directory has lost nothing of what was known. Links and special files are r
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import NamedTuple
-
-from blake3 import blake3
 
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import Corruption, RespaldoError
@@ -19,13 +18,12 @@ from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Progress
 from respaldo.flows.backup.compare import equal_ident, reason_to_read
 from respaldo.flows.backup.files import Files, failure
-from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, Node
+from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, Node, rows_of
 from respaldo.flows.backup.memo import Remembered
 from respaldo.flows.backup.options import BackupOptions, Counts
 from respaldo.flows.backup.reader import SMALL_BYTES
 from respaldo.flows.backup.trust import Trust
-from respaldo.format.tree import LINK_GROUP_BYTES, META, Leaf, parse_tree
-from respaldo.fs.meta import beside, read_xattrs
+from respaldo.format.tree import META, Leaf, parse_tree
 from respaldo.kernel import layout, scan
 from respaldo.kernel.layout import IDENT
 
@@ -49,16 +47,16 @@ class Entries:
         files: Files,
         trust: Trust,
         options: BackupOptions,
-        link_key: bytes,
         counts: Counts,
         progress: Progress,
     ) -> None:
         self.files = files
         self._trust = trust
         self._options = options
-        self._link_key = link_key
         self._counts = counts
         self._progress = progress
+        self.crossed: frozenset[bytes] = frozenset()
+        """Mount points that are crossed in any case, because they were named."""
 
     # --- what there is ---------------------------------------------------------------------------------------------
 
@@ -72,15 +70,16 @@ class Entries:
                 names, meta, ident = b"", b"", b""
             for row, name in enumerate(names.split(b"\0")[:-1]):
                 child = node.children.get(name)
-                if child is not None and child.actual == os.path.join(node.actual, name):
-                    rows[name] = (
-                        meta[row * META_BYTES : (row + 1) * META_BYTES],
-                        ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES],
-                    )
+                if child is None or child.actual != os.path.join(node.actual, name):
+                    continue
+                found = meta[row * META_BYTES : (row + 1) * META_BYTES]
+                # A link on the way to a source is followed: it stands in the record as the directory it leads to.
+                if child.source or stat.S_ISDIR(META.unpack(found)[0]):
+                    rows[name] = found, ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES]
         for name, child in node.children.items():
             if name not in rows:
                 try:
-                    rows[name] = self._rows_of(child)
+                    rows[name] = self._rows_of(child, recent_ns)
                 except OSError as error:
                     failure(self._counts, self._progress, child.recorded, error)
         ordered = sorted(rows)
@@ -89,12 +88,10 @@ class Entries:
         frame.ident = b"".join([rows[name][1] for name in ordered])
 
     @staticmethod
-    def _rows_of(node: Node) -> tuple[bytes, bytes]:
+    def _rows_of(node: Node, recent_ns: int) -> tuple[bytes, bytes]:
         if not node.actual:
             return META.pack(stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0, 0), IDENT.pack(0, 0, 0, 0)
-        if node.source:
-            return rows_of(os.lstat(node.actual))
-        return rows_of(os.stat(node.actual))
+        return rows_of(os.lstat(node.actual) if node.source else os.stat(node.actual), recent_ns)
 
     def remembered(self, remembered: Remembered) -> dict[bytes, Old]:
         """Returns what is remembered of a directory's entries, by name."""
@@ -132,8 +129,9 @@ class Entries:
 
     # --- one directory -----------------------------------------------------------------------------------------------
 
-    def process(self, frame: Frame, old: dict[bytes, Old], *, taken: bool, device: int) -> None:
+    def process(self, frame: Frame, old: dict[bytes, Old], *, taken: bool) -> None:
         """Finds out about every entry of a frame. ``taken``: what is remembered is in a snapshot that is relied on."""
+        self.files.new = frame.name_list if not old else [name for name in frame.name_list if name not in old]
         small: list[int] = []
         large: list[int] = []
         for row, name in enumerate(frame.name_list):
@@ -142,39 +140,47 @@ class Entries:
             meta = frame.meta[row * META_BYTES : (row + 1) * META_BYTES]
             ident = frame.ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES]
             mode, _, _, _, size, _, _ = META.unpack(meta)
-            inode, _, links, flags = IDENT.unpack(ident)
-            if flags & (layout.ENTRY_RECENT | layout.ENTRY_FAILED):
-                frame.poisoned.add(row)
+            _, ctime_ns, links, flags = IDENT.unpack(ident)
+            # A time of modification may lie in the future for ever; the status change time is the system's own.
+            if flags & layout.ENTRY_RECENT and (ctime_ns >= frame.recent_ns or self._options.ignore_ctime):
+                frame.unproven.add(row)
             if flags & layout.ENTRY_FAILED:
+                frame.poisoned.add(row)
                 frame.marks[row] = Mark.UNREADABLE
                 failure(self._counts, self._progress, frame.child_path(name), OSError(links, os.strerror(links)))
                 continue
             before = old.get(name)
             known = before is not None and self._unchanged(frame, before, meta, ident, taken=taken)
             if known and before is not None:
-                self._take(frame, row, before.entry)
+                self._take(frame, row, meta, before)
+                self._remember_overlooked(frame, row, ident, before)
             kind = stat.S_IFMT(mode)
             if links > 1 and kind != stat.S_IFDIR:
-                frame.links[row] = self._group(device, inode)
+                frame.links[row] = self.files.group(frame, row)
             if kind == stat.S_IFREG:
                 if known:
                     self._counts.files_unchanged += 1
                     self._progress.advance(files=1, length_bytes=size)
                     continue
                 self._say_why(frame, name, before, meta, ident)
-                if links > 1 and self.files.link(frame, row, meta, (device, inode)):
-                    continue
-                (small if size <= SMALL_BYTES and frame.fd >= 0 else large).append(row)
+                frame.unread.add(row)
+                # The names of one file one after another, so that all but the first are known when it is their turn.
+                (small if size <= SMALL_BYTES and links == 1 and frame.fd >= 0 else large).append(row)
             elif kind == stat.S_IFDIR:
                 self._directory(frame, row, flags)
             elif kind == stat.S_IFLNK:
                 self._symlink(frame, row, name, known=known)
             elif not known:
-                self._xattrs_by_name(frame, row, name)
-        self.files.read(frame, small, large, device)
+                self.files.xattrs_by_name(frame, row)
+        self.files.read(frame, small, large)
 
     def _directory(self, frame: Frame, row: int, flags: int) -> None:
-        if flags & layout.ENTRY_MOUNT and self._options.one_file_system and frame.only is None:
+        if (
+            flags & layout.ENTRY_MOUNT
+            and self._options.one_file_system
+            and frame.only is None
+            and not (self.crossed and frame.child_path(frame.child_name(row)) in self.crossed)
+        ):
             frame.marks[row] = Mark.MOUNT
         else:
             frame.marks.pop(row, None)
@@ -184,16 +190,23 @@ class Entries:
         entry = old.entry
         if entry.mark in _TRY_AGAIN:
             return False
-        if not old.ident:
-            _, _, _, _, size, mtime_ns, _ = META.unpack(meta)
-            return (
-                (entry.size, entry.mtime_ns) == (size, mtime_ns)
-                and stat.S_ISREG(META.unpack(meta)[0])
-                and self._trust.has(entry.content)
-            )
-        if old.meta != meta or not equal_ident(ident, old.ident, self._options, network=frame.network):
+        if old.meta != meta:
+            mode, _, _, _, size, mtime_ns, _ = META.unpack(meta)
+            if not (self._options.trust_times and stat.S_ISREG(mode) and entry.is_regular):
+                return False
+            if (entry.size, entry.mtime_ns) != (size, mtime_ns):
+                return False
+        if old.ident and not equal_ident(ident, old.ident, self._options, network=frame.network):
             return False
         return taken or not entry.is_regular or self._trust.has(entry.content)
+
+    @staticmethod
+    def _remember_overlooked(frame: Frame, row: int, ident: bytes, old: Old) -> None:
+        """Lets a difference that the options said to overlook still show to a run without them."""
+        if not old.ident:
+            frame.unproven.add(row)
+        elif old.ident != ident:
+            frame.idents[row] = old.ident
 
     def _say_why(self, frame: Frame, name: bytes, old: Old | None, meta: bytes, ident: bytes) -> None:
         if old is None:
@@ -202,67 +215,41 @@ class Entries:
             self._counts.files_changed += 1
         self._progress.note(1, reason_to_read(old, meta, ident), frame.child_path(name))
 
-    @staticmethod
-    def _take(frame: Frame, row: int, entry: Entry) -> None:
+    def _take(self, frame: Frame, row: int, meta: bytes, old: Old) -> None:
+        entry = old.entry
         if entry.is_regular and entry.content.ids:
             frame.set_content(row, entry.content.ids, entry.content.level)
         if entry.is_dir:
             frame.settled.add(row)
         if entry.attributes:
             frame.patch_attributes(row, entry.attributes)
-        if entry.xattrs:
+        if old.meta not in (meta, b""):
+            self.files.xattrs_by_name(frame, row)
+        elif entry.xattrs:
             frame.xattrs[row] = entry.xattrs
         if entry.mark and not entry.is_dir:
             frame.marks[row] = entry.mark
         if entry.is_symlink:
-            frame.targets[row] = entry.target
+            frame.set_target(row, entry.target)
 
     def _symlink(self, frame: Frame, row: int, name: bytes, *, known: bool) -> None:
         if known:
             return
         try:
-            frame.targets[row] = _readlink(*frame.where(name))
+            frame.set_target(row, _readlink(*frame.where(name)))
         except OSError as error:
             failure(self._counts, self._progress, frame.child_path(name), error)
-            frame.dropped.add(row)
+            frame.poisoned.add(row)
+            if error.errno == errno.ENOENT:
+                frame.dropped.add(row)
+            else:
+                frame.marks[row] = Mark.UNREADABLE
             return
-        mode, uid, gid, attributes, size, mtime_ns, btime_ns = META.unpack(frame.meta_row(row))
-        if size != len(frame.targets[row]):
-            frame.patches[row] = META.pack(mode, uid, gid, attributes, len(frame.targets[row]), mtime_ns, btime_ns)
-        self._xattrs_by_name(frame, row, name)
-
-    def _xattrs_by_name(self, frame: Frame, row: int, name: bytes) -> None:
-        where, dir_fd = frame.where(name)
-        try:
-            xattrs = read_xattrs(where if dir_fd is None else beside(dir_fd, where))
-        except OSError as error:
-            self._progress.note(
-                1, f"its extended attributes could not be read: {error.strerror}", frame.child_path(name)
-            )
-            return
-        if xattrs:
-            frame.xattrs[row] = xattrs
-
-    def _group(self, device: int, inode: int) -> bytes:
-        where = device.to_bytes(4, "little") + inode.to_bytes(8, "little")
-        return blake3(where, key=self._link_key).digest(LINK_GROUP_BYTES)
+        self.files.xattrs_by_name(frame, row)
 
 
 def _readlink(path: bytes, dir_fd: int | None) -> bytes:
     return os.readlink(path, dir_fd=dir_fd)
-
-
-def rows_of(status: os.stat_result) -> tuple[bytes, bytes]:
-    """Returns the rows that the kernel's ``scan`` gives, from a stat; without a birth time."""
-    mode = status.st_mode
-    size = 0
-    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-        size = status.st_size
-    elif stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
-        size = os.major(status.st_rdev) << 32 | os.minor(status.st_rdev)
-    meta = META.pack(mode, status.st_uid, status.st_gid, 0, size, status.st_mtime_ns, 0)
-    links = 0 if stat.S_ISDIR(mode) else status.st_nlink
-    return meta, IDENT.pack(status.st_ino, status.st_ctime_ns, links, layout.ENTRY_RECENT)
 
 
 _TRY_AGAIN = frozenset({Mark.UNREADABLE, Mark.CHANGED, Mark.LOST})

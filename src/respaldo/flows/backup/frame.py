@@ -5,21 +5,23 @@ A frame holds what the scan gave, what was found out about each row, and in the 
 
 from __future__ import annotations
 
+import os
 import stat
 from copy import copy
 from dataclasses import dataclass, field
 
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
+from respaldo.flows.backup.compare import UNPROVEN, UNSETTLED
 from respaldo.flows.backup.memo import Totals
 from respaldo.format.tree import META, Leaf
 from respaldo.fs.meta import Names
+from respaldo.kernel import layout
 from respaldo.kernel.layout import IDENT
 
 META_BYTES = META.size
 IDENT_BYTES = IDENT.size
 _NLINK_OFFSET = 16
-_POISON = b"\xff\xff\xff\xff"
 Level = tuple[int, int]
 
 
@@ -35,6 +37,8 @@ class Node:
     actual: bytes
     children: dict[bytes, Node] = field(default_factory=dict)
     source: bool = False
+    nested: frozenset[bytes] = frozenset()
+    """Of the topmost: recorded paths that were named as sources and lie inside others."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,8 +61,15 @@ class Frame:
     device: int
     inode: int = 0
     only: Node | None = None
+    actual: bytes = b""
+    """The path that is read, of a source; empty below it."""
+    ordinal: int = 0
+    """The number of its device."""
+    recent_ns: int = 0
     key: bytes = b""
     parent_tree: ChunkId | None = None
+    trees_before: dict[bytes, ChunkId] | None = None
+    """Trees of its subdirectories in the snapshot before, where those count."""
     network: bool = False
     names: bytes = b""
     meta: bytes = b""
@@ -72,6 +83,13 @@ class Frame:
     marks: dict[int, int] = field(default_factory=dict)
     patches: dict[int, bytes] = field(default_factory=dict)
     poisoned: set[int] = field(default_factory=set)
+    """Rows to be looked at again next time, whatever they say."""
+    unproven: set[int] = field(default_factory=set)
+    """Rows whose times say too little: what changed just before the scan may change again without showing it."""
+    idents: dict[int, bytes] = field(default_factory=dict)
+    """Identities to remember instead of those that were scanned: a change overlooked on purpose still shows."""
+    unread: set[int] = field(default_factory=set)
+    """Files that wait to be read."""
     dropped: set[int] = field(default_factory=set)
     subdirs: list[int] = field(default_factory=list)
     settled: set[int] = field(default_factory=set)
@@ -105,6 +123,28 @@ class Frame:
         if level or len(ids) != _ID_BYTES:
             self.levels[row] = (level, len(ids) // _ID_BYTES)
 
+    def set_target(self, row: int, target: bytes) -> None:
+        """Notes where a symbolic link leads; its length is the target's, whatever the file system says."""
+        self.targets[row] = target
+        mode, uid, gid, attributes, size, mtime_ns, btime_ns = META.unpack(self.meta_row(row))
+        if size != len(target):
+            self.patches[row] = META.pack(mode, uid, gid, attributes, len(target), mtime_ns, btime_ns)
+
+    def scanned(self, row: int) -> tuple[bytes, bytes]:
+        """Returns the rows of metadata and identity, as scanned."""
+        return (
+            self.meta[row * META_BYTES : (row + 1) * META_BYTES],
+            self.ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES],
+        )
+
+    def is_as_scanned(self, row: int, status: os.stat_result) -> bool:
+        """Whether a file is in the state in which it was scanned."""
+        meta, ident = self.scanned(row)
+        now_meta, now_ident = rows_of(status, 0)
+        start = 8 if self.network else 0
+        # The time of birth, which a stat does not give, stands last; after inode and status change time come flags.
+        return now_meta[:-8] == meta[:-8] and now_ident[start:16] == ident[start:16]
+
     def meta_row(self, row: int) -> bytes:
         """Returns the row of metadata, as patched."""
         return self.patches.get(row) or self.meta[row * META_BYTES : (row + 1) * META_BYTES]
@@ -116,31 +156,31 @@ class Frame:
 
     def ident_to_remember(self) -> bytes:
         """Returns the identity column in which rows that must be looked at again next time equal nothing."""
-        if not self.poisoned:
-            return self.ident
+        if not (self.poisoned or self.unproven or self.idents):
+            return bytes(self.ident)
         ident = bytearray(self.ident)
-        for row in self.poisoned:
-            at = row * IDENT_BYTES + _NLINK_OFFSET
-            ident[at : at + 4] = _POISON
+        for row, kept in self.idents.items():
+            ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES] = kept
+        for rows, links in ((self.unproven, UNPROVEN), (self.poisoned, UNSETTLED)):
+            for row in rows:
+                at = row * IDENT_BYTES + _NLINK_OFFSET
+                ident[at : at + 4] = links.to_bytes(4, "little")
         return bytes(ident)
 
     def settled_part(self) -> Frame:
-        """Returns a frame of the rows that are files whose content is known so far."""
+        """Returns a frame of the rows that are files and all known so far; its meta column is as scanned."""
         part = copy(self)
-        part.dropped = {
-            row
-            for row, item in enumerate(META.iter_unpack(self.meta))
-            if not stat.S_ISREG(item[0]) or (item[4] and row not in self.contents)
-        } | self.dropped
+        part.dropped = (
+            {row for row, item in enumerate(META.iter_unpack(self.meta)) if not stat.S_ISREG(item[0])}
+            | self.dropped
+            | self.unread
+        )
         return part
 
-    def ident_kept(self) -> bytes:
-        """Returns the identity column to remember, without the rows that were dropped."""
-        ident = self.ident_to_remember()
-        count = len(ident) // IDENT_BYTES
-        return b"".join(
-            [ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES] for row in range(count) if row not in self.dropped]
-        )
+    def kept(self, column: bytes, row_bytes: int) -> bytes:
+        """Returns a column without the rows that were dropped."""
+        rows = range(len(column) // row_bytes)
+        return b"".join([column[row * row_bytes : (row + 1) * row_bytes] for row in rows if row not in self.dropped])
 
     def leaf(self, owners: Names, *, with_names: bool = True) -> tuple[Leaf, Totals]:
         """Makes the leaf from the columns, without the rows that were dropped, and counts what is in it."""
@@ -171,7 +211,7 @@ class Frame:
             elif kind != stat.S_IFDIR:
                 others += 1
                 if kind == stat.S_IFLNK:
-                    targets.append(self.targets[row] + b"\0")
+                    targets.append(self.targets.get(row, b"") + b"\0")
         renumber = {row: new for new, row in enumerate(kept)} if self.dropped else None
         leaf = Leaf(
             names=self.names if whole else b"".join([names[row] + b"\0" for row in kept]),
@@ -189,6 +229,20 @@ class Frame:
 
 
 _ID_BYTES = 32
+
+
+def rows_of(status: os.stat_result, recent_ns: int) -> tuple[bytes, bytes]:
+    """Returns the rows that the kernel's ``scan`` gives, from a stat; without a time of birth."""
+    mode = status.st_mode
+    size = 0
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        size = status.st_size
+    elif stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        size = os.major(status.st_rdev) << 32 | os.minor(status.st_rdev)
+    meta = META.pack(mode, status.st_uid, status.st_gid, 0, size, status.st_mtime_ns, 0)
+    links = 0 if stat.S_ISDIR(mode) else status.st_nlink
+    recent = layout.ENTRY_RECENT if max(status.st_mtime_ns, status.st_ctime_ns) >= recent_ns else 0
+    return meta, IDENT.pack(status.st_ino, status.st_ctime_ns, links, recent)
 
 
 def _renumbered(rows: dict, renumber: dict[int, int] | None) -> dict:  # type: ignore[type-arg]

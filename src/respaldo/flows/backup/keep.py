@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId
-from respaldo.flows.backup.frame import Frame
+from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame
 from respaldo.flows.backup.memo import Memo, Totals
 from respaldo.format.tree import Leaf, parse_tree
 from respaldo.fs.meta import Names
@@ -69,7 +69,7 @@ def remember_again(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: 
 
 def remember_part(memo: Memo, frame: Frame, owners: Names) -> None:
     """Remembers the files of a directory that is not finished, for the run after one that is cut off."""
-    if frame.same is not None or frame.only is not None or not frame.contents:
+    if frame.same is not None or not frame.contents:
         return
     part = frame.settled_part()
     leaf, totals = part.leaf(owners)
@@ -82,7 +82,7 @@ def remember_part(memo: Memo, frame: Frame, owners: Names) -> None:
         subdirs=b"",
         children=b"",
         names=leaf.names,
-        meta=leaf.meta,
-        ident=part.ident_kept(),
+        meta=part.kept(part.meta, META_BYTES),
+        ident=part.kept(part.ident_to_remember(), IDENT_BYTES),
         leaf=leaf.encode(),
     )

@@ -68,6 +68,10 @@ class FileReader:
         """Says whether content that an earlier run stored is all there still."""
         self.read_bytes = 0
 
+    def check(self) -> None:
+        """Raises `Interrupted` when a stop was asked for."""
+        self._cancel.check()
+
     def store_small(self, data: memoryview) -> bytes:
         """Stores the content of a file that is in memory; returns the chunk ids joined."""
         put = self._sink.put
@@ -132,8 +136,8 @@ class FileReader:
             builder.hole(begin - builder.length)
             if not self._stream_extent(fd, begin, end, builder, status, resume):
                 break
-        if builder.length < size and sparse and _data_after(fd, builder.length) is None:
-            builder.hole(size - builder.length)
+        if sparse and _data_after(fd, builder.length) is None:
+            builder.hole(max(0, min(size, os.fstat(fd).st_size) - builder.length))
         with contextlib.suppress(OSError):
             os.lseek(fd, size, os.SEEK_SET)
         more = bool(os.read(fd, 1))

@@ -145,10 +145,15 @@ class _Run:
             reader.known = trust.has
             memo = self._memo
             entries = Entries(
-                files=Files(reader=reader, memo=memo, counts=self._counts, progress=self._progress),
+                files=Files(
+                    reader=reader,
+                    memo=memo,
+                    link_key=self._repo.ring.link_group,
+                    counts=self._counts,
+                    progress=self._progress,
+                ),
                 trust=trust,
                 options=self._options,
-                link_key=self._repo.ring.link_group,
                 counts=self._counts,
                 progress=self._progress,
             )

@@ -32,7 +32,10 @@ def hierarchy(sources: Sequence[bytes], recorded_as: bytes) -> tuple[Node, tuple
     if recorded_as and (len(sources) != 1 or not recorded_as.startswith(b"/")):
         raise UsageError("--as records one source under one absolute path")
     named: dict[bytes, bytes] = {}
-    for actual in sources:
+    for source in sources:
+        if not source.startswith(b"/"):
+            raise UsageError("a source is an absolute path here")
+        actual = normal_path(source, b"/")
         try:
             os.lstat(actual)
         except OSError as error:
@@ -42,6 +45,7 @@ def hierarchy(sources: Sequence[bytes], recorded_as: bytes) -> tuple[Node, tuple
         named[normal_path(recorded_as, b"/") if recorded_as else actual] = actual
     root = Node(recorded=b"/", actual=b"" if recorded_as else b"/")
     recorded = [path for path in sorted(named) if _add(root, path, named[path], virtual=bool(recorded_as))]
+    root.nested = frozenset(named) - frozenset(recorded)
     return root, tuple(recorded)
 
 

@@ -60,14 +60,15 @@ class Trust:
             return False
         return True
 
-    def child_tree(self, tree: ChunkId | None, name: bytes) -> ChunkId | None:
-        """Returns the tree of a subdirectory in the snapshot before, where times alone are to be trusted."""
+    def child_trees(self, tree: ChunkId | None) -> dict[bytes, ChunkId]:
+        """Returns the trees of a directory's subdirectories in the snapshot before, where times are to be trusted."""
         if tree is None or not self._follow_parent:
-            return None
+            return {}
         try:
-            entry = self._trees.find(tree, name)
+            return {
+                entry.name: ChunkId(entry.content.ids)
+                for entry in self._trees.entries(tree)
+                if entry.is_dir and entry.content.ids
+            }
         except RespaldoError:
-            return None
-        if entry is None or not entry.is_dir or not entry.content.ids:
-            return None
-        return ChunkId(entry.content.ids)
+            return {}

@@ -23,18 +23,18 @@ from respaldo.flows.backup.files import failure
 from respaldo.flows.backup.frame import Frame, Node, Same
 from respaldo.flows.backup.keep import remember, remember_again, remember_part, with_new_children
 from respaldo.flows.backup.memo import Memo, Remembered
+from respaldo.flows.backup.opening import frame_of_directory, frame_of_node, frame_of_root, open_again, open_from_above
 from respaldo.flows.backup.options import BackupOptions, Counts
 from respaldo.flows.backup.reader import open_source
 from respaldo.flows.backup.trust import Trust
 from respaldo.format.tree import META
 from respaldo.fs.match import CACHE_TAG, CACHE_TAG_NAME, Rules, is_cache_tag
-from respaldo.fs.meta import FileSystem, Names, filesystem_kind, read_flags, read_xattrs
+from respaldo.fs.meta import FileSystem, Names, filesystem_kind
 from respaldo.kernel import scan
 
 RECENT_NS = 2_000_000_000
 """What changed within this time before a scan may change again without showing it."""
 _OPEN_FRAMES_MAX = 32
-_DIRECTORY = os.O_DIRECTORY
 
 
 class Walker:
@@ -70,29 +70,37 @@ class Walker:
         self._clock = clock
         self._progress = progress
         self._cancel = cancel
-        self._rules_digest = blake3("\0".join(options.rules()).encode("utf-8", "surrogateescape")).digest(16)
-        self._devices: dict[int, int] = {}
+        self._rules_text = "\0".join(options.rules()).encode("utf-8", "surrogateescape")
         self._networks: dict[int, bool] = {}
+        self._nested: frozenset[bytes] = frozenset()
         self.stack: list[Frame] = []
 
     def walk(self, root: Node, parent_tree: ChunkId | None) -> ChunkId:
         """Backs up everything below a node; returns the tree's id."""
-        frame = self._frame_of_root(root) if root.source else self._frame_of_node(root, parent_tree)
+        try:
+            return self._walk(root, parent_tree)
+        finally:
+            for frame in self.stack:
+                self._close(frame)
+
+    def _walk(self, root: Node, parent_tree: ChunkId | None) -> ChunkId:
+        self._nested = root.nested if self._options.one_file_system else frozenset()
+        self._entries.crossed = self._nested
+        frame = frame_of_root(root) if root.source else frame_of_node(root)
         frame.parent_tree = parent_tree
-        self._enter(frame)
         self.stack.append(frame)
+        self._scan(frame)
+        self._enter(frame)
         while True:
+            self._cancel.check()
             frame = self.stack[-1]
             if frame.next < len(frame.subdirs):
                 row = frame.subdirs[frame.next]
                 frame.next += 1
-                child = self._open_child(frame, row)
-                if child is not None:
-                    self.stack.append(child)
-                    self._close_distant()
+                self._descend(frame, row)
                 continue
-            self.stack.pop()
             tree = self._finish(frame)
+            self.stack.pop()
             if not self.stack:
                 self._close(frame)
                 return tree
@@ -104,103 +112,46 @@ class Walker:
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _frame_of_root(root: Node) -> Frame:
-        fd = os.open(root.actual, os.O_RDONLY | _DIRECTORY | os.O_CLOEXEC)
-        status = os.fstat(fd)
-        return Frame(
-            path=b"/", relative=b"", fd=fd, row=-1, device=status.st_dev, inode=status.st_ino, key=Memo.key(b"/")
-        )
-
-    @staticmethod
-    def _frame_of_node(node: Node, parent_tree: ChunkId | None) -> Frame:
-        fd = -1
-        device = 0
-        if node.actual:
-            try:
-                fd = os.open(node.actual, os.O_RDONLY | _DIRECTORY | os.O_CLOEXEC)
-                device = os.fstat(fd).st_dev
-            except OSError:
-                fd = -1
-        return Frame(
-            path=node.recorded,
-            relative=b"",
-            fd=fd,
-            row=-1,
-            device=device,
-            only=node,
-            key=Memo.key(node.recorded, partial_listing=True),
-            parent_tree=parent_tree,
-        )
-
-    def _open_child(self, parent: Frame, row: int) -> Frame | None:
-        """Opens and enters a subdirectory; None where it cannot be, which is counted and marked."""
+    def _descend(self, parent: Frame, row: int) -> None:
+        """Opens and enters a subdirectory; where it cannot be opened, that is counted and marked."""
         name = parent.child_name(row)
-        path = parent.child_path(name)
         node = parent.only.children.get(name) if parent.only is not None else None
-        parent_tree = self._trust.child_tree(parent.parent_tree, name)
-        if node is not None and not node.source:
-            child = self._frame_of_node(node, parent_tree)
-            child.row, child.mark = row, Mark.PARTIAL
-            self._look_at_directory(parent, child)
-            self._enter(child)
-            return child
-        if node is not None:
-            # Whoever plants files in one source must not learn, by what compresses well, what another holds.
-            self._sink.separate()
+        depth = len(self.stack)
         try:
-            if node is not None:
-                fd = os.open(node.actual, os.O_RDONLY | _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            elif parent.fd >= 0:
-                fd = open_source(name, parent.fd, _DIRECTORY)
+            if node is not None and not node.source:
+                child = frame_of_node(node)
+                child.row, child.mark = row, Mark.PARTIAL
             else:
-                raise OSError(errno.ESTALE, "a directory above it was moved")
+                if node is not None:
+                    # Whoever plants files in one source must not learn, by what compresses well, what another holds.
+                    self._sink.separate()
+                child = frame_of_directory(parent, row, name, node)
+            self.stack.append(child)
+            # Its own attributes, unless they are known from last time.
+            if parent.same is None and row not in parent.settled and child.fd >= 0:
+                self._entries.files.look_at_directory(parent, row, child.fd)
+            self._scan(child)
         except OSError as error:
-            self._lost_child(parent, row, path, error)
-            return None
-        child = Frame(
-            path=path,
-            relative=b"" if node is not None else (parent.relative + b"/" + name if parent.relative else name),
-            fd=fd,
-            row=row,
-            device=(status := os.fstat(fd)).st_dev,
-            inode=status.st_ino,
-            key=Memo.key(path),
-            parent_tree=parent_tree,
-        )
-        try:
-            self._look_at_directory(parent, child)
-            self._enter(child)
-        except OSError as error:
-            self._close(child)
-            self._lost_child(parent, row, path, error)
-            return None
-        except BaseException:
-            self._close(child)
-            raise
-        return child
+            for frame in self.stack[depth:]:
+                self._close(frame)
+            del self.stack[depth:]
+            self._lost_child(parent, row, parent.child_path(name), error)
+            return
+        if parent.trees_before is None:
+            parent.trees_before = self._trust.child_trees(parent.parent_tree)
+        child.parent_tree = parent.trees_before.get(name)
+        self._enter(child)
+        self._close_distant()
 
     def _lost_child(self, parent: Frame, row: int, path: bytes, error: OSError) -> None:
         if parent.same is not None:
             self._distrust(parent)
         failure(self._counts, self._progress, path, error)
+        parent.poisoned.add(row)
         if error.errno == errno.ENOENT:
             parent.dropped.add(row)
         else:
             parent.marks[row] = Mark.UNREADABLE
-            parent.poisoned.add(row)
-
-    def _look_at_directory(self, parent: Frame, child: Frame) -> None:
-        """Reads a directory's own attributes, unless they are known from last time."""
-        row = child.row
-        if parent.same is not None or row in parent.settled or child.fd < 0:
-            return
-        xattrs = read_xattrs(child.fd)
-        if xattrs:
-            parent.xattrs[row] = xattrs
-        attributes = read_flags(child.fd)
-        if attributes:
-            parent.patch_attributes(row, attributes)
 
     def _close_distant(self) -> None:
         if len(self.stack) > _OPEN_FRAMES_MAX:
@@ -213,42 +164,39 @@ class Walker:
             frame.fd = -1
 
     def _reopen(self, parent: Frame, child: Frame) -> None:
-        """Opens a directory again whose descriptor was given up, by way of its child.
+        """Opens a directory again whose descriptor was given up, by way of its child, else from above.
 
-        Where the child was moved meanwhile the directory stays closed, and what it still holds counts as unreadable.
+        Where it was moved meanwhile it stays closed, and what it still holds counts as unreadable.
         """
-        if parent.fd >= 0 or parent.only is not None or child.fd < 0:
-            return
-        try:
-            fd = os.open(b"..", os.O_RDONLY | _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=child.fd)
-        except OSError:
-            return
-        status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) == (parent.device, parent.inode):
-            parent.fd = fd
-        else:
-            os.close(fd)
+        if parent.fd < 0 and parent.only is None:
+            if child.fd >= 0:
+                parent.fd = open_again(b"..", child.fd, parent)
+            if parent.fd < 0:
+                parent.fd = open_from_above(self.stack)
 
     # --- a directory -----------------------------------------------------------------------------------------------
 
-    def _enter(self, frame: Frame) -> None:
-        self._cancel.check()
+    def _scan(self, frame: Frame) -> None:
+        """Lists a directory; raises `OSError` where that cannot be done."""
         self._progress.at(frame.path)
-        if frame.device not in self._devices:
-            self._devices[frame.device] = len(self._devices)
+        frame.ordinal = self._entries.files.ordinal(frame.device)
+        if frame.device not in self._networks:
             kind = filesystem_kind(frame.fd) if frame.fd >= 0 else FileSystem.LOCAL
             self._networks[frame.device] = kind is not FileSystem.LOCAL
         frame.network = self._networks[frame.device]
+        frame.recent_ns = self._clock.now_ns() - RECENT_NS
+        if frame.only is not None:
+            self._entries.scan_node(frame, frame.only, frame.recent_ns)
+        else:
+            frame.names, frame.meta, frame.ident = scan(frame.fd, frame.recent_ns, 0)
         self._counts.directories += 1
+
+    def _enter(self, frame: Frame) -> None:
+        """Takes a directory for the one it was, or looks at each of its entries."""
         remembered = self._memo.get(frame.key) if self._memo is not None else None
         if remembered is not None:
             frame.mark_before = remembered.mark
-        if frame.only is not None:
-            self._entries.scan_node(frame, frame.only, self._clock.now_ns() - RECENT_NS)
-        else:
-            recent_ns = self._clock.now_ns() - RECENT_NS
-            frame.names, frame.meta, frame.ident = scan(frame.fd, recent_ns, 0)
-            if remembered is not None and self._is_same(frame, remembered):
+            if frame.only is None and self._is_same(frame, remembered):
                 frame.same = Same(
                     tree=ChunkId(remembered.tree), children=bytes(remembered.children), totals=remembered.totals
                 )
@@ -258,9 +206,18 @@ class Walker:
                 return
         self._look(frame, remembered)
 
+    def _rules_of(self, frame: Frame) -> bytes:
+        """Returns a digest of what decides, besides what is scanned, how a directory is recorded.
+
+        Patterns are relative to the source; hard-link groups hold the device's number.
+        """
+        source = frame.path[: len(frame.path) - len(frame.relative)] if self._rules else b""
+        text = b"\0\0".join([self._rules_text, source, b"%d" % frame.ordinal, *sorted(self._nested)])
+        return blake3(text).digest(16)
+
     def _is_same(self, frame: Frame, remembered: Remembered) -> bool:
         return (
-            remembered.rules == self._rules_digest
+            remembered.rules == self._rules_of(frame)
             and remembered.names == frame.names
             and remembered.meta == frame.meta
             and self._entries.equal_idents(frame, bytes(frame.ident), remembered.ident)
@@ -286,10 +243,12 @@ class Walker:
         self._counts.others -= totals.others
         self._counts.length_bytes -= totals.length_bytes
         subdirs, at, children = frame.subdirs, frame.next, frame.children
+        marks = dict(frame.marks)
         frame.subdirs, frame.children = [], []
         self._look(frame, self._memo.get(frame.key) if self._memo is not None else None)
         for row, tree in zip(subdirs, children, strict=False):
             frame.set_content(row, tree)
+        frame.marks.update(marks)
         frame.subdirs, frame.next = subdirs, at
 
     def _look(self, frame: Frame, remembered: Remembered | None) -> None:
@@ -300,7 +259,7 @@ class Walker:
         if not old and self._options.trust_times and frame.parent_tree is not None:
             old = self._entries.from_tree(frame.parent_tree, self._trees)
             taken = False
-        self._entries.process(frame, old, taken=taken, device=self._devices[frame.device])
+        self._entries.process(frame, old, taken=taken)
 
     def _leave_out(self, frame: Frame) -> None:
         """Drops what the rules exclude; marks mounts that are not crossed."""
@@ -333,6 +292,8 @@ class Walker:
             return False
         try:
             return stat.S_ISREG(os.fstat(fd).st_mode) and is_cache_tag(os.read(fd, len(CACHE_TAG)))
+        except OSError:
+            return False
         finally:
             os.close(fd)
 
@@ -342,6 +303,8 @@ class Walker:
         if parent.same is not None:
             if child.mark == child.mark_before:
                 parent.children.append(tree)
+                if child.mark:
+                    parent.marks[child.row] = child.mark
                 return
             self._distrust(parent)
         parent.set_content(child.row, tree)
@@ -355,7 +318,7 @@ class Walker:
                 return frame.same.tree
             leaf = with_new_children(self._memo, frame)
             tree = put_tree(self._sink, leaf, self._name_order)
-            remember_again(self._memo, frame, self._rules_digest, tree, leaf)
+            remember_again(self._memo, frame, self._rules_of(frame), tree, leaf)
             return tree
         leaf, totals = frame.leaf(self._owners)
         tree = put_tree(self._sink, leaf, self._name_order)
@@ -363,7 +326,7 @@ class Walker:
         self._counts.others += totals.others
         self._counts.length_bytes += totals.length_bytes
         if self._memo is not None:
-            remember(self._memo, frame, self._rules_digest, tree, leaf, totals)
+            remember(self._memo, frame, self._rules_of(frame), tree, leaf, totals)
         return tree
 
     def save_open(self) -> None:
