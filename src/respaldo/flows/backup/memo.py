@@ -18,7 +18,9 @@ from blake3 import blake3
 from respaldo.core.ids import SnapshotId
 from respaldo.store.local import Environment
 
-LAYOUT = "memo 1"
+LAYOUT = "memo 2"
+_CHECK_BYTES = 16
+"""A BLAKE3 before each row: nobody scrubs a cache, and a tree id that rotted would stand in every snapshot to come."""
 _HEAD = struct.Struct("<16s32sIIIQIIIII")
 """Digest of the rules, tree id, mark, numbers of files and others, bytes in files, lengths of: subdirectory rows,
 children's ids, names, meta, ident. The leaf follows them.
@@ -27,6 +29,9 @@ _NUMBER = struct.Struct("<Q")
 _ROWS_PER_TRANSACTION = 1000
 _QUEUED_BYTES_MAX = 4 << 20
 _NEXT = b"next"
+_SWEEP_RUNS = 64
+_KEPT_NS = 400 * 24 * 3600 * 10**9
+"""What no run saw for so long is dropped: by time and not by runs, because sources are not backed up equally often."""
 
 
 class Totals(NamedTuple):
@@ -90,12 +95,14 @@ class Memo:
         value = txn.get(key, db=self._dbs["rows"])
         if value is None:
             return None
-        rules, tree, mark, files, others, length_bytes, *lengths = _HEAD.unpack_from(value)
+        view = memoryview(value)[_CHECK_BYTES:]
+        if blake3(view).digest(_CHECK_BYTES) != bytes(value[:_CHECK_BYTES]):
+            return None
+        rules, tree, mark, files, others, length_bytes, *lengths = _HEAD.unpack_from(view)
         stamp = txn.get(key, b"", db=self._dbs["stamps"])
         run = _NUMBER.unpack(stamp)[0] if stamp else 0
         at = _HEAD.size
         parts: list[memoryview] = []
-        view = memoryview(value)
         for length in lengths:
             parts.append(view[at : at + length])
             at += length
@@ -134,6 +141,7 @@ class Memo:
             return
         head = _HEAD.pack(rules, tree, mark, *totals, len(subdirs), len(children), len(names), len(meta), len(ident))
         row = b"".join((head, subdirs, children, names, meta, ident, leaf))
+        row = blake3(row).digest(_CHECK_BYTES) + row
         self._rows[key] = row
         self._queued_bytes += len(row)
         self.stamp(key)
@@ -149,7 +157,7 @@ class Memo:
     def snapshot_of(self, run: int) -> SnapshotId | None:
         """Returns the snapshot that a run committed."""
         found = self._read().get(_NUMBER.pack(run), db=self._dbs["runs"])
-        return SnapshotId(bytes(found)) if found else None
+        return SnapshotId(bytes(found[: -_NUMBER.size])) if found else None
 
     def put_file(self, key: bytes, state: bytes) -> None:
         """Remembers how far a big file was stored."""
@@ -180,27 +188,28 @@ class Memo:
         for key in sorted(stamps):
             txn.put(key, _NUMBER.pack(stamps[key]), db=self._dbs["stamps"])
 
-    def commit(self, snapshot: SnapshotId) -> None:
+    def commit(self, snapshot: SnapshotId, now_ns: int) -> None:
         """Says that everything this run saw is in a committed snapshot, and drops what no recent run saw."""
         self.flush()
-        self._environment.write(lambda txn: txn.put(_NUMBER.pack(self.run), snapshot, db=self._dbs["runs"]))
-        self._sweep()
+        value = snapshot + _NUMBER.pack(now_ns)
+        self._environment.write(lambda txn: txn.put(_NUMBER.pack(self.run), value, db=self._dbs["runs"]))
+        if self.run % _SWEEP_RUNS == 0:
+            self._environment.write(partial(self._sweep, now_ns - _KEPT_NS))
 
-    def _sweep(self) -> None:
-        """Drops rows that were not seen for many runs, once they are the greater part."""
-
-        def sweep(txn: lmdb.Transaction) -> None:
-            stale = [
-                bytes(key)
-                for key, stamp in txn.cursor(db=self._dbs["stamps"])
-                if _NUMBER.unpack(stamp)[0] + _RUNS_KEPT < self.run
-            ]
-            for key in stale:
-                txn.delete(key, db=self._dbs["rows"])
-                txn.delete(key, db=self._dbs["stamps"])
-
-        if self.run % _RUNS_KEPT == 0:
-            self._environment.write(sweep)
+    def _sweep(self, before_ns: int, txn: lmdb.Transaction) -> None:
+        """Drops runs that ended before a time, and rows that were not seen since."""
+        stale = {
+            bytes(number): _NUMBER.unpack(number)[0]
+            for number, value in txn.cursor(db=self._dbs["runs"])
+            if number != _NEXT and _NUMBER.unpack(value[-_NUMBER.size :])[0] < before_ns
+        }
+        last = max(stale.values(), default=-1)
+        for number in stale:
+            txn.delete(number, db=self._dbs["runs"])
+        stamps = [bytes(key) for key, run in txn.cursor(db=self._dbs["stamps"]) if _NUMBER.unpack(run)[0] <= last]
+        for key in stamps:
+            txn.delete(key, db=self._dbs["rows"])
+            txn.delete(key, db=self._dbs["stamps"])
 
     def _read(self) -> lmdb.Transaction:
         if self._txn is None:
@@ -216,6 +225,3 @@ class Memo:
         """Writes what is queued and closes."""
         self.flush()
         self._environment.close()
-
-
-_RUNS_KEPT = 64

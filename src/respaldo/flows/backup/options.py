@@ -53,7 +53,7 @@ class BackupOptions:
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """Counts entries and failures while a walk goes on. ``failed`` keeps the first thousand."""
+    """Counts entries and failures while a walk goes on. ``failed`` keeps the first thousand, within bounds."""
 
     files: int = 0
     directories: int = 0
@@ -65,15 +65,19 @@ class Counts:
     read_bytes: int = 0
     errors: int = 0
     failed: list[tuple[bytes, str]] = field(default_factory=list)
+    failed_bytes: int = 0
 
     def fail(self, path: bytes, reason: str) -> None:
         """Counts a path that could not be read as it should."""
         self.errors += 1
-        if len(self.failed) < FAILED_KEPT:
+        self.failed_bytes += len(path)
+        if len(self.failed) < FAILED_KEPT and self.failed_bytes < FAILED_BYTES_KEPT:
             self.failed.append((path, reason))
 
 
 FAILED_KEPT = 1000
+FAILED_BYTES_KEPT = 8 << 20
+"""Deep down, paths take megabytes, and a manifest has an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

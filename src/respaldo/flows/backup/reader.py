@@ -18,9 +18,10 @@ import msgpack
 
 from respaldo.catalog.trees import ListBuilder, Sink
 from respaldo.chunk.chunker import Chunker
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content
-from respaldo.core.seams import Cancel, Progress
+from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.flows.backup.options import READ_AGAIN_MAX
 from respaldo.format.content import HOLE, ROW
 
@@ -56,7 +57,7 @@ class FileReader:
     """Reads files into a sink. One thread; owns one buffer."""
 
     def __init__(self, sink: Sink, chunker: Chunker, progress: Progress, cancel: Cancel) -> None:
-        self._sink = sink
+        self._sink = _StrictSink(sink)
         self._chunker = chunker
         self._minimum = chunker.params.minimum
         self._progress = progress
@@ -208,6 +209,24 @@ class FileReader:
             del held[:at]
             self.checkpoint()
         return builder.finish()
+
+
+class _StrictSink:
+    """Keeps apart what goes wrong where content is stored from what goes wrong where it is read.
+
+    A full disk under the temporary files of this machine raises OSError, too, and is no unreadable file.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.knows = sink.knows
+        self.separate = sink.separate
+
+    def put(self, kind: Kind, raw: Buffer) -> ChunkId:
+        try:
+            return self._sink.put(kind, raw)
+        except OSError as error:
+            raise StorageFailed("local files", error.strerror or str(error)) from error
 
 
 def _save(builder: ListBuilder, status: os.stat_result) -> bytes:

@@ -14,7 +14,7 @@ from typing import Protocol
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import TreeReader, put_tree
 from respaldo.chunk.chunker import Chunker, ChunkerParams
-from respaldo.core.errors import Interrupted, StorageFailed
+from respaldo.core.errors import Interrupted, StorageFailed, UsageError
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Progress
@@ -26,11 +26,11 @@ from respaldo.flows.backup.memo import Memo
 from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts
 from respaldo.flows.backup.reader import FileReader
 from respaldo.flows.backup.session import ContentGoneError, Session
-from respaldo.flows.backup.sources import hierarchy
+from respaldo.flows.backup.sources import hierarchy, normal_path
 from respaldo.flows.backup.trust import Trust
 from respaldo.flows.backup.walker import Walker
 from respaldo.format.snapshot import Figures, Manifest
-from respaldo.format.tree import META, Leaf
+from respaldo.format.tree import META, NAME_BYTES_MAX, Leaf
 from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names
 from respaldo.store.chunks import ChunkSink
@@ -81,6 +81,10 @@ def run_stream(
     ``finish`` is called at the stream's end and raises where what came was not all: then there is no snapshot. A stream
     cannot be read twice: where stored content goes away under the run, it fails.
     """
+    if options.dry_run:
+        raise UsageError("a stream cannot be read without being stored")
+    if path == b"/" or normal_path(path, b"/") != path or max(map(len, path.split(b"/"))) > NAME_BYTES_MAX:
+        raise UsageError("a stream needs the absolute path of a file to be recorded under")
     try:
         return _Run(repo, options, None, progress, cancel).stream(path, stream, finish)
     except ContentGoneError:
@@ -173,7 +177,7 @@ class _Run:
                 cancel=self._cancel,
             )
             if self._options.dry_run:
-                tree = walker.walk(root, None)
+                tree = walker.walk(root, parent.manifest.root if parent is not None else None)
                 return BackupResult(
                     snapshot=None, manifest=self._manifest(session, sink, tree, recorded, parent, reader)
                 )
@@ -200,7 +204,7 @@ class _Run:
             manifest = self._manifest(session, sink, tree, recorded, parent, reader)
             snapshot = session.commit(manifest, trust.relied)
             if self._memo is not None:
-                self._memo.commit(snapshot)
+                self._memo.commit(snapshot, self._repo.clock.now_ns())
             return BackupResult(snapshot=snapshot, manifest=manifest)
 
     def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
@@ -213,6 +217,7 @@ class _Run:
             finish()
             length = reader.read_bytes
             self._counts.files = self._counts.files_new = 1
+            self._counts.directories = path.count(b"/")
             self._counts.length_bytes = length
             mode = stat.S_IFREG | 0o600
             now_ns = self._options.time_ns or self._started_ns
