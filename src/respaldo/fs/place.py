@@ -31,6 +31,7 @@ _TEMPORARY = re.compile(rb"\.respaldo-[0-9a-f]{16}(-[0-9]+)?")
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o700
+_NEVER_NS = (1 << 63) - 1
 
 
 def check_name(name: bytes) -> None:
@@ -91,6 +92,8 @@ class Folder:
         try:
             fd = os.open(name, _OPEN, dir_fd=self.fd)
         except PermissionError:
+            if self.target.looks_only:
+                raise
             _give_access(self.fd, name)
             fd = os.open(name, _OPEN, dir_fd=self.fd)
         return self._opened(name, fd)
@@ -123,7 +126,7 @@ class Folder:
 
     def scan(self) -> tuple[list[bytes], bytes, bytes]:
         """Returns its names in bytewise order, and their `layout.META` and `layout.IDENT` rows."""
-        names, meta, ident = kernel.scan(self.fd, 0, kernel.layout.SCAN_TRUST_TIMES)
+        names, meta, ident = kernel.scan(self.fd, _NEVER_NS, 0)
         return names.split(b"\0")[:-1], meta, ident
 
     def reach_parent(self) -> None:
@@ -182,8 +185,10 @@ class Folder:
 class Target:
     """Is the root of what is written: created if missing, and the only path that is followed through links."""
 
-    def __init__(self, root: bytes, *, random: Random = system_random) -> None:
+    def __init__(self, root: bytes, *, random: Random = system_random, looks_only: bool = False) -> None:
         self.path = root
+        self.looks_only = looks_only
+        """Whether folders are opened for reading only: none is made accessible on the way."""
         self.mark = random(8).hex().encode()
         """What the temporary names of this run have in common."""
         self._awake: deque[Folder] = deque()

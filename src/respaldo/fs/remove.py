@@ -49,6 +49,21 @@ def remove(folder: Folder, name: bytes, cancel: Cancel) -> Removal:
     return walk.removal
 
 
+def measure(folder: Folder, name: bytes, cancel: Cancel) -> tuple[int, int]:
+    """Returns how many entries `remove` would find, and their bytes in files."""
+    length = 0
+
+    def add(below: Folder, entry: bytes, is_dir: bool) -> bool:  # noqa: FBT001 - as `_Walk` calls it
+        nonlocal length
+        found = None if is_dir else below.look(entry)
+        length += found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
+        return True
+
+    walk = _Walk(folder, cancel)
+    walk.walk(name, add, look_only=True)
+    return walk.removal.entries, length
+
+
 def is_mount(folder: Folder, name: bytes) -> bool:
     """Whether a directory of a folder is a mount point."""
     return any(row[0] == name and row[2] for row in _rows(folder, name))
@@ -115,7 +130,7 @@ class _Walk:
                 levels.append(_Level(below, _rows(below)))
             except OSError as error:
                 self._keep(level, name, error.strerror or str(error))
-        elif not look_only:
+        else:
             self._act(level, name, act, is_dir=False)
 
     def _leave(self, above: _Level, level: _Level, act: Act) -> None:
