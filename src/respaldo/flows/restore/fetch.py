@@ -1,0 +1,213 @@
+"""Fetching: blocks are decoded once each by worker threads, ahead of the writer, and their chunks checked there.
+
+The main thread orders chunks in the order in which it will write them; chunks that lie in one block become one task. A
+task holds its block until everything that waits for it has been written; decoded blocks are kept a little longer,
+because files that were backed up together lie together. Memory is bounded by `HELD_BYTES` and `KEPT_BYTES`, whatever is
+restored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from respaldo.core.errors import Corruption, ObjectMissing, RespaldoError, StorageError
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.seams import Cancel
+from respaldo.flows.restore.seams import Blocks, Location
+
+WORKERS = 2
+HELD_BYTES = 18 << 20
+KEPT_BYTES = 8 << 20
+CHUNKS_MAX = 512
+"""A task has no more chunks than this, so that the writer never waits long for the first of them."""
+FAILURES_IN_A_ROW_MAX = 64
+"""So many blocks that cannot be fetched, and none that can in between: the storage is gone, not a block."""
+_WAIT_S = 0.5
+Key = tuple[int, int]
+
+
+class Task:
+    """Is chunks of one block. ``views`` are theirs once it is done; ``bad`` says which have none, and why."""
+
+    __slots__ = ("bad", "done", "error", "ids", "key", "sent", "spans", "users", "views")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.ids: list[ChunkId] = []
+        self.spans: list[tuple[int, int]] = []
+        self.views: list[memoryview] = []
+        self.bad: dict[int, RespaldoError] = {}
+        self.error: BaseException | None = None
+        self.users = 0
+        self.sent = False
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class Fetcher:
+    """Hands out checked chunks. A context manager; all methods belong to one thread."""
+
+    def __init__(self, blocks: Blocks, cancel: Cancel, workers: int = WORKERS) -> None:
+        self._blocks = blocks
+        self._cancel = cancel
+        self._queue: SimpleQueue[Task | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Key, bytes] = OrderedDict()
+        self._kept_bytes = 0
+        self._decoding: dict[Key, threading.Event] = {}
+        self._block_bytes = 1 << 20
+        self._filling: Task | None = None
+        self._held = 0
+        self._gone: set[int] = set()
+        self._failures_in_a_row = 0
+        self._threads = [threading.Thread(target=self._work, name="open", daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue = queue = self._queue
+        if error is not None:
+            while not queue.empty():
+                queue.get()
+        for _ in self._threads:
+            queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def full(self) -> bool:
+        """Whether something has to be written before more is ordered."""
+        return self._held * self._block_bytes >= HELD_BYTES
+
+    def want(self, chunk_id: ChunkId, at: Location) -> tuple[Task, int]:
+        """Orders a chunk; returns the task that it will be in, and its number there."""
+        key = (at.pack, at.block)
+        task = self._filling
+        if task is None or task.key != key or len(task.ids) >= CHUNKS_MAX:
+            self.send()
+            task = self._filling = Task(key)
+            self._held += 1
+        task.ids.append(chunk_id)
+        task.spans.append((at.offset, at.length))
+        return task, len(task.ids) - 1
+
+    def send(self) -> None:
+        """Hands what was ordered last to the workers."""
+        task, self._filling = self._filling, None
+        if task is not None:
+            task.sent = True
+            self._queue.put(task)
+
+    def wait(self, tasks: Sequence[Task]) -> None:
+        """Returns when tasks are done; raises `Interrupted`, and what no task should."""
+        for task in tasks:
+            if not task.sent:
+                self.send()
+            while not task.done.acquire(timeout=_WAIT_S):
+                self._cancel.check()
+            task.done.release()
+            if task.error is not None:
+                self._look_again(task)
+
+    def release(self, task: Task) -> None:
+        """Counts down who waits for a task; the last one lets its block go."""
+        task.users -= 1
+        if task.users == 0 and task.sent:
+            task.views = []
+            self._held -= 1
+
+    def _look_again(self, task: Task) -> None:
+        """Settles a task whose block could not be had: a pack that has gone may have been copied elsewhere."""
+        error, task.error = task.error, None
+        if not isinstance(error, RespaldoError):
+            raise error or RuntimeError("a task failed without an error")
+        if isinstance(error, StorageError) and not isinstance(error, ObjectMissing):
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= FAILURES_IN_A_ROW_MAX:
+                raise error
+        if isinstance(error, ObjectMissing) and task.key[0] not in self._gone:
+            self._gone.add(task.key[0])
+            self._blocks.refresh()
+        if isinstance(error, ObjectMissing):
+            self._fetch_one_by_one(task)
+            return
+        task.views = [memoryview(b"")] * len(task.ids)
+        task.bad = dict.fromkeys(range(len(task.ids)), error)
+
+    def _fetch_one_by_one(self, task: Task) -> None:
+        task.views = []
+        for number, chunk_id in enumerate(task.ids):
+            view = memoryview(b"")
+            try:
+                at = self._blocks.locate(Kind.DATA, chunk_id)
+                raw = self._raw((at.pack, at.block))
+                view = memoryview(raw)[at.offset : at.offset + at.length]
+                self._blocks.check(Kind.DATA, chunk_id, view)
+            except RespaldoError as error:
+                task.bad[number] = error
+            task.views.append(view)
+
+    # --- in the workers ----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        queue = self._queue
+        while (task := queue.get()) is not None:
+            try:
+                self._open(task)
+            except BaseException as error:  # noqa: BLE001 - raised again by `wait`, in the thread that can handle it
+                task.error = error
+            task.done.release()
+            del task  # An idle worker holds no block.
+
+    def _open(self, task: Task) -> None:
+        view = memoryview(self._raw(task.key))
+        check = self._blocks.check
+        views = []
+        for number, (chunk_id, (offset, length)) in enumerate(zip(task.ids, task.spans, strict=True)):
+            piece = view[offset : offset + length]
+            try:
+                if len(piece) != length:
+                    raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "it lies outside its block")
+                check(Kind.DATA, chunk_id, piece)
+            except Corruption as error:
+                task.bad[number] = error
+            views.append(piece)
+        task.views = views
+        self._failures_in_a_row = 0
+
+    def _raw(self, key: Key) -> bytes:
+        """Returns a decoded block; where another thread is decoding it, waits for that."""
+        while True:
+            with self._lock:
+                raw = self._kept.get(key)
+                if raw is not None:
+                    self._kept.move_to_end(key)
+                    return raw
+                busy = self._decoding.get(key)
+                if busy is None:
+                    mine = self._decoding[key] = threading.Event()
+                    break
+            busy.wait()
+        try:
+            raw = self._blocks.block(*key)
+            with self._lock:
+                self._block_bytes = max(self._block_bytes, len(raw))
+                self._kept[key] = raw
+                self._kept_bytes += len(raw)
+                while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+                    self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+            return raw
+        finally:
+            with self._lock:
+                del self._decoding[key]
+            mine.set()

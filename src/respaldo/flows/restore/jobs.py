@@ -1,0 +1,191 @@
+"""Jobs: steps with their content ordered, so that blocks are decoded while what came before them is written.
+
+A batch becomes one job; a longer file is opened, filled part by part, and closed. What cannot be had is found out here,
+or when its block is opened; either way it concerns one file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from respaldo.core.errors import RespaldoError
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.model import Entry
+from respaldo.flows.restore.contents import Contents, Piece, too_long, too_short
+from respaldo.flows.restore.fetch import Fetcher, Task
+from respaldo.flows.restore.seams import Blocks, Location
+from respaldo.flows.restore.steps import Batch, Step, Write
+from respaldo.fs.place import Folder
+
+PART_BYTES = 2 << 20
+PART_PIECES = 64
+BATCH_TASKS = 6
+"""A batch whose files lie in more blocks than this is written in parts: all of its blocks are held at once."""
+_LOCAL = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Order:
+    """Is chunks that were ordered together, in the order of their writing."""
+
+    __slots__ = ("slots", "tasks", "together")
+
+    def __init__(self) -> None:
+        self.together: dict[Task, None] = {}
+        self.tasks: list[Task] = []
+        self.slots: list[int] = []
+
+    def add(self, fetcher: Fetcher, chunk_id: ChunkId, at: Location) -> None:
+        task, slot = fetcher.want(chunk_id, at)
+        if task not in self.together:
+            self.together[task] = None
+            task.users += 1
+        self.tasks.append(task)
+        self.slots.append(slot)
+
+    def release(self, fetcher: Fetcher) -> None:
+        """Lets the blocks go."""
+        for task in self.together:
+            fetcher.release(task)
+
+
+@dataclass(slots=True)
+class BatchJob:
+    """Is files to be created by one call: how many chunks each has, and which failed already."""
+
+    entries: list[Entry] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    order: Order = field(default_factory=Order)
+    failed: list[tuple[Entry, RespaldoError]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class OpenJob:
+    """Begins a file."""
+
+    step: Write
+
+
+@dataclass(slots=True)
+class PartJob:
+    """Is a part of the file that was begun: its offset, and its pieces (length, whether a hole, whether there)."""
+
+    offset: int
+    pieces: list[tuple[int, bool, bool]] = field(default_factory=list)
+    order: Order = field(default_factory=Order)
+    length: int = 0
+
+
+@dataclass(slots=True)
+class CloseJob:
+    """Ends the file that was begun."""
+
+    error: RespaldoError | None = None
+
+
+Job = Step | BatchJob | OpenJob | PartJob | CloseJob
+
+
+class Jobs:
+    """Turns steps into jobs. One thread."""
+
+    def __init__(self, blocks: Blocks, contents: Contents, fetcher: Fetcher) -> None:
+        self._blocks = blocks
+        self._contents = contents
+        self._fetcher = fetcher
+
+    def of(self, step: Step, folder: Folder | None) -> Iterator[Job]:
+        """Yields the jobs of a step. ``folder``: where it will be executed, if that is there already."""
+        if isinstance(step, Batch):
+            yield from self._batch(step)
+        elif isinstance(step, Write):
+            yield OpenJob(step)
+            yield from self._parts(step, folder)
+        else:
+            yield step
+
+    def _batch(self, step: Batch) -> Iterator[Job]:
+        job = BatchJob()
+        locate = self._blocks.locate
+        want = self._fetcher.want
+        data = Kind.DATA
+        for entry in step.entries:
+            order = job.order
+            if len(order.together) >= BATCH_TASKS:
+                yield job
+                job = BatchJob()
+                order = job.order
+            ids = entry.content.ids
+            before = len(order.tasks)
+            left = entry.size
+            try:
+                for at in range(0, len(ids), 32):
+                    chunk_id = ChunkId(ids[at : at + 32])
+                    place = locate(data, chunk_id)
+                    left -= place.length
+                    if left < 0:
+                        raise too_long(entry)
+                    task, slot = want(chunk_id, place)
+                    if task not in order.together:
+                        order.together[task] = None
+                        task.users += 1
+                    order.tasks.append(task)
+                    order.slots.append(slot)
+                if left:
+                    raise too_short(entry)
+            except RespaldoError as error:
+                del order.tasks[before:], order.slots[before:]
+                job.failed.append((entry, error))
+                continue
+            job.entries.append(entry)
+            job.counts.append(len(order.tasks) - before)
+        yield job
+
+    def _parts(self, step: Write, folder: Folder | None) -> Iterator[Job]:
+        """Yields the parts of a file; leaves out the pieces that a local file has."""
+        local = _open_local(step, folder)
+        part = PartJob(0)
+        try:
+            for piece in self._contents.pieces(step.entry):
+                # A long hole is a part of its own; a hostile one is longer than any file can be.
+                if part.pieces and (part.length + piece.length > PART_BYTES or len(part.pieces) >= PART_PIECES):
+                    yield part
+                    part = PartJob(part.offset + part.length)
+                self._add(part, piece, local)
+            if part.pieces:
+                yield part
+            yield CloseJob()
+        except RespaldoError as error:
+            # What was ordered is handed over, so that it is let go.
+            yield part
+            yield CloseJob(error)
+        finally:
+            if local >= 0:
+                os.close(local)
+
+    def _add(self, part: PartJob, piece: Piece, local: int) -> None:
+        there = False
+        if local >= 0:
+            try:
+                there = self._contents.has(local, part.offset + part.length, piece)
+            except OSError:
+                there = False
+        part.pieces.append((piece.length, piece.at is None, there))
+        part.length += piece.length
+        if piece.at is not None and not there:
+            part.order.add(self._fetcher, piece.id, piece.at)
+
+
+def _open_local(step: Write, folder: Folder | None) -> int:
+    if not step.local or folder is None:
+        return -1
+    try:
+        fd = os.open(step.local, _LOCAL, dir_fd=folder.fd)
+    except OSError:
+        return -1
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return -1
+    return fd

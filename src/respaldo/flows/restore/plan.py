@@ -1,0 +1,297 @@
+"""Planning: walks a tree beside what is there, and yields the steps that make the second equal the first.
+
+The walk is depth first, the files of a directory before its subdirectories, as they were backed up. It reads the target
+but changes nothing; what it plans may be executed some steps behind it, since no step touches a directory that comes
+later. Trees are not trusted: impossible, repeated and unordered names, and trees that contain themselves, fail where
+they stand.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from respaldo.core.errors import Corruption, RespaldoError
+from respaldo.core.ids import ChunkId
+from respaldo.core.model import Entry, Mark
+from respaldo.core.seams import Cancel
+from respaldo.flows.restore.decide import Decider
+from respaldo.flows.restore.present import Present
+from respaldo.flows.restore.seams import Trees
+from respaldo.flows.restore.select import SPARING_MARKS, Selection, Spared, Take
+from respaldo.flows.restore.steps import Enter, Fail, Leave, Remove, Step, There
+from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary
+
+ENTRIES_AT_ONCE = 4096
+NOT_READ = {
+    Mark.UNREADABLE: "it could not be read when the snapshot was made",
+    Mark.LOST: "its content was lost to damage",
+}
+
+
+@dataclass(slots=True)
+class Frame:
+    """Is a directory on the way from the root to where the walk is. ``present`` None: it is not there yet."""
+
+    entry: Entry
+    entries: Iterator[Entry]
+    present: Present | None
+    there: There
+    mode: int
+    settle: bool
+    inside: bool
+    tree: ChunkId | None
+    waiting: deque[tuple[Entry, int, bool]] = field(default_factory=deque)
+    """Subdirectories: entry, row in ``present``, whether they are included."""
+    entered: bool = False
+    whole: bool = True
+    last: bytes = b""
+
+
+class Planner:
+    """Plans one restore. ``folder`` is the target's root, None where it does not exist."""
+
+    def __init__(
+        self,
+        *,
+        trees: Trees,
+        decider: Decider,
+        selection: Selection,
+        spared: Spared | None,
+        cancel: Cancel,
+    ) -> None:
+        self._trees = trees
+        self._decider = decider
+        self._selection = selection
+        self._spared = spared
+        """None unless names that the snapshot lacks are deleted."""
+        self._cancel = cancel
+        self._stack: list[Frame] = []
+        self._trees_above: set[ChunkId] = set()
+        self._base = b""
+
+    def steps(
+        self, entry: Entry, path: bytes, folder: Folder | None, *, entries: Iterator[Entry] | None = None
+    ) -> Iterator[Step]:
+        """Yields the steps that restore a directory (``entries``: instead of its own) at an absolute path."""
+        settle = entries is None and bool(entry.name)
+        tree = next(iter(entry.content), None) if entries is None else None
+        self._base = path.rstrip(b"/")
+        frame = Frame(
+            entry=entry,
+            entries=self._entries(tree) if entries is None else entries,
+            present=None if folder is None else Present(folder),
+            there=There.NOTHING if folder is None else There.SAME_TYPE,
+            mode=0,
+            settle=settle and (folder is None or self._decider.settles_directories),
+            inside=False,
+            tree=tree,
+        )
+        self._push(frame)
+        try:
+            yield from self._enter()
+            while self._stack:
+                yield from self._go_on()
+        finally:
+            while self._stack:
+                self._pop()
+
+    @property
+    def folder(self) -> Folder | None:
+        """The directory that the last step is about, None where it is not there yet."""
+        present = self._stack[-1].present if self._stack else None
+        return None if present is None else present.folder
+
+    def _entries(self, tree: ChunkId | None) -> Iterator[Entry]:
+        return iter(()) if tree is None else self._trees.entries(tree)
+
+    def _relative(self) -> bytes:
+        """Returns the path of the directory below the root: built when asked for, since a path may be very long."""
+        return b"/".join(frame.entry.name for frame in self._stack[1:])
+
+    def _path(self) -> bytes:
+        relative = self._relative()
+        return self._base + b"/" + relative if relative else self._base or b"/"
+
+    def _push(self, frame: Frame) -> None:
+        self._stack.append(frame)
+        if frame.tree is not None:
+            self._trees_above.add(frame.tree)
+
+    def _pop(self) -> None:
+        frame = self._stack.pop()
+        if frame.tree is not None:
+            self._trees_above.discard(frame.tree)
+        if frame.present is not None and frame.present.folder.parent is not None:
+            frame.present.folder.close()
+
+    def _enter(self) -> Iterator[Step]:
+        """Enters the directories on the way that nothing was selected in so far."""
+        if self._stack[-1].entered:
+            return
+        for frame in self._stack:
+            if not frame.entered:
+                frame.entered = True
+                yield Enter(frame.entry, frame.there, frame.mode)
+                if frame.entry.mark is Mark.UNREADABLE:
+                    yield Fail(b"", NOT_READ[Mark.UNREADABLE])
+
+    def _go_on(self) -> Iterator[Step]:
+        """Makes the next move: into a subdirectory, to the next entries, or out."""
+        self._cancel.check()
+        frame = self._stack[-1]
+        if frame.waiting:
+            yield from self._descend(frame, *frame.waiting.popleft())
+            return
+        chunk: list[Entry] = []
+        try:
+            for entry in islice(frame.entries, ENTRIES_AT_ONCE):
+                chunk.append(entry)  # noqa: PERF402 - what came before an error is kept
+        except RespaldoError as error:
+            frame.whole = False
+            frame.entries = iter(())
+            yield from self._enter()
+            yield Fail(b"", error)
+        if chunk:
+            yield from self._take(frame, chunk)
+            return
+        if frame.entered:
+            yield from self._leave(frame)
+        self._pop()
+
+    def _take(self, frame: Frame, chunk: list[Entry]) -> Iterator[Step]:
+        """Plans the next entries of a directory."""
+        names = [entry.name for entry in chunk]
+        if not _plausible(names, frame.last):
+            frame.whole = False
+            yield from self._enter()
+            chunk, failures = _sieve(chunk, frame.last)
+            yield from failures
+            names = [entry.name for entry in chunk]
+        if not chunk:
+            return
+        frame.last = names[-1]
+        rows = [frame.present.row(name) for name in names] if frame.present is not None else None
+        takes = None
+        if not self._selection.takes_all:
+            is_dir = [entry.is_dir for entry in chunk]
+            takes = self._selection.take(self._relative(), names, is_dir, inside=frame.inside)
+        files: list[Entry] = []
+        file_rows: list[int] = []
+        for number, entry in enumerate(chunk):
+            take = Take.YES if takes is None else takes[number]
+            if take is Take.NO:
+                continue
+            if entry.mode & 0o170000 == stat.S_IFDIR:
+                row = -1 if rows is None else rows[number]
+                frame.waiting.append((entry, row, takes is None or frame.inside or take is Take.YES))
+            else:
+                files.append(entry)
+                if rows is not None:
+                    file_rows.append(rows[number])
+        if files:
+            yield from self._enter()
+            yield from self._decider.files(self._relative, files, frame.present, file_rows)
+
+    def _descend(self, frame: Frame, entry: Entry, row: int, inside: bool) -> Iterator[Step]:  # noqa: FBT001 - private
+        """Goes into a subdirectory, unless the target or the tree forbids it."""
+        tree = next(iter(entry.content), None)
+        error: RespaldoError | str = ""
+        if len(entry.content) > 1 or entry.content.level:
+            error = Corruption(f"directory {_shown(entry.name)}", "it has a file's content")
+        elif tree is not None and tree in self._trees_above:
+            error = Corruption(f"tree {tree.hex()[:16]}", "it contains itself")
+        there, mode, present = There.NOTHING, 0, None
+        if row >= 0 and frame.present is not None:
+            mode = frame.present.mode(row)
+            there = There.SAME_TYPE if stat.S_ISDIR(mode) else There.OTHER
+            if there is There.OTHER and not self._decider.may_replace(entry, frame.present, row):
+                yield from self._enter()
+                yield self._decider.stay(entry)
+                return
+            if there is There.SAME_TYPE and not error:
+                try:
+                    present = Present(frame.present.folder.enter(entry.name))
+                except (OSError, RespaldoError) as problem:
+                    error = str(problem)
+        if error:
+            frame.whole = False
+            yield from self._enter()
+            yield Fail(entry.name, error)
+            return
+        settle = there is not There.SAME_TYPE or (
+            frame.present is not None and self._decider.settles_directory(entry, frame.present, row)
+        )
+        self._push(
+            Frame(
+                entry=entry,
+                entries=self._entries(tree),
+                present=present,
+                there=there,
+                mode=mode,
+                settle=settle,
+                inside=inside,
+                tree=tree,
+            )
+        )
+        if inside or self._selection.takes_all:
+            yield from self._enter()
+
+    def _leave(self, frame: Frame) -> Iterator[Step]:
+        """Deletes what the snapshot does not have, and leaves."""
+        if frame.present is not None:
+            yield from self._others(frame, frame.present)
+        yield Leave(frame.entry, frame.settle)
+
+    def _others(self, frame: Frame, present: Present) -> Iterator[Step]:
+        others = present.others()
+        if not others:
+            return
+        rows = [(present.meta(row)[0], present.meta(row)[4]) for row in others]
+        names = [present.names[row] for row in others]
+        spared = [True] * len(others)
+        if self._spared is not None and frame.whole and frame.entry.mark not in SPARING_MARKS:
+            spared = self._spared.spares(self._path(), names, rows)
+            left_out = self._selection.left_out(self._relative(), names, [stat.S_ISDIR(mode) for mode, _ in rows])
+            if left_out is not None:
+                spared = [one or other for one, other in zip(spared, left_out, strict=True)]
+        for name, (mode, size), spare in zip(names, rows, spared, strict=True):
+            is_dir = stat.S_ISDIR(mode)
+            if is_temporary(name) and not is_dir:
+                yield Remove(name, is_dir=False, size=size, leftover=True)
+            elif not spare:
+                yield Remove(name, is_dir=is_dir, size=size)
+
+
+def _plausible(names: list[bytes], last: bytes) -> bool:
+    """Whether names are possible and in ascending order, all at once: sorting what is sorted is cheap."""
+    if max(map(len, names)) > NAME_BYTES_MAX:
+        return False
+    joined = b"\0".join(names)
+    if b"/" in joined or joined.count(b"\0") != len(names) - 1 or not names[0] > last:
+        return False
+    unique = set(names)
+    return len(unique) == len(names) and names == sorted(names) and unique.isdisjoint((b"", b".", b".."))
+
+
+def _sieve(entries: list[Entry], last: bytes) -> tuple[list[Entry], list[Fail]]:
+    """Parts entries whose names are possible, and come after those before them, from the others."""
+    good: list[Entry] = []
+    failures: list[Fail] = []
+    for entry in entries:
+        name = entry.name
+        if not name or b"/" in name or b"\0" in name or name in (b".", b"..") or len(name) > NAME_BYTES_MAX:
+            failures.append(Fail(b"", Corruption(f"name {name[:NAME_BYTES_MAX]!r}", "it would leave its directory")))
+        elif name <= last:
+            failures.append(Fail(b"", Corruption(f"name {name!r}", "it is repeated or out of order")))
+        else:
+            good.append(entry)
+            last = name
+    return good, failures
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

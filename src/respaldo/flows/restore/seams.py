@@ -1,0 +1,56 @@
+"""What a restore reads from: blocks of chunks, and trees over them. The store and the catalogue fit these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.model import Content, Entry
+from respaldo.core.seams import Buffer
+from respaldo.format.content import Row
+
+
+class Location(Protocol):
+    """Says where a chunk lies: in which pack and block, and at which bytes of the block."""
+
+    @property
+    def pack(self) -> int: ...
+    @property
+    def block(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+
+class Blocks(Protocol):
+    """Finds, fetches and checks chunks. `block` and `check` are called by several threads at once."""
+
+    def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
+        """Returns where a chunk lies; raises `ChunkMissing`."""
+        ...
+
+    def block(self, pack: int, block: int, /) -> bytes:
+        """Fetches, opens and decompresses a block; raises `Corruption`, `StorageError`."""
+        ...
+
+    def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer, /) -> None:
+        """Raises `Corruption` unless the bytes have the id."""
+        ...
+
+    def refresh(self) -> None:
+        """Looks again which packs there are, because one has gone."""
+        ...
+
+
+class Trees(Protocol):
+    """Reads directories and lists; raises `Corruption`, `ChunkMissing`, `StorageError`."""
+
+    def entries(self, tree_id: ChunkId, /) -> Iterator[Entry]:
+        """Yields the entries of a directory in the order of their names."""
+        ...
+
+    def list_rows(self, content: Content, /) -> Iterator[Row]:
+        """Yields the data chunks and holes of a file whose content is a list (level 1 and above)."""
+        ...

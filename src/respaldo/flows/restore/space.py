@@ -1,0 +1,86 @@
+"""Space: whether a target can take what a plan would write, asked before the first byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from respaldo.core.errors import TargetError
+from respaldo.flows.restore.contents import Contents
+from respaldo.flows.restore.steps import Batch, Enter, Make, Step, There, Write
+from respaldo.format.snapshot import Figures
+
+
+@dataclass(slots=True)
+class Need:
+    """Is what a plan needs: bytes at its peak, and inodes."""
+
+    length_bytes: int = 0
+    inodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Is what a target has. ``inodes`` -1: as many as one likes."""
+
+    length_bytes: int
+    inodes: int
+
+    @classmethod
+    def at(cls, fd: int) -> Room:
+        """Returns what the file system of an open directory has for this user."""
+        found = os.fstatvfs(fd)
+        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+        inodes = (found.f_ffree if os.geteuid() == 0 else found.f_favail) if found.f_files else -1
+        return cls(free * found.f_frsize, inodes)
+
+    def fits(self, need: Need) -> bool:
+        """Whether it is enough."""
+        return need.length_bytes <= self.length_bytes and (self.inodes < 0 or need.inodes <= self.inodes)
+
+
+def most(figures: Figures) -> Need | None:
+    """Returns what a whole snapshot needs at most; None where it does not say."""
+    if not figures.files and not figures.directories:
+        return None
+    return Need(figures.length_bytes, figures.files + figures.directories + figures.others)
+
+
+def survey(steps: Iterable[Step], contents: Contents) -> Need:
+    """Adds up what a plan needs: holes not counted, and what is replaced only once, as long as both are there."""
+    need = Need()
+    replaced = 0
+    for step in steps:
+        if isinstance(step, Batch):
+            need.length_bytes += sum(entry.size for entry in step.entries)
+            need.inodes += len(step.entries)
+        elif isinstance(step, Write):
+            length = contents.data_bytes(step.entry)
+            if step.there is There.NOTHING:
+                need.length_bytes += length
+                need.inodes += 1
+            else:
+                replaced = max(replaced, length)
+        elif isinstance(step, Enter | Make) and step.there is There.NOTHING:
+            need.inodes += 1
+    need.length_bytes += replaced
+    return need
+
+
+def refuse(target: bytes, need: Need, room: Room) -> TargetError:
+    """Returns the error for a target that is too small."""
+    if need.length_bytes > room.length_bytes:
+        reason = f"{_shown(need.length_bytes)} are needed, {_shown(room.length_bytes)} are free"
+        return TargetError(target, reason, hint="make room, restore a part, or restore elsewhere; nothing was written")
+    reason = f"{need.inodes} files and directories are needed, {room.inodes} more fit"
+    return TargetError(target, reason, hint="restore a part, or restore elsewhere; nothing was written")
+
+
+def _shown(length_bytes: int) -> str:
+    size = float(length_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
