@@ -215,6 +215,8 @@ class ChunkSink:
                 self._add(pack, sealed)
             except BaseException as error:
                 self._failed = error
+                if full is not None:
+                    full.discard()
                 raise
         return full
 
