@@ -125,8 +125,10 @@ def report(first, again, second, stats, verified, restored_s, restored_bytes) ->
         ("again, nothing changed", f"{repeated['duration_s']:.2f} s, {size(repeated['read_bytes'])} read"),
         (
             "after the edit",
-            f"{changed['duration_s']:.2f} s, {size(changed['read_bytes'])} read, "
-            f"{size(changed['stored_bytes'])} stored",
+            (
+                f"{changed['duration_s']:.2f} s, {size(changed['read_bytes'])} read, "
+                f"{size(changed['stored_bytes'])} stored"
+            ),
         ),
         ("repository, three snapshots", f"{size(stats['stored_bytes'])} for {size(stats['raw_bytes'])}"),
         ("verification of everything", speed(verified["read_bytes"], verified["duration_s"])),

@@ -72,5 +72,6 @@ def test_signal_outside_a_run(spawn, place, monkeypatch):
     process = spawn("snapshots")
     while b"running" not in process.stderr.readline():
         pass
+    time.sleep(0.3)  # the parent may still be starting it
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130

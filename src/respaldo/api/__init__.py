@@ -13,12 +13,14 @@ from respaldo.api.figures import Stats
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
 from respaldo.api.places import Places
 from respaldo.api.repository import KernelState, Repository, init, verify_keyless
+from respaldo.api.trial import try_runs, try_verify
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.codec.keys import KEY_BYTES
 from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
 from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
+from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Figures, Manifest
 from respaldo.fs.match import Rules, read_rules
@@ -43,8 +45,12 @@ __all__ = [
     "KernelState",
     "KeylessResult",
     "Manifest",
+    "Overwrite",
     "Places",
     "Repository",
+    "RestoreOptions",
+    "RestorePlan",
+    "RestoreResult",
     "Rules",
     "Secret",
     "SlotInfo",
@@ -52,6 +58,7 @@ __all__ = [
     "Stage",
     "Stats",
     "Subset",
+    "Verb",
     "VerifyOptions",
     "VerifyResult",
     "cached_snapshots",
@@ -62,6 +69,8 @@ __all__ = [
     "plain_path",
     "read_rules",
     "split_name",
+    "try_runs",
+    "try_verify",
     "verify_keyless",
 ]
 

@@ -119,7 +119,7 @@ def _fetch(repo: Repo, watch: _Watch, name: PackName, row: BlockRow, offset: int
 
 def _store(repo: Repo, chunker: Chunker, raw: bytes, watch: _Watch) -> None:
     """Does to a block what a backup does, but writing it."""
-    lengths = []
+    lengths: list[int] = []
 
     def cut() -> bytes:
         lengths.extend(chunker.lengths(raw, final=True))

@@ -41,7 +41,7 @@ class Pins:
         try:
             with self.path.open("rb") as file:
                 lines = file.read(_PIN_BYTES_MAX).split(b"\n")[1:]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
         found = set()
         for line in lines:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from respaldo.api import keys, naming
 from respaldo.api.bench import Bench, measure_stages
+from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
 from respaldo.api.places import Pins, Places
 from respaldo.backend.base import Backend
@@ -30,10 +31,14 @@ from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_ra
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import KeylessResult, VerifyResult
+from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Config
 from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
+
+if TYPE_CHECKING:
+    from respaldo.flows.restore.run import Restore
 
 
 class Stream(Protocol):
@@ -199,6 +204,38 @@ class Repository:
         from respaldo.flows.backup.run import run_stream  # noqa: PLC0415 - start-up time
 
         return run_stream(self._repo, name, stream, options, finish=finish, progress=progress, cancel=cancel)
+
+    # --- restoring -------------------------------------------------------------------------------------------------
+
+    def restore(
+        self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
+    ) -> RestoreResult:
+        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it."""
+        from respaldo.flows.restore.run import run_restore  # noqa: PLC0415 - start-up time
+
+        restore = self._restore(found, target, options)
+        return run_restore(restore, progress=progress, cancel=cancel, clock=self._repo.clock, random=self._repo.random)
+
+    def plan_restore(
+        self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
+    ) -> RestorePlan:
+        """Returns what `restore` would do; changes nothing."""
+        from respaldo.flows.restore.run import plan_restore  # noqa: PLC0415 - start-up time
+
+        return plan_restore(self._restore(found, target, options), progress=progress, cancel=cancel)
+
+    def _restore(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restore:
+        from respaldo.flows.restore.run import Restore  # noqa: PLC0415 - start-up time
+
+        return Restore(
+            blocks=Blocks(self._repo),
+            trees=self._trees,
+            manifest=found.snapshot.manifest,
+            entry=found.entry,
+            path=found.path,
+            target=target,
+            options=options,
+        )
 
     # --- checking --------------------------------------------------------------------------------------------------
 

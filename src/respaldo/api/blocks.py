@@ -1,0 +1,35 @@
+"""Chunks of a repository for the flows that read content: the store's source, and a way to look again."""
+
+from __future__ import annotations
+
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.seams import Buffer
+from respaldo.store.repo import Repo
+from respaldo.store.source import Location
+
+
+class Blocks:
+    """Finds, fetches and checks chunks; `refresh` brings the index up to date where a pack has gone meanwhile.
+
+    `locate` and `refresh` belong to one thread; `block` and `check` may be called by many.
+    """
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+
+    def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
+        """Returns where a chunk lies; raises `ChunkMissing`."""
+        return self._repo.source.locate(kind, chunk_id)
+
+    def block(self, pack: int, block: int, /) -> bytes:
+        """Fetches, opens and decompresses a block."""
+        return self._repo.source.block(pack, block)
+
+    def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer, /) -> None:
+        """Raises `Corruption` unless the bytes have the id."""
+        self._repo.source.check(kind, chunk_id, raw)
+
+    def refresh(self) -> None:
+        """Looks again which packs there are."""
+        self._repo.source.forget_positions()
+        self._repo.synchronise()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("repository")
+
+
+@pytest.fixture
+def saved(cli, repository, tree):
+    """Has the tree backed up."""
+    return cli("snapshot", tree, "--json").json["snapshot"]
+
+
+def same(one, other) -> bool:
+    return not subprocess.run(["diff", "-r", "--no-dereference", one, other], check=False, capture_output=True).stdout
+
+
+@pytest.mark.usefixtures("saved")
+def test_directory_lands_in_the_target(cli, tree, place):
+    """With a path, what is in the directory lands directly in the target."""
+    done = cli("restore", f"latest:{tree}", place / "back", "--json").json
+    assert done["complete"] is True
+    assert (done["created"], done["failed"]) == (5, 0)
+    assert done["target"] == str(place / "back")
+    assert same(tree, place / "back")
+
+
+def test_whole_snapshot_keeps_its_paths(cli, tree, place, saved):
+    """Without a path, everything lands below the target under its full path."""
+    cli("restore", saved[:8], place / "back")
+    assert same(tree, place / "back" / str(tree).lstrip("/"))
+
+
+@pytest.mark.usefixtures("saved")
+def test_file_becomes_or_lands_in_the_target(cli, tree, place):
+    """A file becomes the target, or lands in it where that is a directory."""
+    cli("restore", f"latest:{tree}/docs/a.txt", place / "b.txt")
+    assert (place / "b.txt").read_bytes() == (tree / "docs" / "a.txt").read_bytes()
+    (place / "directory").mkdir()
+    cli("restore", f"latest:{tree}/docs/a.txt", place / "directory")
+    assert (place / "directory" / "a.txt").exists()
+
+
+@pytest.mark.usefixtures("saved")
+def test_dry_run_says_what_would_be_done(cli, tree, place):
+    """--dry-run lists what would be created, overwritten and deleted, and does none of it."""
+    back = place / "back"
+    cli("restore", f"latest:{tree}", back)
+    (back / "big").write_bytes(b"other")
+    (back / "docs" / "a.txt").unlink()
+    (back / "surplus").write_bytes(b"12345")
+    before = sorted(back.rglob("*"))
+    plan = cli("restore", f"latest:{tree}", back, "--delete", "--dry-run", "--json").json
+    assert {(item["verb"], item["path"].rpartition("/")[2], item["size"]) for item in plan["actions"]} >= {
+        ("overwrite", "big", 300_000),
+        ("create", "a.txt", 600),
+        ("delete", "surplus", 5),
+    }
+    assert sorted(back.rglob("*")) == before
+    text = cli("restore", f"latest:{tree}", back, "--delete", "-n").out
+    assert "delete             5 B  " in text
+    cli("restore", f"latest:{tree}", back, "--delete")
+    assert same(tree, back)
+
+
+@pytest.mark.usefixtures("saved")
+def test_overwrite_policies(cli, tree, place):
+    """What is there is replaced, kept or looked at closely, as asked for."""
+    back = place / "back"
+    cli("restore", f"latest:{tree}", back)
+    file = back / "docs" / "a.txt"
+    seen = file.stat()
+    file.write_bytes(b"X" * 600)
+    os.utime(file, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+    cli("restore", f"latest:{tree}", back)
+    assert file.read_bytes() == b"X" * 600
+    cli("restore", f"latest:{tree}", back, "--overwrite", "always")
+    assert same(tree, back)
+    file.write_bytes(b"newer")
+    cli("restore", f"latest:{tree}", back, "--overwrite", "if-newer")
+    cli("restore", f"latest:{tree}", back, "--overwrite", "never")
+    assert file.read_bytes() == b"newer"
+    cli("restore", f"latest:{tree}", back, "--overwrite", "sometimes", expected=2)
+
+
+@pytest.mark.usefixtures("saved")
+def test_patterns_and_options(cli, tree, place):
+    """A part is chosen by patterns; the other options are taken."""
+    cli("restore", f"latest:{tree}", place / "a", "--include", "*.log", "--exclude", "keep.*")
+    assert [path.name for path in (place / "a").rglob("*") if path.is_file()] == ["b.log"]
+    cli(
+        *(
+            "restore",
+            f"latest:{tree}",
+            place / "b",
+            "--verify",
+            "--no-owner",
+            "--numeric-ids",
+            "--sparse",
+            "--in-place",
+        ),
+        "--no-space-check",
+    )
+    assert same(tree, place / "b")
+    cli("restore", f"latest:{tree}", place / "a", "--include", "x", "--delete", expected=2)
+
+
+@pytest.mark.usefixtures("saved")
+def test_damage_is_4_and_the_rest_comes_back(cli, tree, place, repository):
+    """One bad chunk fails its file, is named, and everything else is restored."""
+    pack = max(repository.glob("packs/*/*"), key=lambda path: path.stat().st_size)
+    pack.chmod(0o600)
+    (tree / "later").write_text("after the damage")
+    cli("snapshot", tree)
+    with pack.open("r+b") as file:
+        file.seek(100_000)
+        file.write(b"damage")
+    ran = cli("restore", f"latest:{tree}", place / "back", expected=4)
+    assert f"warning: {tree}/big: " in ran.err
+    assert "incomplete: " in ran.out
+    assert (place / "back" / "later").read_text() == "after the damage"
+    assert not (place / "back" / "big").exists()
+
+
+def test_path_that_is_gone_is_not_restored_from_elsewhere(cli, tree, place, saved):
+    """A path that the latest snapshot lacks is an error that names the one to take."""
+    (tree / "big").unlink()
+    cli("snapshot", tree)
+    ran = cli("restore", f"latest:{tree}/big", place / "big", expected=1)
+    assert saved[:8] in ran.err
+    assert not (place / "big").exists()
+
+
+@pytest.mark.usefixtures("saved")
+def test_target_that_cannot_be(cli, tree, place):
+    """A target below a file is an error with a path."""
+    ran = cli("restore", f"latest:{tree}", place / "key" / "x", expected=1)
+    assert str(place / "key") in ran.err
+
+
+@pytest.mark.usefixtures("saved")
+def test_bench_measures_stages_and_runs(cli, place):
+    """Every stage has a speed, and so have a restore, a verification and two backups; nothing is left behind."""
+    (place / "bench").mkdir()
+    done = cli("bench", "--directory", place / "bench", "--json").json
+    assert [item["name"] for item in done["stages"]] == [
+        "read",
+        "open",
+        "decompress",
+        "cut",
+        "hash",
+        "compress",
+        "seal",
+    ]
+    assert [item["name"] for item in done["runs"]] == ["verify", "restore", "backup", "backup, unchanged"]
+    assert all(item["bytes_per_s"] > 0 for item in done["stages"] + done["runs"])
+    assert done["own_data"] is True
+    assert list((place / "bench").iterdir()) == []
+    assert "MiB/s" in cli("bench", "--no-runs").out
+
+
+def test_bench_of_an_empty_repository(cli):
+    """Without content the sample is made up, and says so."""
+    done = cli("bench", "--json").json
+    assert done["own_data"] is False
+    assert done["runs"] == []
+    assert done["skipped"]
+    assert "made up" in cli("bench").out
