@@ -302,7 +302,7 @@ def test_write_that_fails_in_a_stage_makes_no_pack(repo, backend):
         assert hashlib.sha256(once.get(name)[: footer.body_length]).digest() == footer.body_hash
 
 
-# --- out ---------------------------------------------------------------------------------------------------------------
+# --- out -----------------------------------------------------------------------------------------------------------
 
 
 def test_chunk_in_no_pack_is_missing(repo):

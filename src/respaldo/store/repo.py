@@ -27,7 +27,6 @@ from respaldo.core.errors import (
     ObjectExists,
     ObjectMissing,
     RespaldoError,
-    StorageError,
 )
 from respaldo.core.ids import (
     RANDOM_ID_BYTES,
@@ -54,6 +53,7 @@ _END_BYTES_MIN = 176
 """What footer and trailer take at least."""
 _CONFIG_NAME = "config/%016x"
 _CONFIG = re.compile(r"config/[0-9a-f]{16}")
+_CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +74,12 @@ def create(
     ring = KeyRing(random(KEY_BYTES), header.hash)
     vault = _vault(ring, header, config.level, random)
     slot_name = slots.new_name(random)
-    config_name = _CONFIG_NAME % 1
+    # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
+    # at work: nothing of it is deleted before this one has won, and nothing that came after.
+    stale = [name for folder in ("keys", "config") for name, _ in backend.list(folder)]
+    versions = [int(name.partition("/")[2], 16) for name in stale if _CONFIG.fullmatch(name)]
+    config_name = _CONFIG_NAME % (max(versions, default=0) + 1)
     made: list[str] = []
-    for folder in ("keys", "config"):  # what an init that was interrupted before its header left behind opens nothing
-        for name, _ in backend.list(folder):
-            with contextlib.suppress(ObjectMissing):
-                backend.delete(name)
     try:
         slot = slots.make(slot_name, ring, secret, kdf, vault, label=label, now_ns=clock.now_ns(), random=random)
         for name, data in (
@@ -87,14 +87,28 @@ def create(
             (config_name, vault.seal_record("config", config_name, config.encode())),
             (HEADER, header.encode()),
         ):
-            backend.put(name, [data])
             made.append(name)
+            try:
+                backend.put(name, [data])
+            except ObjectExists:  # another init was first with it
+                made.pop()
+                raise
     except BaseException:
-        for name in made:
-            with contextlib.suppress(StorageError):
-                backend.delete(name)
+        with contextlib.suppress(RespaldoError):
+            _take_back(backend, made, header)
         raise
+    with contextlib.suppress(RespaldoError):
+        backend.discard(stale)
     return header
+
+
+def _take_back(backend: Backend, made: list[str], header: Header) -> None:
+    """Deletes what an init has put or may have put: the header first, so that it is never there without a slot."""
+    if HEADER in made:
+        with contextlib.suppress(ObjectMissing):
+            if backend.get(HEADER, 0, HEADER_BYTES_MAX + 1) == header.encode():
+                backend.delete(HEADER)
+    backend.discard(name for name in made if name != HEADER)
 
 
 def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
