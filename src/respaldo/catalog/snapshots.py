@@ -48,10 +48,11 @@ class Catalogue:
             if not self.snapshots:
                 raise NoSuchSnapshot(name, "there is no snapshot yet")
             return self.snapshots[-1]
-        labelled = [item for item in self.snapshots if item.manifest.label == name]
-        if labelled:
+        found = [item for item in self.snapshots if item.hex == name]  # whole, no label can stand before it
+        labelled = [item for item in self.snapshots if name and item.manifest.label == name]
+        if labelled and not found:
             return labelled[-1]
-        found = [item for item in self.snapshots if name and item.hex.startswith(name)]
+        found = found or [item for item in self.snapshots if name and item.hex.startswith(name)]
         if not found:
             raise NoSuchSnapshot(name)
         if len(found) > 1:
