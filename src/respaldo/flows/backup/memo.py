@@ -15,7 +15,7 @@ from typing import NamedTuple
 import lmdb
 from blake3 import blake3
 
-from respaldo.core.ids import SnapshotId
+from respaldo.core.ids import PackName, SnapshotId
 from respaldo.store.local import Environment
 
 LAYOUT = "memo 2"
@@ -68,7 +68,9 @@ class Memo:
 
     def __init__(self, path: Path) -> None:
         self._environment = Environment(
-            path, layout=LAYOUT, databases={"rows": False, "stamps": False, "runs": False, "files": False}
+            path,
+            layout=LAYOUT,
+            databases={"rows": False, "stamps": False, "runs": False, "files": False, "packs": False},
         )
         self._dbs = self._environment.dbs
         self._txn: lmdb.Transaction | None = None
@@ -77,6 +79,7 @@ class Memo:
         self._queued_bytes = 0
         self.frozen = False
         """Whether nothing is to be remembered (a dry run)."""
+        self._trusting = True
         self.run = self._environment.write(self._next_run)
 
     def _next_run(self, txn: lmdb.Transaction) -> int:
@@ -155,7 +158,9 @@ class Memo:
             self.flush()
 
     def snapshot_of(self, run: int) -> SnapshotId | None:
-        """Returns the snapshot that a run committed."""
+        """Returns the snapshot that a run committed, None where there is none or packs were lost since."""
+        if not self._trusting:
+            return None
         found = self._read().get(_NUMBER.pack(run), db=self._dbs["runs"])
         return SnapshotId(bytes(found[: -_NUMBER.size])) if found else None
 
@@ -188,11 +193,36 @@ class Memo:
         for key in sorted(stamps):
             txn.put(key, _NUMBER.pack(stamps[key]), db=self._dbs["stamps"])
 
-    def commit(self, snapshot: SnapshotId, now_ns: int) -> None:
-        """Says that everything this run saw is in a committed snapshot, and drops what no recent run saw."""
+    def packs_gone(self, there: set[PackName]) -> set[PackName]:
+        """Returns the packs that were there when a run was last committed, and are not any more."""
+        names = self._read().cursor(db=self._dbs["packs"]).iternext(values=False)
+        return {PackName(bytes(name)) for name in names} - there
+
+    def distrust(self) -> None:
+        """Leaves of everything that is remembered a hint only, whose every chunk is to be looked up."""
+        self._trusting = False
+
+    def commit(self, snapshot: SnapshotId, now_ns: int, packs: set[PackName]) -> None:
+        """Says that everything this run saw is in a committed snapshot, and drops what no recent run saw.
+
+        ``packs``: all that are there and whole.
+        """
         self.flush()
-        value = snapshot + _NUMBER.pack(now_ns)
-        self._environment.write(lambda txn: txn.put(_NUMBER.pack(self.run), value, db=self._dbs["runs"]))
+        gone = self.packs_gone(packs)
+        self._end_read()
+
+        def note(txn: lmdb.Transaction) -> None:
+            if not self._trusting:
+                for number in list(txn.cursor(db=self._dbs["runs"]).iternext(values=False)):
+                    if number != _NEXT:
+                        txn.delete(number, db=self._dbs["runs"])
+            txn.put(_NUMBER.pack(self.run), snapshot + _NUMBER.pack(now_ns), db=self._dbs["runs"])
+            for name in gone:
+                txn.delete(name, db=self._dbs["packs"])
+            for name in packs:
+                txn.put(name, b"", db=self._dbs["packs"])
+
+        self._environment.write(note)
         if self.run % _SWEEP_RUNS == 0:
             self._environment.write(partial(self._sweep, now_ns - _KEPT_NS))
 

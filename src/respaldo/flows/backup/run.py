@@ -15,7 +15,7 @@ from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import TreeReader, put_tree
 from respaldo.chunk.chunker import Chunker, ChunkerParams
 from respaldo.core.errors import Interrupted, StorageFailed, UsageError
-from respaldo.core.ids import ChunkId, SnapshotId
+from respaldo.core.ids import ChunkId, PackName, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.backup.entries import Entries
@@ -131,6 +131,7 @@ class _Run:
                 self._repo.synchronise(self._progress)
             else:
                 session.begin()
+            self._look_for_losses()
             catalogue = load(self._repo)
             parent = self._parent(catalogue, recorded)
             if parent is not None:
@@ -204,7 +205,7 @@ class _Run:
             manifest = self._manifest(session, sink, tree, recorded, parent, reader)
             snapshot = session.commit(manifest, trust.relied)
             if self._memo is not None:
-                self._memo.commit(snapshot, self._repo.clock.now_ns())
+                self._memo.commit(snapshot, self._repo.clock.now_ns(), self._packs())
             return BackupResult(snapshot=snapshot, manifest=manifest)
 
     def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
@@ -245,6 +246,22 @@ class _Run:
         low, mean, high, strict, loose = self._repo.config.chunker
         params = ChunkerParams(minimum=low, average=mean, maximum=high, strict=strict, loose=loose)
         return FileReader(sink, Chunker(self._repo.ring.chunker_secret, params), self._progress, self._cancel)
+
+    def _packs(self) -> set[PackName]:
+        return {pack.name for pack in self._repo.index.packs()}
+
+    def _look_for_losses(self) -> None:
+        """Trusts no run where packs are gone that no collector condemned: then content is stored again that is lost."""
+        gone = self._memo.packs_gone(self._packs()) if self._memo is not None else set()
+        if not gone or self._memo is None:
+            return
+        for name in self._repo.index.record_names():
+            if name.startswith("condemned/"):
+                record = self._repo.read_condemnation(name)
+                gone.difference_update(record.packs if record is not None else ())
+        if gone:
+            self._memo.distrust()
+            self._progress.note(0, f"{len(gone)} packs are gone or damaged: looking up what is there of every file")
 
     def _parent(self, catalogue: Catalogue, recorded: Iterable[bytes]) -> Snapshot | None:
         """Returns the latest snapshot of the same sources on the same host."""

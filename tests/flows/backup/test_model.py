@@ -1,0 +1,170 @@
+"""A tree that changes at random is in every snapshot as it is: held against a walk of its own after each step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from respaldo.core.errors import Interrupted
+from respaldo.core.seams import Cancel
+from respaldo.flows.backup import walker
+from tests.flows.backup.world import HOUR_NS, World, assert_equal, assert_figures, walk_model
+
+NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff", b"long" * 40])
+CONTENTS = st.one_of(st.sampled_from([b"", b"x", b"y", b"x" * 5000]), st.integers(1, 300_000).map(lambda n: b"z" * n))
+PICK = st.randoms(use_true_random=False)
+OPTIONS = st.sampled_from([{}, {}, {}, {"exclude": ("nothing-here",)}, {"trust_times": False, "one_file_system": True}])
+
+
+class CancelAfter(Cancel):
+    """Asks for a stop at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks <= 0:
+            raise Interrupted("SIGINT")
+
+
+class ChangingTree(RuleBasedStateMachine):
+    """Changes, runs, cuts runs short, loses caches; compares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = Path(tempfile.mkdtemp(prefix="respaldo-test-"))
+        self.world = World(self.path)
+        self.base = bytes(self.world.source)
+        self.frames_max = walker._OPEN_FRAMES_MAX
+        walker._OPEN_FRAMES_MAX = 2
+
+    def teardown(self) -> None:
+        walker._OPEN_FRAMES_MAX = self.frames_max
+        self.world.repo.close()
+        shutil.rmtree(self.path)
+
+    def paths(self, kind: str = "any") -> list[bytes]:
+        found = []
+        for above, directories, files in os.walk(self.base):
+            if kind != "file":
+                found += [os.path.join(above, name) for name in directories]
+            if kind != "directory":
+                found += [os.path.join(above, name) for name in files]
+        return sorted(found) + ([self.base] if kind == "directory" else [])
+
+    @initialize()
+    def start(self) -> None:
+        for place in (b"a", b"a/b", b"a/b/c", b"b"):
+            os.mkdir(self.base + b"/" + place)
+            Path(os.fsdecode(self.base + b"/" + place + b"/f")).write_bytes(place)
+
+    @rule(random=PICK, name=NAMES, content=CONTENTS)
+    def write(self, random, name, content) -> None:
+        with contextlib.suppress(OSError), open(random.choice(self.paths("directory")) + b"/" + name, "wb") as file:
+            file.write(content)
+
+    @rule(random=PICK, name=NAMES)
+    def make_directory(self, random, name) -> None:
+        with contextlib.suppress(OSError):
+            os.mkdir(random.choice(self.paths("directory")) + b"/" + name)
+
+    @rule(random=PICK, name=NAMES, make=st.sampled_from(["symlink", "fifo", "link"]))
+    def make_other(self, random, name, make) -> None:
+        path = random.choice(self.paths("directory")) + b"/" + name
+        with contextlib.suppress(OSError):
+            if make == "symlink":
+                os.symlink(b"to " + name, path)
+            elif make == "fifo":
+                os.mkfifo(path)
+            else:
+                os.link(random.choice(self.paths("file")), path, follow_symlinks=False)
+
+    @precondition(lambda self: self.paths())
+    @rule(random=PICK)
+    def remove(self, random) -> None:
+        path = random.choice(self.paths())
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+    @precondition(lambda self: self.paths())
+    @rule(random=PICK, name=NAMES)
+    def move(self, random, name) -> None:
+        with contextlib.suppress(OSError):
+            os.rename(random.choice(self.paths()), random.choice(self.paths("directory")) + b"/" + name)
+
+    @precondition(lambda self: self.paths())
+    @rule(random=PICK, mode=st.sampled_from([0o600, 0o755, 0o4711, 0o000]), value=st.binary(max_size=3))
+    def change_attributes(self, random, mode, value) -> None:
+        path = random.choice(self.paths())
+        with contextlib.suppress(OSError):
+            if mode % 3:
+                os.setxattr(path, "user.v", value, follow_symlinks=False)
+            elif not os.path.islink(path):
+                os.chmod(path, mode if os.geteuid() == 0 else mode | 0o700)
+
+    @rule(random=PICK)
+    def change_keeping_times(self, random) -> None:
+        files = [path for path in self.paths("file") if os.path.isfile(path) and not os.path.islink(path)]
+        if files:
+            path = random.choice(files)
+            status = os.stat(path)
+            with open(path, "r+b") as file:
+                file.write(random.randbytes(min(4, status.st_size)))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    @rule(looks=st.integers(1, 40))
+    def cut_short(self, looks) -> None:
+        before = self.world.snapshots
+        with contextlib.suppress(Interrupted):
+            self.world.backup(cancel=CancelAfter(looks))
+            return
+        assert self.world.snapshots == before
+
+    @rule(shift=st.sampled_from([0, HOUR_NS]))
+    def change_clock(self, shift) -> None:
+        self.world.clock.shift_ns = shift
+
+    @rule(forget=st.booleans())
+    def open_again(self, forget) -> None:
+        self.world.reopen(forget=forget)
+
+    @rule()
+    def forget_snapshots(self) -> None:
+        for folder in ("pending", "outcome"):
+            for name, _ in list(self.world.backend.list(folder)):
+                self.world.backend.delete(name)
+
+    @rule(options=OPTIONS)
+    def back_up(self, options) -> None:
+        self.compare(options)
+
+    def compare(self, options: dict[str, object]) -> None:
+        result = self.world.backup(**options)
+        assert result.complete, result.manifest.failed
+        model = self.world.model(result)
+        assert_equal(model, walk_model(self.base))
+        assert_figures(result, model)
+
+    @invariant()
+    def snapshot_is_the_tree(self) -> None:
+        self.compare({})
+
+
+TestChangingTree = ChangingTree.TestCase
+TestChangingTree.settings = settings(
+    max_examples=max(8, settings.default.max_examples // 5),
+    stateful_step_count=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
