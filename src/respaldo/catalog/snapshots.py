@@ -81,7 +81,8 @@ def put_pending(repo: Repo, snapshot: SnapshotId, manifest: Manifest) -> bytes:
 def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: bytes) -> Verdict:
     """Puts an outcome create-only (W5) and returns the verdict that stands, which may be another's.
 
-    One that stands and is torn never says commit to anybody, so for whoever wanted to it is an abort.
+    Commit of another manifest is no commit to whoever wanted one, and neither is what is torn; but whoever wanted to
+    abort is told of any commit, and gets `Corruption` for what is torn: that is no abort.
     """
     name = outcome_name(snapshot)
     outcome = Outcome(verdict=verdict, pending_hash=pending_hash)
@@ -91,8 +92,12 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
         try:
             standing = parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get(name)), name)
         except Corruption:
+            if verdict is Verdict.ABORT:
+                raise
             return Verdict.ABORT
-        return standing.verdict if standing.pending_hash == pending_hash else Verdict.ABORT
+        if verdict is Verdict.COMMIT and standing.pending_hash != pending_hash:
+            return Verdict.ABORT
+        return standing.verdict
     return verdict
 
 

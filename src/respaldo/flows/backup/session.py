@@ -119,7 +119,8 @@ class Session:
             while self._mend(manifest.root, whole=whole):
                 self.save()
         except ContentGoneError:
-            decide(self._repo, snapshot, Verdict.ABORT, pending_hash)
+            with contextlib.suppress(Corruption):  # somebody else was about to, and died
+                decide(self._repo, snapshot, Verdict.ABORT, pending_hash)
             raise
         if decide(self._repo, snapshot, Verdict.COMMIT, pending_hash) is not Verdict.COMMIT:
             raise ContentGoneError
