@@ -148,6 +148,7 @@ def test_failing_command_makes_no_snapshot(cli, text):
 @pytest.mark.parametrize(
     "words",
     [
+        [""],
         ["--stdin", "x", "/etc"],
         ["--command", "true", "/etc"],
         ["--command", "'"],
@@ -260,3 +261,22 @@ def test_limit_slows_down(cli, tree):
     started_s = time.monotonic()
     cli("snapshot", tree, "--limit", "300KB/s")
     assert time.monotonic() - started_s > 0.8
+
+
+def test_repository_inside_a_source_is_left_out(cli, place, tree):
+    """A repository is not backed up into itself, and whoever wants to look at it says so."""
+    odd = place / "tree" / "a [b] * c"
+    cli("init", "-r", odd)
+    ran = cli("snapshot", place / "tree", "-r", odd)
+    assert "note: the repository itself is left out" in ran.err
+    entries = cli("ls", "-R", "latest", "-r", odd, "--json").json["entries"]
+    assert not [entry["path"] for entry in entries if "a [b]" in entry["path"]]
+    assert [entry["path"] for entry in entries if entry["path"].endswith("/big")]
+    cli("snapshot", odd, "-r", odd, expected=2)
+    assert cli("snapshot", tree).err == ""
+
+
+def test_cache_is_marked_as_one(cli, place, tree):
+    """The cache says that it is one, so that a backup of the home can leave it out."""
+    cli("snapshot", tree)
+    assert (place / "cache" / "respaldo" / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f0688")

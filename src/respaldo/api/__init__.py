@@ -11,7 +11,7 @@ from respaldo.api.bench import Bench, Stage
 from respaldo.api.cached import cached_snapshots
 from respaldo.api.figures import Stats
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
-from respaldo.api.places import Places
+from respaldo.api.places import Places, repository_path
 from respaldo.api.repository import KernelState, Repository, init, verify_keyless
 from respaldo.api.trial import try_runs, try_verify
 from respaldo.catalog.snapshots import Catalogue, Snapshot
@@ -68,6 +68,7 @@ __all__ = [
     "parse_subset",
     "plain_path",
     "read_rules",
+    "repository_path",
     "split_name",
     "try_runs",
     "try_verify",

@@ -28,11 +28,16 @@ class Places:
     state_dir: Path
 
 
+def repository_path(location: str) -> str:
+    """Returns where a location lies on this machine, links resolved; raises `UsageError` where it does not."""
+    return os.path.realpath(local_path(location))
+
+
 class Pins:
     """Remembers which headers were seen at a location."""
 
     def __init__(self, places: Places, location: str) -> None:
-        self._place = os.path.realpath(local_path(location))
+        self._place = repository_path(location)
         name = hashlib.sha256(os.fsencode(self._place)).hexdigest()[:32]
         self.path = places.state_dir / "pins" / name
 

@@ -119,8 +119,8 @@ class Page(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the command's own options, the common ones, statuses and examples."""
-        own = [record for param in self.params[: self._own] if (record := param.get_help_record(ctx))]
-        common = [record for param in self.get_params(ctx)[self._own :] if (record := param.get_help_record(ctx))]
+        own = _records(ctx, self.params[: self._own])
+        common = _records(ctx, self.get_params(ctx)[self._own :])
         if own:
             with formatter.section("Options"):
                 formatter.write_dl(own)
@@ -138,6 +138,11 @@ class Page(click.Command):
                         formatter.write("\n")
                     formatter.write_text(what)
                     formatter.write(textwrap.indent(line, " " * (formatter.current_indent + 2)) + "\n")
+
+
+def _records(ctx: click.Context, params: Sequence[click.Parameter]) -> list[tuple[str, str]]:
+    options = (param for param in params if isinstance(param, click.Option))
+    return [record for option in options if (record := option.get_help_record(ctx))]
 
 
 def page(

@@ -64,6 +64,7 @@ class Settings:
         except OSError:
             usable = False
         if usable:
+            _tag(cache)
             yield Places(cache_dir=cache, state_dir=state)
             return
         if self.cache_dir:
@@ -101,3 +102,9 @@ class Settings:
             show.out(show.document(value))
         elif not self.quiet and text:
             show.out(text)
+
+
+def _tag(cache: Path) -> None:
+    """Marks the directory as a cache, so that backups (this one's too, with --exclude-caches) can leave it out."""
+    with contextlib.suppress(OSError), (cache / "CACHEDIR.TAG").open("x", encoding="ascii") as file:
+        file.write("Signature: 8a477f597d28d172789f06886806bc55\n# Made by respaldo; see bford.info/cachedir\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +15,7 @@ from respaldo.cli.pages import page, pattern_options, patterns
 from respaldo.cli.progress import on_terminal, watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
+from respaldo.cli.sources import find_sources, rules_for_itself, stream_path
 from respaldo.cli.values import MOMENT, RATE, SIZE
 from respaldo.core.errors import UsageError
 
@@ -112,8 +112,9 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
 
     Patterns are those of a .gitignore, relative to each source; options count in the order in which they stand.
     """
-    options = _options(ctx, given, estimate=settings.display and on_terminal())
-    sources = _sources(given)
+    sources = find_sources(given)
+    itself = rules_for_itself(settings, sources)
+    options = _options(ctx, given, itself, estimate=settings.display and on_terminal())
     with (
         settings.open(writes=not options.dry_run, limit_bytes_per_s=given["limit"]) as repository,
         cancelling() as cancel,
@@ -136,7 +137,7 @@ def _run(
         return repository.backup(sources, options, progress=progress, cancel=cancel)
     from respaldo.cli import streams  # start-up time
 
-    path = _stream_path(given)
+    path = stream_path(given)
     if not given["command_text"]:
         with streams.standard_input(cancel) as stream:
             return repository.backup_stream(
@@ -147,22 +148,7 @@ def _run(
         return repository.backup_stream(path, stream, options, finish=finish, progress=progress, cancel=cancel)
 
 
-def _stream_path(given: dict[str, Any]) -> bytes:
-    """Returns the path that a stream is recorded under."""
-    from respaldo.cli.streams import split_command  # start-up time
-
-    name = os.fsencode(given["stdin_name"])
-    if given["command_text"]:
-        words = split_command(given["command_text"])
-        name = name or os.path.basename(os.fsencode(words[0]))
-    path = os.path.normpath(b"/" + name)
-    path = b"/" + path.lstrip(b"/")
-    if path == b"/" or b"\0" in path or name.endswith(b"/"):
-        raise UsageError("--stdin needs the name of a file")
-    return path
-
-
-def _options(ctx: click.Context, given: dict[str, Any], *, estimate: bool) -> BackupOptions:
+def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, estimate: bool) -> BackupOptions:
     from respaldo.api import BackupOptions  # start-up time
 
     label = given["label"]
@@ -177,7 +163,7 @@ def _options(ctx: click.Context, given: dict[str, Any], *, estimate: bool) -> Ba
     if recorded_as and not recorded_as.startswith(b"/"):
         raise UsageError("--as needs an absolute path")
     return BackupOptions(
-        exclude=tuple(patterns(ctx)),
+        exclude=(*itself, *patterns(ctx)),
         exclude_caches=given["exclude_caches"],
         exclude_larger_bytes=given["exclude_larger_than"],
         one_file_system=given["one_file_system"],
@@ -196,37 +182,6 @@ def _options(ctx: click.Context, given: dict[str, Any], *, estimate: bool) -> Ba
         time_ns=given["time_ns"],
         program=f"respaldo {__version__}",
     )
-
-
-def _sources(given: dict[str, Any]) -> list[bytes]:
-    """Returns the paths to back up, absolute, links in them as they are; none where a stream is backed up."""
-    paths: list[bytes] = list(given["paths"])
-    for names, end in ((given["files_from"], b"\n"), (given["files_from0"], b"\0")):
-        for name in names:
-            paths += [path for path in _read(name).split(end) if path]
-    streamed = given["stdin_name"] or given["command_text"]
-    if streamed and (paths or given["files_from"] or given["files_from0"]):
-        raise UsageError("--stdin and --command back up a stream and take no paths")
-    if streamed:
-        _stream_path(given)
-    if streamed and given["dry_run"]:
-        raise UsageError("a stream cannot be read without being stored", hint="leave out --dry-run")
-    if not streamed and not paths:
-        raise UsageError("there is nothing to back up", hint="name at least one path; see: respaldo snapshot --help")
-    if given["recorded_as"] and len(paths) != 1:
-        raise UsageError("--as records one source under another path")
-    here = os.getcwdb()
-    return [b"/" + os.path.normpath(os.path.join(here, path)).lstrip(b"/") for path in dict.fromkeys(paths)]
-
-
-def _read(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        with open(name, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UsageError(f"cannot read the list of paths {name}: {error.strerror}") from None
 
 
 def _text(result: BackupResult, *, dry_run: bool) -> str:
