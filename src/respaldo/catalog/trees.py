@@ -249,7 +249,7 @@ class TreeReader:
         """Returns the entry of a name."""
         for leaf in self.leaves(tree_id):
             if leaf.names.startswith(name + b"\0") or b"\0" + name + b"\0" in leaf.names:
-                return next(entry for entry in leaf.entries() if entry.name == name)
+                return next((entry for entry in leaf.entries() if entry.name == name), None)
         return None
 
     def list_rows(self, content: Content) -> Iterator[Row]:
