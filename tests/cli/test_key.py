@@ -15,9 +15,19 @@ def test_init_says_what_it_made(cli, place):
     assert [key["label"] for key in keys] == ["", "recovery"]
 
 
-def test_init_refuses_what_is_there(cli):
-    """A repository is never made over another."""
-    assert "repository already" in cli("init", expected=1).err
+def test_init_refuses_what_is_there(cli, place):
+    """A repository is never made over another, and no key is left behind that opens nothing."""
+    assert "repository already" in cli("init", "--new-key-file", place / "recovery", expected=1).err
+    assert not (place / "recovery").exists()
+
+
+def test_init_refuses_a_directory_with_other_things(cli, place):
+    """A repository is not strewn into somebody's home; an empty directory or a fresh disk will do."""
+    (place / "other").mkdir()
+    cli("init", "-r", place, expected=2)
+    assert not (place / "packs").exists()
+    (place / "other" / "lost+found").mkdir()
+    cli("init", "-r", place / "other")
 
 
 def test_init_keeps_an_existing_key_file(cli, place):

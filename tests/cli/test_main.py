@@ -131,6 +131,19 @@ def test_reader_that_goes_away_is_no_error(cli, spawn, place):
     assert process.wait() == 1
 
 
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("words", [["--version"], ["snapshots"], ["snapshots", "--json"]])
+def test_output_that_cannot_be_written_is_an_error(place, words):
+    """A full disk under standard output is no success, and no trace."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "respaldo.cli.main", *words], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert b"No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_unexpected_error_is_told_without_a_trace(cli, monkeypatch):
     """What should not happen is two lines; the trace comes with RESPALDO_DEBUG=1."""
     from respaldo.cli.settings import Settings

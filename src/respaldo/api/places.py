@@ -13,8 +13,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from respaldo.backend.base import FOLDERS
+from respaldo.backend.filestage import TEMPORARY
 from respaldo.backend.open import local_path
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import Corruption, UsageError
 from respaldo.format.header import HASH_BYTES, HEADER, Header
 
 _PIN_BYTES_MAX = 1 << 20
@@ -31,6 +33,20 @@ class Places:
 def repository_path(location: str) -> str:
     """Returns where a location lies on this machine, links resolved; raises `UsageError` where it does not."""
     return os.path.realpath(local_path(location))
+
+
+def check_free(location: str) -> None:
+    """Raises `UsageError` where a directory holds what is no repository's: one made there would be mixed up with it."""
+    path = repository_path(location)
+    try:
+        others = set(os.listdir(path)) - FOLDERS - {HEADER, "lost+found"}
+    except OSError:
+        return  # not there yet; or what opens it says what is wrong
+    others = {name for name in others if not name.startswith(TEMPORARY)}
+    if others:
+        raise UsageError(
+            f"{path} is not empty: it holds {min(others)}", hint="name a new or an empty directory for the repository"
+        )
 
 
 class Pins:

@@ -16,7 +16,7 @@ from respaldo.api import keys, naming
 from respaldo.api.bench import Bench, measure_stages
 from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
-from respaldo.api.places import Pins, Places
+from respaldo.api.places import Pins, Places, check_free
 from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
@@ -58,8 +58,9 @@ def init(
 ) -> Header:
     """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
 
-    Raises `ObjectExists` where there is a repository already.
+    Raises `ObjectExists` where there is a repository already, `UsageError` where there is anything else.
     """
+    check_free(location)
     params = ChunkerParams.standard()
     config = Config(chunker=(params.minimum, params.average, params.maximum, params.strict, params.loose))
     clock = SystemClock()

@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from respaldo.api import KEY_BYTES, Secret
 from respaldo.core.errors import UsageError
@@ -97,6 +98,18 @@ def read_key(path: str) -> Secret:
         f"{path} is no key file: it holds neither 32 bytes nor 64 hexadecimal digits",
         hint="make one with: respaldo key add --new-key-file PATH",
     )
+
+
+@contextlib.contextmanager
+def new_key(path: str) -> Iterator[Secret]:
+    """Makes a key file, and takes it away again where what it is for fails: a key that opens nothing misleads."""
+    secret = make_key(path)
+    try:
+        yield secret
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def make_key(path: str) -> Secret:

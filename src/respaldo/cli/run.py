@@ -98,11 +98,19 @@ def run(words: Sequence[str]) -> int:
             return status
     except BrokenPipeError:
         # Whoever read us has gone (`respaldo ls | head`): there is nobody to tell.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        _drop_output()
+        return _say("OSError", f"cannot write the output: {error.strerror or error}", "", 1, as_json=as_json)
     except Interrupted as error:
         return _fail(error, as_json=as_json)
+
+
+def _drop_output() -> None:
+    """Lets what is still buffered go nowhere: at the end Python would try to write it once more, and complain."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _invoke(words: Sequence[str], *, as_json: bool) -> int:

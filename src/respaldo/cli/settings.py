@@ -70,7 +70,7 @@ class Settings:
         if self.cache_dir:
             raise UsageError(f"cannot write to the cache directory {self.cache_dir}")
         with tempfile.TemporaryDirectory(prefix="respaldo-cache-") as folder:
-            show.err(f"warning: cannot write to {cache}; working without a lasting cache, slowly")
+            show.err(f"warning: cannot write to {show.shown(str(cache))}; working without a lasting cache, slowly")
             yield Places(cache_dir=Path(folder), state_dir=state)
 
     def secret(self) -> Secret:

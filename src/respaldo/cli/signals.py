@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -16,6 +15,9 @@ from typing import NoReturn
 from respaldo.core.errors import Interrupted
 from respaldo.core.seams import Cancel
 
+_STANDARD_ERROR = 2
+_SHOW_CURSOR = b"\x1b[?25h\r\n"
+"""A progress display hides it."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -37,10 +39,13 @@ def cancelling() -> Iterator[Cancel]:
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if cancel.requested:
+            with contextlib.suppress(OSError):
+                if os.isatty(_STANDARD_ERROR):
+                    os.write(_STANDARD_ERROR, _SHOW_CURSOR)
             os._exit(Interrupted.exit_status)
         cancel.request(signal.Signals(number).name)
         with contextlib.suppress(OSError):
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping; once more to stop at once\n")
+            os.write(_STANDARD_ERROR, b"\nstopping; once more to stop at once\n")
 
     with _handled(ask):
         yield cancel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
 from respaldo.cli import show
@@ -45,12 +47,11 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
     can open a repository whose passphrase and keys are lost: write the passphrase down, or make a recovery key.
     """
     from respaldo import api  # start-up time
-    from respaldo.cli.passphrase import find_secret, make_key  # start-up time
+    from respaldo.cli.passphrase import find_secret, new_key  # start-up time
 
     location = settings.location()
     secret = find_secret(settings.password_file, settings.key_file, new=True)
-    recovery = make_key(new_key_file) if new_key_file else None
-    with settings.places() as places:
+    with settings.places() as places, new_key(new_key_file) if new_key_file else nullcontext() as recovery:
         header = api.init(
             location,
             secret,
@@ -66,7 +67,7 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
         "recovery_key_file": new_key_file or None,
     }
     text = f"made repository {header.repository.hex()[:8]} at {show.shown(location)}"
-    if recovery is not None:
+    if new_key_file:
         text += f"\nthe recovery key is in {show.shown(new_key_file)}: keep it somewhere else"
     settings.report(value, text)
     return 0

@@ -80,13 +80,17 @@ def list_(settings: Settings) -> int:
 def add(settings: Settings, *, new_key_file: str, new_password_file: str, sensitive: bool, label: str) -> int:
     """Add a passphrase or a key that opens the repository."""
     from respaldo import api  # start-up time
-    from respaldo.cli.passphrase import make_key  # start-up time
+    from respaldo.cli.passphrase import new_key  # start-up time
 
     if new_key_file and new_password_file:
         raise UsageError("--new-key-file and --new-password-file exclude each other")
+    kdf = api.SENSITIVE if sensitive else api.STANDARD
     with settings.open(writes=True) as repository:
-        secret = make_key(new_key_file) if new_key_file else _new_secret(new_password_file)
-        name = repository.add_key(secret, kdf=api.SENSITIVE if sensitive else api.STANDARD, label=label)
+        if new_key_file:
+            with new_key(new_key_file) as secret:
+                name = repository.add_key(secret, kdf=kdf, label=label)
+        else:
+            name = repository.add_key(_new_secret(new_password_file), kdf=kdf, label=label)
     value = {"key": _id(name), "key_file": new_key_file or None}
     where = f"; the key is in {show.shown(new_key_file)}" if new_key_file else ""
     settings.report(value, f"added key {_id(name)}{where}")
