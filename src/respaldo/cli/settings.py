@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +68,8 @@ class Settings:
             return
         if self.cache_dir:
             raise UsageError(f"cannot write to the cache directory {self.cache_dir}")
+        import tempfile  # start-up time
+
         with tempfile.TemporaryDirectory(prefix="respaldo-cache-") as folder:
             show.err(f"warning: cannot write to {show.shown(str(cache))}; working without a lasting cache, slowly")
             yield Places(cache_dir=Path(folder), state_dir=state)
