@@ -137,6 +137,7 @@ class FileReader:
             builder.hole(begin - builder.length)
             if not self._stream_extent(fd, begin, end, builder, status, resume):
                 break
+            self._checkpoint(builder, status, resume)  # a file with many holes consists of short extents only
         if sparse and _data_after(fd, builder.length) is None:
             builder.hole(max(0, min(size, os.fstat(fd).st_size) - builder.length))
         with contextlib.suppress(OSError):
@@ -173,8 +174,11 @@ class FileReader:
             if at:
                 view[: held - at] = bytes(view[at:held])
                 held -= at
-            if self.checkpoint() and resume is not None:
-                resume.save(_save(builder, status))
+            self._checkpoint(builder, status, resume)
+
+    def _checkpoint(self, builder: ListBuilder, status: os.stat_result, resume: Progresses | None) -> None:
+        if self.checkpoint() and resume is not None:
+            resume.save(_save(builder, status))
 
     def _resume(self, builder: ListBuilder, state: bytes, status: os.stat_result) -> int:
         if not state:
