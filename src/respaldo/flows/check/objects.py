@@ -98,8 +98,8 @@ class Inspector:
         repo = self._repo
         if (header := self._try(HEADER, lambda: read_header(repo.backend))) and header.hash != repo.header.hash:
             self._findings.add(HEADER, "it is not the header that the repository was opened with")
-        _, damaged = slots.describe(repo.backend, repo.vault)
-        for error in damaged:
+        described = self._try("keys", lambda: slots.describe(repo.backend, repo.vault))
+        for error in described[1] if described else ():
             self._findings.add(error.name, error.reason)
         self._records("config", "config", parse_config)
         self._records("condemned", "condemnation", parse_condemnation)
