@@ -234,7 +234,7 @@ def nobody(cli, tree, monkeypatch):
 
 
 @contextlib.contextmanager
-def as_nobody():
+def as_nobody(*, for_good):
     """Takes root's rights away while a command runs."""
     os.seteuid(65534)
     try:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from respaldo.cli.run import run  # start-up time: see above
 
-    return run(words)
+    return run(words, for_good=arguments is None)
 
 
 if __name__ == "__main__":

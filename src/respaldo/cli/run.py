@@ -85,14 +85,14 @@ def group() -> None:
     """
 
 
-def run(words: Sequence[str]) -> int:
-    """Runs one command; returns the exit status."""
+def run(words: Sequence[str], *, for_good: bool = False) -> int:
+    """Runs one command; returns the exit status. ``for_good``: the process ends with it."""
     as_json = "--json" in words
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stopping():
+        with stopping(for_good=for_good):
             status = _invoke(words, as_json=as_json)
             sys.stdout.flush()
             return status

@@ -26,9 +26,12 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[None]:
-    """Turns signals into `Interrupted`."""
-    with _handled(_stop):
+def stopping(*, for_good: bool) -> Iterator[None]:
+    """Turns signals into `Interrupted`.
+
+    ``for_good``: the process ends behind it, with a status that a late signal shall not change any more.
+    """
+    with _handled(_stop, for_good=for_good):
         yield
 
 
@@ -52,7 +55,7 @@ def cancelling() -> Iterator[Cancel]:
 
 
 @contextlib.contextmanager
-def _handled(handler: signal._HANDLER) -> Iterator[None]:
+def _handled(handler: signal._HANDLER, *, for_good: bool = False) -> Iterator[None]:
     before: dict[signal.Signals, signal._HANDLER] = {}
     with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
         for number in _SIGNALS:
@@ -65,4 +68,4 @@ def _handled(handler: signal._HANDLER) -> Iterator[None]:
         yield
     finally:
         for number, standing in before.items():
-            signal.signal(number, standing)
+            signal.signal(number, signal.SIG_IGN if for_good else standing)
