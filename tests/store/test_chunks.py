@@ -391,3 +391,34 @@ def test_blocks_may_be_read_by_many_threads(repo):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_blocks_may_be_read_while_the_index_is_read_and_grows(repo, monkeypatch):
+    """Readers in other threads need the index for packs out of sight, while its own thread looks up and writes."""
+    monkeypatch.setattr("respaldo.store.source._FOOTERS_KEPT", 1)
+    content = list(pieces(1500))
+    ids, packs = store(repo, content)
+    assert len(packs) > 3
+    places = [repo.source.locate(kind, chunk_id) for (kind, _), chunk_id in zip(content, ids, strict=True)]
+    numbers = random.Random(3).sample(range(len(places)), 400)
+    wrong = []
+
+    def read(share):
+        for number in share:
+            at = places[number]
+            raw = repo.source.block(at.pack, at.block)[at.offset : at.offset + at.length]
+            if raw != content[number][1]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=read, args=(numbers[first::3],)) for first in range(3)]
+    for thread in threads:
+        thread.start()
+    records = 0
+    while any(thread.is_alive() for thread in threads):
+        for kind, chunk_id in ((Kind.DATA, ids[number]) for number in numbers[:50]):
+            repo.source.locate(kind, chunk_id)
+        repo.index.put_records({f"condemned/{records}": bytes(2 << 20)})
+        records += 1
+    for thread in threads:
+        thread.join()
+    assert wrong == []

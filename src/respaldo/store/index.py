@@ -188,6 +188,16 @@ class Index:
         """Returns the encoded footer of a pack, empty where it is not entered."""
         return bytes(self._read().get(_NUMBER.pack(number), b"", db=self._dbs["footers"]))
 
+    def entry(self, number: int) -> tuple[Indexed, bytes] | None:
+        """Returns a pack and its encoded footer, None where it is not entered. For any thread, unlike all else here."""
+        key = _NUMBER.pack(number)
+        with self._environment.read() as txn:
+            packed, footer = txn.get(key, db=self._dbs["packs"]), txn.get(key, db=self._dbs["footers"])
+            if packed is None or footer is None:
+                return None
+            name, length_bytes, *_ = _PACK.unpack(packed)
+            return Indexed(number, PackName(name), length_bytes), bytes(footer)
+
     def packs(self) -> Iterator[Indexed]:
         """Yields the packs that are entered."""
         txn = self._read()

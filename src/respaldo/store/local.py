@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -86,7 +87,7 @@ class Environment:
     """Opens, and if need be discards and makes again, an environment with named databases.
 
     ``databases`` maps names to whether they hold many fixed-size values a key (``dupsort, dupfixed``); ``layout`` is
-    discarded with all content when it changes. Not to be used by two threads at once.
+    discarded with all content when it changes. For one thread, save that any may `read`.
     """
 
     def __init__(self, path: Path, *, layout: str, databases: dict[str, bool]) -> None:
@@ -96,6 +97,8 @@ class Environment:
         self._boot = boot_id()
         self._mark = path / f"{_MARK}{os.getpid()}"
         self._marked = False
+        self._lock = threading.RLock()
+        """Held by writers, because a map must not grow under a reader of the same process."""
         if not self._is_clean():
             self._remove()
         try:
@@ -169,10 +172,11 @@ class Environment:
 
     def discard(self) -> None:
         """Throws everything away and begins anew."""
-        self.env.close()
-        self._remove()
-        self._marked = False
-        self._open()
+        with self._lock:
+            self.env.close()
+            self._remove()
+            self._marked = False
+            self._open()
         self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
 
     def _remove(self) -> None:
@@ -180,6 +184,10 @@ class Environment:
 
     def write(self, action: Callable[[lmdb.Transaction], T]) -> T:
         """Runs an action in a write transaction; grows the map and runs it again where it is full."""
+        with self._lock:
+            return self._write(action)
+
+    def _write(self, action: Callable[[lmdb.Transaction], T]) -> T:
         if not self._marked:
             self._put_mark()
         while True:
@@ -198,8 +206,8 @@ class Environment:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
-        """Opens a read transaction whose values are buffers, valid only inside."""
-        with self.begin_read() as txn:
+        """Opens a read transaction whose values are buffers, valid only inside; writers wait. For any thread."""
+        with self._lock, self.begin_read() as txn:
             yield txn
 
     def begin_read(self) -> lmdb.Transaction:

@@ -70,10 +70,11 @@ class ChunkSource:
             if opened is not None:
                 self._footers.move_to_end(number)
                 return opened
-        pack = self._index.pack(number)
-        if pack is None:
+        entry = self._index.entry(number)
+        if entry is None:
             raise ObjectMissing(f"pack {number}")
-        opened = _Opened(pack.name, parse_footer(self._index.footer(number), pack_object(pack.name)))
+        pack, encoded = entry
+        opened = _Opened(pack.name, parse_footer(encoded, pack_object(pack.name)))
         with self._lock:
             self._footers[number] = opened
             while len(self._footers) > _FOOTERS_KEPT:
@@ -81,11 +82,8 @@ class ChunkSource:
         return opened
 
     def sealed_block(self, pack: int, block: int) -> tuple[PackName, Footer, bytes]:
-        """Fetches a block as it is stored; `locate` must have opened the pack's footer, or one thread reads alone."""
-        with self._lock:
-            opened = self._footers.get(pack)
-        if opened is None:
-            opened = self._opened(pack)
+        """Fetches a block as it is stored."""
+        opened = self._opened(pack)
         row = opened.footer.blocks[block]
         data = self._backend.get(pack_object(opened.name), opened.footer.offsets[block], row.sealed_length)
         return opened.name, opened.footer, data
