@@ -402,6 +402,14 @@ def test_blocks_may_be_read_while_the_index_is_read_and_grows(repo, monkeypatch)
     places = [repo.source.locate(kind, chunk_id) for (kind, _), chunk_id in zip(content, ids, strict=True)]
     numbers = random.Random(3).sample(range(len(places)), 400)
     wrong = []
+    shared, owner = repo.index._read, threading.get_ident()
+
+    def guarded():
+        if threading.get_ident() != owner:
+            wrong.append("the transaction of the index's own thread")
+        return shared()
+
+    monkeypatch.setattr(repo.index, "_read", guarded)
 
     def read(share):
         for number in share:
