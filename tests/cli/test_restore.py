@@ -159,7 +159,7 @@ def test_bench_measures_stages_and_runs(cli, place):
     assert all(item["bytes_per_s"] > 0 for item in done["stages"] + done["runs"])
     assert done["own_data"] is True
     assert list((place / "bench").iterdir()) == []
-    assert "MiB/s" in cli("bench", "--no-runs").out
+    assert "iB/s" in cli("bench", "--no-runs").out
 
 
 def test_bench_of_an_empty_repository(cli):

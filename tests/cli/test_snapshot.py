@@ -52,7 +52,7 @@ def test_text_for_people(cli, tree):
     text = cli("snapshot", tree).out
     assert text.startswith("snapshot ")
     assert "4 new, 0 changed, 0 unchanged" in text
-    assert "MiB/s" in text or "KiB/s" in text
+    assert "iB/s" in text
     assert cli("snapshot", tree, "-q").out == ""
 
 
