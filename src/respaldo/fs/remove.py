@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from respaldo.core.seams import Cancel
 from respaldo.fs.place import Folder
-from respaldo.fs.settle import clear_the_way
+from respaldo.fs.settle import clear_name
 from respaldo.kernel.layout import ENTRY_FAILED, ENTRY_MOUNT, IDENT, META
 
 
@@ -165,18 +165,7 @@ def _unlink(folder: Folder, name: bytes, is_dir: bool) -> bool:  # noqa: FBT001 
     try:
         gone()
     except PermissionError as error:
-        if error.errno != errno.EPERM or not _clear(folder, name):
+        if error.errno != errno.EPERM or not clear_name(folder.fd, name):
             raise
         gone()
     return True
-
-
-def _clear(folder: Folder, name: bytes) -> bool:
-    """Takes the flags that forbid removal off a regular file or a directory; whether that may have helped."""
-    if stat.S_IFMT(os.stat(name, dir_fd=folder.fd, follow_symlinks=False).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        return False
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd)
-    try:
-        return clear_the_way(fd)
-    finally:
-        os.close(fd)

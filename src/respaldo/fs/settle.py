@@ -161,6 +161,17 @@ def clear_the_way(where: int | bytes) -> bool:
         os.close(fd)
 
 
+def clear_name(dir_fd: int, name: bytes) -> bool:
+    """Does the same for an entry of an open directory, never through a link; raises `OSError`."""
+    if stat.S_IFMT(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        return clear_the_way(fd)
+    finally:
+        os.close(fd)
+
+
 def _try(change: Callable[..., None], where: int | bytes, *values: int) -> bool:
     """Makes a change; whether it could be made. Clears an immutable file's way once."""
     try:

@@ -23,10 +23,10 @@ from respaldo.flows.restore.options import Verb
 from respaldo.flows.restore.site import Site
 from respaldo.flows.restore.steps import Link, Make, Remove, There, Touch, Write
 from respaldo.fs.draft import Draft, link
-from respaldo.fs.meta import FLAGS_WHEN_EMPTY, beside, has_proc, write_flags
+from respaldo.fs.meta import FLAGS_IN_THE_WAY, FLAGS_WHEN_EMPTY, beside, has_proc, read_flags, write_flags
 from respaldo.fs.place import Folder
 from respaldo.fs.remove import MOUNT, holds_mount, remove
-from respaldo.fs.settle import clear_the_way, settle, settle_flags
+from respaldo.fs.settle import clear_name, clear_the_way, settle, settle_flags
 from respaldo.fs.sparse import punch, write_all, write_sparse
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -194,7 +194,7 @@ class Files:
         try:
             draft.publish(entry.name, replace=replace)
         except PermissionError:
-            if not replace or not clear_the_way(beside(site.folder.fd, entry.name)):
+            if not replace or not clear_name(site.folder.fd, entry.name):
                 raise
             draft.publish(entry.name, replace=True)
         if entry.link_group:
@@ -244,8 +244,7 @@ class Files:
             if found is None or found.st_ino != (origin.ino if origin is not None else step.ino):
                 raise OSError(errno.ENOENT, "its first name is gone")
             self._clear(entry.name, step.there)
-            replace = step.there in {There.SAME_TYPE, There.OTHER}
-            link(source, names[-1], site.folder, entry.name, replace=replace, random=site.random)
+            self._make_link(source, names[-1], entry.name, replace=step.there in {There.SAME_TYPE, There.OTHER})
         except OSError as error:
             if error.errno in _CANNOT_LINK:
                 site.tally.unlinked += 1
@@ -254,6 +253,33 @@ class Files:
                 site.fail(entry.name, error)
             return
         site.tally.verbs[Verb.CREATE if step.there is There.NOTHING else Verb.OVERWRITE] += 1
+
+    def _make_link(self, source: Folder, old: bytes, new: bytes, *, replace: bool) -> None:
+        """Makes a link. A file that may not be changed takes none: its flags are off for as long as that takes."""
+        site = self._site
+        try:
+            link(source, old, site.folder, new, replace=replace, random=site.random)
+            return
+        except PermissionError as error:
+            if error.errno != errno.EPERM or os.geteuid() != 0 or not self._is_regular(source, old):
+                raise
+        fd = os.open(old, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source.fd)
+        try:
+            flags = read_flags(fd)
+            clear_the_way(fd)
+            if replace:
+                clear_name(site.folder.fd, new)
+            try:
+                link(source, old, site.folder, new, replace=replace, random=site.random)
+            finally:
+                write_flags(fd, flags, FLAGS_IN_THE_WAY)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _is_regular(folder: Folder, name: bytes) -> bool:
+        found = folder.look(name)
+        return found is not None and stat.S_ISREG(found.st_mode)
 
     def _source(self, names: tuple[bytes, ...]) -> Folder:
         """Opens the folder of a first name; keeps it, because links of one directory come together."""
@@ -292,8 +318,11 @@ class Files:
                 if stat.S_IFMT(found.st_mode) != stat.S_IFMT(entry.mode):
                     raise OSError(errno.ESTALE, "something else took its place")
                 where = beside(fd, b"")[:-1] if has_proc() else beside(site.folder.fd, entry.name)
+                flags = entry.is_regular and (step.flags or bool(entry.attributes & FLAGS_IN_THE_WAY))
+                if flags:
+                    clear_the_way(where)
                 self._settle(where, entry, found, fresh=False)
-                if step.flags:
+                if flags:
                     self._touch_flags(where, entry)
             finally:
                 os.close(fd)
