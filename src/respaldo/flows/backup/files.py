@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from respaldo.core.model import Mark
 from respaldo.core.seams import Progress
-from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame
+from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, saturated
 from respaldo.flows.backup.memo import Memo
 from respaldo.flows.backup.options import Counts
 from respaldo.flows.backup.reader import FileReader, Progresses, ReadFile, open_source
@@ -226,7 +226,7 @@ class Files:
             frame.links.pop(row, None)
             if status.st_nlink > 1:
                 frame.links[row] = self._group(self.ordinal(status.st_dev), status.st_ino)
-        mode, uid, gid, mtime_ns = status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
+        mode, uid, gid, mtime_ns = status.st_mode, status.st_uid, status.st_gid, saturated(status.st_mtime_ns)
         fresh = META.pack(mode, uid, gid, read.attributes, read.length, mtime_ns, btime_ns)
         if fresh != meta:
             frame.patches[row] = fresh

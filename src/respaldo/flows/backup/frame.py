@@ -229,6 +229,7 @@ class Frame:
 
 
 _ID_BYTES = 32
+_TIME_NS_END = 1 << 63
 
 
 def rows_of(status: os.stat_result, recent_ns: int) -> tuple[bytes, bytes]:
@@ -239,10 +240,15 @@ def rows_of(status: os.stat_result, recent_ns: int) -> tuple[bytes, bytes]:
         size = status.st_size
     elif stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         size = os.major(status.st_rdev) << 32 | os.minor(status.st_rdev)
-    meta = META.pack(mode, status.st_uid, status.st_gid, 0, size, status.st_mtime_ns, 0)
+    meta = META.pack(mode, status.st_uid, status.st_gid, 0, size, saturated(status.st_mtime_ns), 0)
     links = 0 if stat.S_ISDIR(mode) else status.st_nlink
     recent = layout.ENTRY_RECENT if max(status.st_mtime_ns, status.st_ctime_ns) >= recent_ns else 0
-    return meta, IDENT.pack(status.st_ino, status.st_ctime_ns, links, recent)
+    return meta, IDENT.pack(status.st_ino, saturated(status.st_ctime_ns), links, recent)
+
+
+def saturated(time_ns: int) -> int:
+    """Returns a time as the kernel's ``scan`` gives it: ns in 64 bits end in 1677 and 2262, file systems' go beyond."""
+    return max(-_TIME_NS_END, min(time_ns, _TIME_NS_END - 1))
 
 
 def _renumbered(rows: dict, renumber: dict[int, int] | None) -> dict:  # type: ignore[type-arg]
