@@ -7,7 +7,7 @@ docs/format.md, "Key slots". Parameters: RFC 9106, second recommended option.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgpack
@@ -53,8 +53,8 @@ SENSITIVE = Kdf(passes=3, memory_kib=256 << 10)
 class Secret:
     """Is what a person or a script holds: a passphrase, or the 32 bytes of a key file."""
 
-    passphrase: bytes | None = None
-    key: bytes | None = None
+    passphrase: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.passphrase is None) == (self.key is None):

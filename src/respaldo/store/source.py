@@ -54,6 +54,8 @@ class ChunkSource:
         self._footers: OrderedDict[int, _Opened] = OrderedDict()
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
+        self._looked_again = False
+        """Whether a chunk that no pack held made the index look at storage anew: for what is gone, once is enough."""
 
     def locate(self, kind: Kind, chunk_id: ChunkId) -> Location:
         """Returns where a chunk lies; raises `ChunkMissing` where no pack holds it."""
@@ -102,7 +104,10 @@ class ChunkSource:
         """Returns the bytes of one chunk, checked. For trees and lists; keeps the last few blocks. One thread."""
         try:
             return self._get(kind, chunk_id)
-        except ObjectMissing:
+        except (ObjectMissing, ChunkMissing) as error:
+            if isinstance(error, ChunkMissing) and self._looked_again:
+                raise
+            self._looked_again = True
             self.forget_positions()
             self._reload()
             return self._get(kind, chunk_id)

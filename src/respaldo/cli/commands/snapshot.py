@@ -175,6 +175,7 @@ def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, es
         host=given["host"] or socket.gethostname(),
         user=user,
         uid=uid,
+        gid=os.getgid(),
         kind=given["kind"],
         label=label,
         reason=given["reason"],

@@ -32,6 +32,7 @@ class BackupOptions:
     host: str = ""
     user: str = ""
     uid: int = 0
+    gid: int = 0
     kind: str = ""
     label: str = ""
     reason: str = ""

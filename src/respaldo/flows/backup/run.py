@@ -224,7 +224,7 @@ class _Run:
             now_ns = self._options.time_ns or self._started_ns
             leaf = Leaf(
                 names=path.rpartition(b"/")[2] + b"\0",
-                meta=META.pack(mode, self._options.uid, 0, 0, length, now_ns, 0),
+                meta=META.pack(mode, self._options.uid, self._options.gid, 0, length, now_ns, 0),
                 content=content.ids,
                 levels={0: (content.level, len(content))} if content.level or len(content) > 1 else {},
             )
