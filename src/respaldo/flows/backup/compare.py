@@ -15,7 +15,7 @@ from respaldo.format.tree import META
 from respaldo.kernel.layout import ENTRY_RECENT, IDENT
 
 if TYPE_CHECKING:
-    from respaldo.flows.backup.entries import Old
+    from respaldo.flows.backup.before import Old
 
 UNSETTLED = 0xFFFFFFFF
 UNPROVEN = 0xFFFFFFFE

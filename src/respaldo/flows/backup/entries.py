@@ -9,33 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
 
-from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import Corruption, RespaldoError
-from respaldo.core.ids import ChunkId
-from respaldo.core.model import Entry, Mark
+from respaldo.core.model import Mark
 from respaldo.core.seams import Progress
+from respaldo.flows.backup.before import Before, Old
 from respaldo.flows.backup.compare import equal_ident, reason_to_read
 from respaldo.flows.backup.files import Files, failure
 from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, Node, rows_of
-from respaldo.flows.backup.memo import Remembered
 from respaldo.flows.backup.options import BackupOptions, Counts
 from respaldo.flows.backup.reader import SMALL_BYTES
 from respaldo.flows.backup.trust import Trust
-from respaldo.format.tree import META, Leaf, parse_tree
+from respaldo.format.tree import META
 from respaldo.kernel import layout, scan
 from respaldo.kernel.layout import IDENT
-
-_LEAF_BYTES_MAX = 1 << 31
-
-
-class Old(NamedTuple):
-    """Is what is remembered of an entry. ``ident`` is empty where it comes from a snapshot, not from the memo."""
-
-    meta: bytes
-    ident: bytes
-    entry: Entry
 
 
 class Entries:
@@ -93,45 +79,15 @@ class Entries:
             return META.pack(stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0, 0), IDENT.pack(0, 0, 0, 0)
         return rows_of(os.lstat(node.actual) if node.source else os.stat(node.actual), recent_ns)
 
-    def remembered(self, remembered: Remembered) -> dict[bytes, Old]:
-        """Returns what is remembered of a directory's entries, by name."""
-        try:
-            leaf = parse_tree(bytes(remembered.leaf), "local cache", length_max=_LEAF_BYTES_MAX)
-        except Corruption:
-            return {}
-        if not isinstance(leaf, Leaf):
-            return {}
-        names = bytes(remembered.names).split(b"\0")[:-1]
-        rows = {name: row for row, name in enumerate(names)}
-        meta, ident = bytes(remembered.meta), bytes(remembered.ident)
-        found: dict[bytes, Old] = {}
-        for entry in leaf.entries():
-            row = rows.get(entry.name)
-            if row is not None:
-                found[entry.name] = Old(
-                    meta[row * META_BYTES : (row + 1) * META_BYTES],
-                    ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES],
-                    entry,
-                )
-        return found
-
-    @staticmethod
-    def from_tree(tree: ChunkId, trees: TreeReader) -> dict[bytes, Old]:
-        """Returns the entries of a directory in an earlier snapshot, to be compared by size and time alone."""
-        try:
-            return {entry.name: Old(b"", b"", entry) for entry in trees.entries(tree) if entry.is_regular}
-        except RespaldoError:
-            return {}
-
     def equal_idents(self, frame: Frame, now: bytes, before: bytes | memoryview) -> bool:
         """Whether two identity columns are equal as far as the options and the file system let them be compared."""
         return equal_ident(now, before, self._options, network=frame.network)
 
     # --- one directory -----------------------------------------------------------------------------------------------
 
-    def process(self, frame: Frame, old: dict[bytes, Old], *, taken: bool) -> None:
+    def process(self, frame: Frame, before: Before, *, taken: bool) -> None:
         """Finds out about every entry of a frame. ``taken``: what is remembered is in a snapshot that is relied on."""
-        self.files.new = frame.name_list if not old else [name for name in frame.name_list if name not in old]
+        frame.new = bytearray(len(frame.name_list))
         small: list[int] = []
         large: list[int] = []
         for row, name in enumerate(frame.name_list):
@@ -149,11 +105,12 @@ class Entries:
                 frame.marks[row] = Mark.UNREADABLE
                 failure(self._counts, self._progress, frame.child_path(name), OSError(links, os.strerror(links)))
                 continue
-            before = old.get(name)
-            known = before is not None and self._unchanged(frame, before, meta, ident, taken=taken)
-            if known and before is not None:
-                self._take(frame, row, meta, before)
-                self._remember_overlooked(frame, row, ident, before)
+            old = before.find(name)
+            frame.new[row] = old is None
+            known = old is not None and self._unchanged(frame, old, meta, ident, taken=taken)
+            if known and old is not None:
+                self._take(frame, row, meta, old)
+                self._remember_overlooked(frame, row, ident, old)
             kind = stat.S_IFMT(mode)
             if links > 1 and kind != stat.S_IFDIR:
                 frame.links[row] = self.files.group(frame, row)
@@ -162,7 +119,7 @@ class Entries:
                     self._counts.files_unchanged += 1
                     self._progress.advance(files=1, length_bytes=size)
                     continue
-                self._say_why(frame, name, before, meta, ident)
+                self._say_why(frame, name, old, meta, ident)
                 frame.unread.add(row)
                 # The names of one file one after another, so that all but the first are known when it is their turn.
                 (small if size <= SMALL_BYTES and links == 1 and frame.fd >= 0 else large).append(row)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Container
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -64,8 +63,6 @@ class Files:
         self._linked: dict[tuple[int, int], Linked] = {}
         self._ordinals: dict[int, int] = {}
         self._xattrs_failed = ""
-        self.new: Container[bytes] = ()
-        """Names in the directory at hand that were counted as new."""
 
     def read(self, frame: Frame, small: list[int], large: list[int]) -> None:
         """Reads files by rows: small ones together, large and hard-linked ones one by one."""
@@ -307,7 +304,7 @@ class Files:
         frame.unread.discard(row)
         if error.errno == errno.ENOENT:
             frame.dropped.add(row)
-            if frame.child_name(row) in self.new:
+            if frame.new[row]:
                 self._counts.files_new -= 1
             else:
                 self._counts.files_changed -= 1

@@ -88,6 +88,8 @@ class Frame:
     """Rows whose times say too little: what changed just before the scan may change again without showing it."""
     idents: dict[int, bytes] = field(default_factory=dict)
     """Identities to remember instead of those that were scanned: a change overlooked on purpose still shows."""
+    new: bytearray = field(default_factory=bytearray)
+    """By row, whether nothing was known of it."""
     unread: set[int] = field(default_factory=set)
     """Files that wait to be read."""
     dropped: set[int] = field(default_factory=set)

@@ -143,8 +143,11 @@ class Memo:
         if self.frozen:
             return
         head = _HEAD.pack(rules, tree, mark, *totals, len(subdirs), len(children), len(names), len(meta), len(ident))
-        row = b"".join((head, subdirs, children, names, meta, ident, leaf))
-        row = blake3(row).digest(_CHECK_BYTES) + row
+        parts = (head, subdirs, children, names, meta, ident, leaf)
+        check = blake3()
+        for part in parts:
+            check.update(part)
+        row = b"".join((check.digest(_CHECK_BYTES), *parts))
         self._rows[key] = row
         self._queued_bytes += len(row)
         self.stamp(key)

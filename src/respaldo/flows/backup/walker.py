@@ -18,6 +18,7 @@ from respaldo.catalog.trees import Sink, TreeReader, put_tree
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
+from respaldo.flows.backup.before import as_in_snapshot, as_remembered, nothing
 from respaldo.flows.backup.entries import Entries
 from respaldo.flows.backup.files import failure
 from respaldo.flows.backup.frame import Frame, Node, Same
@@ -254,12 +255,12 @@ class Walker:
     def _look(self, frame: Frame, remembered: Remembered | None) -> None:
         """Finds out about every entry: what is left out, what is as it was, what must be read."""
         self._leave_out(frame)
-        old = self._entries.remembered(remembered) if remembered is not None else {}
+        before = as_remembered(remembered) if remembered is not None else nothing()
         taken = remembered is not None and self._trust.taken_over(remembered.run)
-        if not old and self._options.trust_times and frame.parent_tree is not None:
-            old = self._entries.from_tree(frame.parent_tree, self._trees)
+        if before.is_empty and self._options.trust_times and frame.parent_tree is not None:
+            before = as_in_snapshot(frame.parent_tree, self._trees)
             taken = False
-        self._entries.process(frame, old, taken=taken)
+        self._entries.process(frame, before, taken=taken)
 
     def _leave_out(self, frame: Frame) -> None:
         """Drops what the rules exclude; marks mounts that are not crossed."""
