@@ -1,6 +1,6 @@
 """A snapshot in memory: chunks, blocks and trees that a restore reads, made entry by entry and bent at will.
 
-Ids are honest (a hash of the bytes) unless a test makes them lie; blocks hold a few chunks each, so that files share them.
+Ids are honest (a hash of the bytes) unless a test makes them lie; a block holds a few chunks, so that files share it.
 """
 
 from __future__ import annotations

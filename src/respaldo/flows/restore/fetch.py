@@ -34,7 +34,7 @@ Key = tuple[int, int]
 class Task:
     """Is chunks of one block. ``views`` are theirs once it is done; ``bad`` says which have none, and why."""
 
-    __slots__ = ("bad", "done", "error", "ids", "key", "sent", "spans", "users", "views")
+    __slots__ = ("bad", "done", "error", "ids", "key", "mended", "sent", "spans", "users", "views")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -45,6 +45,7 @@ class Task:
         self.error: BaseException | None = None
         self.users = 0
         self.sent = False
+        self.mended = False
         self.done = threading.Lock()
         self.done.acquire()
 
@@ -118,6 +119,8 @@ class Fetcher:
             task.done.release()
             if task.error is not None:
                 self._look_again(task)
+            if task.bad and not task.mended:
+                self._mend(task)
 
     def release(self, task: Task) -> None:
         """Counts down who waits for a task; the last one lets its block go."""
@@ -143,6 +146,16 @@ class Fetcher:
             return
         task.views = [memoryview(b"")] * len(task.ids)
         task.bad = dict.fromkeys(range(len(task.ids)), error)
+
+    def _mend(self, task: Task) -> None:
+        """Takes chunks that are damaged here from another pack that holds them, where there is one."""
+        task.mended = True
+        for number in list(task.bad):
+            try:
+                task.views[number] = memoryview(self._blocks.copy(Kind.DATA, task.ids[number]))
+            except RespaldoError:
+                continue
+            del task.bad[number]
 
     def _fetch_one_by_one(self, task: Task) -> None:
         task.views = []

@@ -163,7 +163,7 @@ class Files:
             else:
                 os.close(file.fd)
         if error is not None:
-            self._site.fail(entry.name, f"{error}{_HALF}" if file.step.in_place and file.written else error)
+            self._site.fail(entry.name, error, _HALF if file.step.in_place and file.written else "")
 
     def _finish(self, file: _Open) -> None:
         step, tally = file.step, self._site.tally

@@ -216,7 +216,7 @@ class Planner:
                 try:
                     present = Present(frame.present.folder.enter(entry.name))
                 except (OSError, RespaldoError) as problem:
-                    error = str(problem)
+                    error = problem.strerror or str(problem) if isinstance(problem, OSError) else problem
         if error:
             frame.whole = False
             yield from self._enter()

@@ -91,7 +91,7 @@ def run_restore(
     root = _root(restore)
     with ExitStack() as stack:
         folder = _folder(stack, restore, root, looks_only=False)
-        _check_space(restore, root, folder, cancel)
+        _check_space(restore, root, cancel)
         target = stack.enter_context(Target(root.target, random=random))
         run = _Run(restore, root, target, tally, progress, cancel, random)
         run.execute(folder)
@@ -156,7 +156,7 @@ def _planner(restore: Restore, cancel: Cancel, *, checks: bool = False) -> Plann
     )
 
 
-def _check_space(restore: Restore, root: _Root, folder: Folder | None, cancel: Cancel) -> None:
+def _check_space(restore: Restore, root: _Root, cancel: Cancel) -> None:
     """Raises `TargetError` where the target is too small; most often the snapshot's figures suffice to tell."""
     options = restore.options
     if not options.check_space or options.sparse:
@@ -169,9 +169,10 @@ def _check_space(restore: Restore, root: _Root, folder: Folder | None, cancel: C
     figures = most(restore.manifest.figures)
     if figures is not None and room.fits(figures):
         return
-    planner = _planner(restore, cancel)
-    steps = planner.steps(root.entry, root.base, folder, entries=root.entries())
-    need = survey(steps, Contents(restore.blocks, restore.trees))
+    with ExitStack() as stack:
+        folder = _folder(stack, restore, root, looks_only=True)
+        steps = _planner(restore, cancel).steps(root.entry, root.base, folder, entries=root.entries())
+        need = survey(steps, Contents(restore.blocks, restore.trees))
     if not room.fits(need):
         raise refuse(root.target, need, room)
 

@@ -81,13 +81,13 @@ class Site:
 
     # --- what happened -----------------------------------------------------------------------------------------------
 
-    def fail(self, name: bytes, error: Exception | str) -> None:
+    def fail(self, name: bytes, error: Exception | str, and_so: str = "") -> None:
         """Counts a name that could not be restored; raises `TargetError` where none can be any more."""
         if isinstance(error, OSError):
             if error.errno in _FULL:
                 raise self.full(error)
             error = error.strerror or str(error)
-        self.tally.fail(self.path(name), error)
+        self.tally.fail(self.path(name), error, and_so)
 
     def miss(self, name: bytes, misses: list[Miss]) -> None:
         """Counts what could not be set on a name."""

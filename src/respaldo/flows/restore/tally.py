@@ -29,9 +29,9 @@ class Tally:
         self._missed: dict[str, tuple[int, bytes]] = {}
         self._actions: list[Action] = []
 
-    def fail(self, path: bytes, error: Exception | str) -> None:
-        """Counts a name that is not there as the snapshot has it."""
-        reason = error if isinstance(error, str) else str(error)
+    def fail(self, path: bytes, error: Exception | str, and_so: str = "") -> None:
+        """Counts a name that is not there as the snapshot has it; ``and_so`` is what follows from that."""
+        reason = f"{error}{and_so}"
         self.failed += 1
         if isinstance(error, Corruption | ChunkMissing | ObjectMissing):
             self.damaged += 1

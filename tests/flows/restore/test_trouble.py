@@ -1,0 +1,497 @@
+"""What can go wrong: damage, hostile trees, targets that refuse, interruptions. Nothing outside, no half files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from respaldo.core.errors import Corruption, Interrupted, StorageFailed, TargetError, UsageError
+from respaldo.core.ids import ChunkId
+from respaldo.core.model import Content, Entry, Mark
+from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.restore import fetch, run, space
+from respaldo.flows.restore.options import Overwrite, RestoreOptions
+from respaldo.format.content import HOLE, Row
+from respaldo.format.snapshot import Figures
+from tests.flows.restore.world import TIME, World, ours
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def reasons(result):
+    return {path.decode("utf-8", "surrogateescape"): reason for path, reason in result.failures}
+
+
+def symlink(name, target):
+    return Entry(name=name, mode=stat.S_IFLNK | 0o777, target=target, mtime_ns=TIME, **ours())
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_block_fails_its_files_only(world, tmp_path):
+    """They are absent, named with the object, and everything else is there; the status says damage."""
+    entry = world.directory(b"", *(world.file(b"f%d" % number, b"%d" % number) for number in range(9)))
+    world.bad.add((0, 1))
+    result = world.restore(entry, tmp_path / "t")
+    assert files(tmp_path / "t") == ["f0", "f1", "f2", "f6", "f7", "f8"]
+    assert reasons(result).keys() == {"/source/f3", "/source/f4", "/source/f5"}
+    assert "packs/0" in reasons(result)["/source/f4"]
+    assert (result.failed, result.damaged, result.exit_status) == (3, 3, 4)
+
+
+def test_a_forged_chunk_is_never_written(world, tmp_path):
+    """A block that opens but holds other bytes than the id says fails the files of that chunk only."""
+    entry = world.directory(b"", *(world.file(b"f%d" % number, b"%d" % number) for number in range(3)))
+    world.flush()
+    world.blocks[0, 0] = b"0X2"
+    result = world.restore(entry, tmp_path / "t")
+    assert files(tmp_path / "t") == ["f0", "f2"]
+    assert "chunk" in reasons(result)["/source/f1"]
+    assert result.exit_status == 4
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_missing_chunk_leaves_what_was_there(world, tmp_path, long):
+    """An existing file is not lost because its replacement cannot be had."""
+    data = os.urandom(5 << 20) if long else b"new"
+    entry = world.directory(b"", world.file(b"f", data), world.file(b"g", b"fine"))
+    del world.places[ChunkId(entry_of(world, entry, b"f").content.ids[-32:])]
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/f").write_bytes(b"old and longer")
+    result = world.restore(entry, tmp_path / "t")
+    assert (tmp_path / "t/f").read_bytes() == b"old and longer"
+    assert files(tmp_path / "t") == ["f", "g"]
+    assert "in no pack" in reasons(result)["/source/f"]
+    assert result.exit_status == 4
+
+
+def entry_of(world, directory, name):
+    (tree_id,) = directory.content
+    return next(entry for entry in world.trees[tree_id] if entry.name == name)
+
+
+def test_a_missing_tree_fails_its_directory_and_spares_what_is_there(world, tmp_path):
+    """What the directory held is unknown: nothing in it is deleted."""
+    lost = world.directory(b"lost", world.file(b"x", b"1"))
+    entry = world.directory(b"", lost, world.file(b"z", b"2"))
+    del world.trees[next(iter(lost.content))]
+    (tmp_path / "t/lost").mkdir(parents=True)
+    (tmp_path / "t/lost/mine").touch()
+    (tmp_path / "t/other").touch()
+    result = world.restore(entry, tmp_path / "t", RestoreOptions(delete=True))
+    assert files(tmp_path / "t") == ["lost", "lost/mine", "z"]
+    assert reasons(result).keys() == {"/source/lost"}
+    assert (result.exit_status, result.deleted) == (4, 1)
+
+
+def test_a_pack_that_moved_is_found_again(world, tmp_path):
+    """A collector copied it elsewhere while the restore ran: the index is brought up to date once."""
+    entry = world.directory(b"", *(world.file(b"f%d" % number, b"%d" % number) for number in range(9)))
+    world.flush()
+    before = dict(world.places)
+    world.gone.add(0)
+
+    def refresh():
+        world.refreshed += 1
+        for key in list(world.blocks):
+            world.blocks[7, key[1]] = world.blocks[key]
+        for chunk_id, at in before.items():
+            world.places[chunk_id] = at._replace(pack=7)
+
+    world.refresh = refresh
+    result = world.restore(entry, tmp_path / "t")
+    assert (result.failed, result.created, world.refreshed) == (0, 9, 1)
+
+
+def test_storage_that_is_gone_ends_the_run(world, tmp_path):
+    """One block that cannot be read costs its files; a repository that cannot be read is not asked a million times."""
+    many = fetch.FAILURES_IN_A_ROW_MAX * 3 + 30
+    entry = world.directory(b"", *(world.file(b"f%04d" % number, b"%d" % number) for number in range(many)))
+    world.flush()
+    world.failing = {(0, 0): StorageFailed("packs/0", "input/output error")}
+    result = world.restore(entry, tmp_path / "one")
+    assert (result.failed, result.damaged, result.exit_status) == (3, 0, 3)
+    world.failing = dict.fromkeys(world.blocks, StorageFailed("packs", "no such device"))
+    with pytest.raises(StorageFailed):
+        world.restore(entry, tmp_path / "all")
+    assert files(tmp_path / "all") == []
+
+
+@pytest.mark.parametrize("mark", [Mark.UNREADABLE, Mark.LOST])
+def test_content_that_was_never_stored_is_said_to_be(world, tmp_path, mark):
+    """No empty file stands for one that could not be read."""
+    entry = world.directory(b"", replace(world.file(b"f", b""), size=5, mark=mark))
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/f").write_bytes(b"still here")
+    for target, left in ((tmp_path / "t", ["f"]), (tmp_path / "new", [])):
+        result = world.restore(entry, target)
+        assert (result.failed, result.exit_status) == (1, 3)
+        assert files(target) == left
+
+
+def test_what_was_marked_is_restored_as_far_as_it_is_known(world, tmp_path):
+    """Mount points come back as directories; a file that kept changing comes back as it was read last."""
+    entry = world.directory(
+        b"",
+        Entry(name=b"mnt", mode=stat.S_IFDIR | 0o711, mtime_ns=TIME, mark=Mark.MOUNT, **ours()),
+        replace(world.file(b"log", b"lines"), mark=Mark.CHANGED),
+    )
+    result = world.restore(entry, tmp_path / "t")
+    assert result.failed == 0
+    assert stat.S_IMODE((tmp_path / "t/mnt").stat().st_mode) == 0o711
+    assert (tmp_path / "t/log").read_bytes() == b"lines"
+
+
+# --- hostile trees ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"..", b".", b"", b"../escaped", b"/escaped", b"a/../../evil", b"nul\0", b"x" * 256])
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
+def test_a_name_that_leaves_its_directory_fails(world, tmp_path, name, kind):
+    """Nothing is written anywhere for it; its neighbours are restored."""
+    bad = {
+        "file": lambda: world.file(name, b"evil"),
+        "directory": lambda: world.directory(name, world.file(b"inside", b"evil")),
+        "symlink": lambda: symlink(name, b"/etc"),
+    }[kind]()
+    entry = world.directory(b"", bad, world.file(b"fine", b"1"), sort=False)
+    (tmp_path / "in").mkdir()
+    result = world.restore(entry, tmp_path / "in/t", RestoreOptions(overwrite=Overwrite.ALWAYS))
+    assert files(tmp_path) == ["in", "in/t", "in/t/fine"]
+    assert (result.failed, result.exit_status) == (1, 4)
+
+
+def test_a_repeated_name_fails(world, tmp_path):
+    """A symlink followed by a directory of its name, and files of one name: the first counts, the second is refused."""
+    entry = world.directory(
+        b"",
+        symlink(b"a", b"../outside"),
+        world.directory(b"a", world.file(b"x", b"evil")),
+        world.file(b"b", b"1"),
+        world.file(b"b", b"2"),
+        world.file(b"aa", b"3"),
+        sort=False,
+    )
+    (tmp_path / "outside").mkdir()
+    result = world.restore(entry, tmp_path / "t")
+    assert files(tmp_path) == ["outside", "t", "t/a", "t/b"]
+    assert (tmp_path / "t/b").read_bytes() == b"1"
+    assert (result.failed, result.exit_status) == (3, 4)
+
+
+def test_a_symlink_in_the_target_is_not_followed(world, tmp_path):
+    """Where the snapshot has a directory, a link that somebody put there is replaced, or the subtree refused."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/d").symlink_to("../outside")
+    entry = world.directory(b"", world.directory(b"d", world.file(b"x", b"1")))
+    result = world.restore(entry, tmp_path / "t", RestoreOptions(overwrite=Overwrite.NEVER))
+    assert (result.kept, files(tmp_path / "outside")) == (1, [])
+    world.restore(entry, tmp_path / "t")
+    assert files(tmp_path) == ["outside", "t", "t/d", "t/d/x"]
+    assert not (tmp_path / "t/d").is_symlink()
+
+
+def test_a_link_put_there_while_the_restore_runs_is_not_followed(world, tmp_path):
+    """Between plan and write somebody swaps a directory for a link: the run notices."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "t/d").mkdir(parents=True)
+    entry = world.directory(b"", world.directory(b"d", world.file(b"x", b"1")))
+
+    class Swap(Silent):
+        def at(self, path):
+            if path == b"/source":
+                (tmp_path / "t/d").rename(tmp_path / "moved")
+                (tmp_path / "t/d").symlink_to("../outside")
+
+    result = world.restore(entry, tmp_path / "t", progress=Swap())
+    assert result.failed >= 1
+    assert files(tmp_path / "outside") == files(tmp_path / "moved") == []
+
+
+def test_a_tree_that_contains_itself_fails(world, tmp_path):
+    """The walk ends."""
+    inner = world.directory(b"d", world.file(b"x", b"1"))
+    world.trees[next(iter(inner.content))].append(replace(inner, name=b"y"))
+    result = world.restore(world.directory(b"", inner), tmp_path / "t")
+    assert files(tmp_path / "t") == ["d", "d/x"]
+    assert (result.failed, result.exit_status) == (1, 4)
+
+
+def test_a_directory_with_a_files_content_fails(world, tmp_path):
+    """A tree id must be one id."""
+    bad = replace(world.directory(b"d"), content=Content(ids=bytes(64)))
+    result = world.restore(world.directory(b"", bad, world.file(b"x", b"1")), tmp_path / "t")
+    assert files(tmp_path / "t") == ["x"]
+    assert result.exit_status == 4
+
+
+@pytest.mark.parametrize("size", [0, 4, 6, 1 << 40, (1 << 63) - 1])
+@pytest.mark.parametrize("listed", [False, True])
+def test_content_that_is_not_as_long_as_the_file_fails(world, tmp_path, size, listed):
+    """Longer or shorter: the file is absent."""
+    file = world.file(b"f", pieces=[b"12345"]) if listed else world.file(b"f", b"12345")
+    entry = world.directory(b"", replace(file, size=size), world.file(b"g", b"1"))
+    result = world.restore(entry, tmp_path / "t", RestoreOptions(check_space=False))
+    assert files(tmp_path / "t") == ["g"]
+    assert (result.failed, result.exit_status) == (1, 4)
+
+
+def test_a_list_that_lies_about_lengths_fails(world, tmp_path):
+    """Each chunk of a list has the length that its row says."""
+    file = world.file(b"f", pieces=[b"123", b"456"])
+    rows = world.lists[file.content.ids]
+    world.lists[file.content.ids] = [Row(rows[0].id, 2), Row(rows[1].id, 4)]
+    result = world.restore(world.directory(b"", file), tmp_path / "t")
+    assert (files(tmp_path / "t"), result.exit_status) == ([], 4)
+
+
+@pytest.mark.parametrize("size", [1 << 62, (1 << 63) - 1])
+def test_a_hole_longer_than_any_file_fails(world, tmp_path, size):
+    """The system refuses it; the run goes on."""
+    file = world.file(b"f", pieces=[b"1", size - 1])
+    result = world.restore(world.directory(b"", file, world.file(b"g", b"1")), tmp_path / "t")
+    assert files(tmp_path / "t") in (["g"], ["f", "g"])
+    if result.failed:
+        assert result.exit_status == 3
+
+
+def test_a_hard_link_group_of_mixed_types_fails(world, tmp_path):
+    """Names of one group that are not one file: the first counts."""
+    group = b"g" * 16
+    entry = world.directory(
+        b"",
+        replace(world.file(b"a", b"1"), link_group=group),
+        replace(symlink(b"b", b"/etc"), link_group=group),
+        replace(world.file(b"c", b"other"), link_group=group),
+        replace(world.file(b"d", b"1"), link_group=group),
+    )
+    result = world.restore(entry, tmp_path / "t")
+    assert files(tmp_path / "t") == ["a", "d"]
+    assert (result.failed, result.exit_status) == (2, 4)
+    assert (tmp_path / "t/a").samefile(tmp_path / "t/d")
+
+
+# --- the target ------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_target_is_refused_before_anything_is_written(world, tmp_path, monkeypatch):
+    """Bytes and inodes are counted; holes need neither."""
+    entry = world.directory(b"", world.file(b"f", os.urandom(100_000)), world.file(b"h", pieces=[b"1", 1 << 40]))
+    monkeypatch.setattr(space.Room, "at", staticmethod(lambda _: space.Room(50_000, -1)))
+    with pytest.raises(TargetError, match="are free"):
+        world.restore(entry, tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+    monkeypatch.setattr(space.Room, "at", staticmethod(lambda _: space.Room(200_000, 2)))
+    with pytest.raises(TargetError, match="more fit"):
+        world.restore(entry, tmp_path / "t")
+    monkeypatch.setattr(space.Room, "at", staticmethod(lambda _: space.Room(200_000, 3)))
+    assert world.restore(entry, tmp_path / "t").failed == 0
+    monkeypatch.setattr(space.Room, "at", staticmethod(lambda _: space.Room(0, 0)))
+    assert world.restore(entry, tmp_path / "t").failed == 0, "what is there needs no room"
+    assert world.restore(entry, tmp_path / "u", RestoreOptions(check_space=False)).failed == 0
+
+
+def test_the_figures_of_a_snapshot_suffice_where_there_is_room(world, tmp_path, monkeypatch):
+    """A whole plan is not made twice."""
+    monkeypatch.setattr(run, "survey", None)
+    entry = world.directory(b"", world.file(b"f", b"1"))
+    figures = Figures(files=1, directories=1, length_bytes=1)
+    assert world.restore(entry, tmp_path / "t", figures=figures).created == 1
+
+
+@pytest.mark.root
+def test_a_target_that_fills_up_stops_the_run(world, tmp_path):
+    """ENOSPC is an error of the target, not of a file; what was written is whole, and no temporary is left."""
+    target = tmp_path / "t"
+    target.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", target], check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        for long in (False, True):
+            chunks = [os.urandom(300_000) for _ in range(5)]
+            entry = (
+                world.directory(b"", world.file(b"f", b"".join(chunks) * 4, chunk_bytes=300_000))
+                if long
+                else world.directory(b"", *(world.file(b"f%d" % number, data) for number, data in enumerate(chunks)))
+            )
+            with pytest.raises(TargetError, match="No space left") as caught:
+                world.restore(entry, target, RestoreOptions(check_space=False))
+            assert "go on" in caught.value.hint
+            left = files(target)
+            assert not [name for name in left if name.startswith(".respaldo")]
+            assert all((target / name).stat().st_size == 300_000 for name in left)
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+@pytest.mark.parametrize("when", range(0, 40, 3))
+def test_an_interrupted_run_leaves_no_temporary_and_is_gone_on_with(world, tmp_path, when):
+    """Stopped anywhere; files are whole or absent, and the next run finishes."""
+    group = b"g" * 16
+    entry = world.directory(
+        b"",
+        world.directory(b"d", *(world.file(b"f%d" % number, b"%d" % number * 999) for number in range(20))),
+        world.file(b"long", os.urandom(9 << 20)),
+        replace(world.file(b"one", b"1"), link_group=group),
+        replace(world.file(b"two", b"1"), link_group=group),
+        world.file(b"attributes", b"x", xattrs=((b"user.a", b"1"),)),
+        symlink(b"link", b"x"),
+    )
+    checks = 0
+
+    class Soon(Cancel):
+        def check(self):
+            nonlocal checks
+            checks += 1
+            if checks > when:
+                raise Interrupted
+
+    target = tmp_path / "t"
+    try:
+        world.restore(entry, target, cancel=Soon())
+    except Interrupted:
+        assert checks == when + 1
+    expected = {"long": 9 << 20, "one": 1, "two": 1, "attributes": 1}
+    for path in target.rglob("*"):
+        assert not path.name.startswith(".respaldo")
+        if path.name in expected:
+            assert path.stat().st_size == expected[path.name]
+    result = world.restore(entry, target, RestoreOptions(verify=True))
+    assert (result.failed, result.created + result.unchanged) == (0, 25)
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_used(world, tmp_path):
+    """Temporaries go; a long file is not fetched again where half of it is there."""
+    data = os.urandom(20 << 20)
+    entry = world.directory(b"", world.file(b"long", data, chunk_bytes=1 << 20), world.file(b"f", b"1"))
+    target = tmp_path / "t"
+    target.mkdir()
+    (target / ".respaldo-0123456789abcdef-7").write_bytes(b"junk")
+    (target / ".respaldo-not-ours").write_bytes(b"mine")
+    leave_half(world, entry, target, data)
+    world.decoded.clear()
+    result = world.restore(entry, target, RestoreOptions(verify=True))
+    assert result.failures == ()
+    assert files(target) == [".respaldo-not-ours", "f", "long"]
+    assert (target / "long").read_bytes() == data
+    assert sum(world.decoded.values()) <= 5
+
+
+def leave_half(world, entry, target, data):
+    """Leaves what a run that was killed half-way would."""
+    from respaldo.flows.restore.decide import resume_key
+    from respaldo.fs.draft import Draft
+    from respaldo.fs.place import Target
+
+    with Target(os.fsencode(target)) as place:
+        draft = Draft.file(place.root, key=resume_key(entry_of(world, entry, b"long")))
+        os.write(draft.fd, data[: 12 << 20])
+        os.pwrite(draft.fd, b"torn", 5 << 20)
+        os.close(draft.fd)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("blocked", ["file", "directory"])
+def test_a_mount_in_the_way_is_not_removed(world, tmp_path, blocked):
+    """A file does not take the place of a directory in which something is mounted."""
+    target = tmp_path / "t"
+    (target / "x/mount").mkdir(parents=True)
+    (target / "x/keep").touch()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", target / "x/mount"], check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        entry = world.directory(b"", world.file(b"x", b"1"), world.file(b"y", b"2"))
+        result = world.restore(entry, target)
+        assert "mounted" in reasons(result)["/source/x"]
+        assert files(target) == ["x", "x/keep", "x/mount", "y"]
+        kept = world.restore(world.directory(b"", world.directory(b"z")), target, RestoreOptions(delete=True))
+        assert files(target) == ["x", "x/mount", "z"]
+        assert any("mount" in note for note in kept.notes)
+        assert kept.failed == 0
+    finally:
+        subprocess.run(["umount", target / "x/mount"], check=True)
+
+
+def test_a_directory_that_cannot_be_made_costs_what_is_below_it(world, tmp_path, monkeypatch):
+    """It is named once; what is below is counted."""
+    real = os.mkdir
+
+    def mkdir(name, *args, **kwargs):
+        if name == b"d":
+            raise OSError(errno.EACCES, "Permission denied")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    below = world.directory(b"d", world.file(b"a", b"1"), world.directory(b"e", world.file(b"b", b"2")))
+    result = world.restore(world.directory(b"", below, world.file(b"z", b"3")), tmp_path / "t")
+    assert files(tmp_path / "t") == ["z"]
+    assert reasons(result) == {"/source/d": "Permission denied"}
+    assert (result.failed, result.exit_status) == (3, 3)
+
+
+def test_delete_is_refused_where_it_makes_no_sense(world, tmp_path):
+    """Not on the root of the file system, by whatever name, and not with a part."""
+    (tmp_path / "root").symlink_to("/")
+    for target in ("/", "//", tmp_path / "root"):
+        with pytest.raises(UsageError):
+            world.plan(world.directory(b""), target, RestoreOptions(delete=True))
+        with pytest.raises(UsageError):
+            world.restore(world.directory(b""), target, RestoreOptions(delete=True))
+    with pytest.raises(UsageError):
+        RestoreOptions(delete=True, include=("x",))
+
+
+def test_failures_are_bounded(world, tmp_path):
+    """A million failures are counted, a thousand kept."""
+    bad = [replace(world.file(b"f%05d" % number, b"x"), size=2) for number in range(1500)]
+    result = world.restore(world.directory(b"", *bad), tmp_path / "t")
+    assert (result.failed, len(result.failures)) == (1500, 1000)
+
+
+def test_verify_finds_what_differs_after_writing(world, tmp_path, monkeypatch):
+    """What reads back otherwise than it was written is a failure; what is known to have failed is not said twice."""
+    entry = world.directory(
+        b"", world.file(b"a", b"12345"), world.file(b"b", b"1"), replace(world.file(b"c", b"1"), size=9)
+    )
+
+    def spoil(fd):
+        (tmp_path / "t/a").write_bytes(b"1234X")
+        (tmp_path / "t/b").unlink()
+
+    monkeypatch.setattr(run, "sync_filesystem", spoil)
+    result = world.restore(entry, tmp_path / "t", RestoreOptions(verify=True))
+    assert reasons(result).keys() == {"/source/a", "/source/b", "/source/c"}
+    assert "differs" in reasons(result)["/source/a"]
+
+
+def test_block_errors_of_other_kinds_are_not_hidden(world, tmp_path):
+    """A fault of the program is no damage of the repository."""
+    entry = world.directory(b"", world.file(b"a", b"1"))
+    world.flush()
+    world.failing = {(0, 0): ZeroDivisionError()}
+    with pytest.raises(ZeroDivisionError):
+        world.restore(entry, tmp_path / "t")
+
+
+def test_chunk_ids_of_zero_are_no_holes_in_a_short_list(world, tmp_path):
+    """Only lists have holes: an id of zeros among direct chunks is a chunk that is missing."""
+    file = replace(world.file(b"f", b""), size=5, content=Content(ids=bytes(HOLE)))
+    assert hashlib.sha256(bytes(5)).digest() != HOLE
+    result = world.restore(world.directory(b"", file), tmp_path / "t")
+    assert (files(tmp_path / "t"), result.exit_status) == ([], 4)
+    assert not isinstance(result.failures[0][1], Corruption)
