@@ -29,7 +29,11 @@ class Blocks:
         """Raises `Corruption` unless the bytes have the id."""
         self._repo.source.check(kind, chunk_id, raw)
 
+    def copy(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
+        """Returns a chunk from whichever pack holds it sound; raises `Corruption`, `ChunkMissing`."""
+        return self._repo.source.get(kind, chunk_id)
+
     def refresh(self) -> None:
         """Looks again which packs there are."""
         self._repo.source.forget_positions()
-        self._repo.synchronise()
+        self._repo.synchronise(lenient=True)

@@ -160,7 +160,10 @@ class ListBuilder:
             self.length += length
             if not self._listed:
                 self._to_list()
-            self._levels[0].append((HOLE, length))
+            rows = self._levels[0]
+            if rows and rows[-1][0] == HOLE:
+                length += rows.pop()[1]
+            rows.append((HOLE, length))
             self._close_full(0)
 
     def _to_list(self) -> None:

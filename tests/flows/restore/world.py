@@ -37,6 +37,7 @@ class World:
         self.open_chunks = 0
         self.decoded = Counter()
         self.refreshed = 0
+        self.copies = {}
         self.gone = set()
         self.bad = set()
         self.failing = {}
@@ -138,6 +139,12 @@ class World:
         assert kind is Kind.DATA
         if hashlib.sha256(raw).digest() != chunk_id:
             raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "its bytes do not have its id")
+
+    def copy(self, kind, chunk_id):
+        assert kind is Kind.DATA
+        if chunk_id in self.copies:
+            return self.copies[chunk_id]
+        raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "no pack holds it sound")
 
     def refresh(self):
         self.refreshed += 1

@@ -150,7 +150,9 @@ class Fetcher:
     def _mend(self, task: Task) -> None:
         """Takes chunks that are damaged here from another pack that holds them, where there is one."""
         task.mended = True
-        for number in list(task.bad):
+        for number, error in list(task.bad.items()):
+            if not isinstance(error, Corruption):
+                continue
             try:
                 task.views[number] = memoryview(self._blocks.copy(Kind.DATA, task.ids[number]))
             except RespaldoError:

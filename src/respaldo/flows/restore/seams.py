@@ -39,6 +39,10 @@ class Blocks(Protocol):
         """Raises `Corruption` unless the bytes have the id."""
         ...
 
+    def copy(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
+        """Returns a chunk from whichever pack holds it sound; raises `Corruption`, `ChunkMissing`, `StorageError`."""
+        ...
+
     def refresh(self) -> None:
         """Looks again which packs there are, because one has gone."""
         ...
