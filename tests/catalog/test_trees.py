@@ -326,9 +326,8 @@ def test_files_with_holes_round_trip(runs, seed):
         chunks = chunk_rows(count, seed * 10 + number)
         rows += [*chunks, (HOLE, hole)]
         joined += chunks
-        if joined and joined[-1][0] == HOLE:
-            hole += joined.pop()[1]
-        joined.append((HOLE, hole))
+        before = joined.pop()[1] if joined and joined[-1][0] == HOLE else 0
+        joined.append((HOLE, before + hole))
     rows += chunk_rows(seed)
     joined += chunk_rows(seed)
     shelf = Shelf()
