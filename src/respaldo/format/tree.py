@@ -54,7 +54,7 @@ class Leaf:
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
-        return canonical.pack(
+        return canonical.pack_ordered(
             [
                 LEAF,
                 self.names,
