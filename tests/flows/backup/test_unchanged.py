@@ -257,3 +257,41 @@ def test_single_files_as_sources_do_not_forget_one_another(tree: World, reads):
     assert tree.backup(tree.source / "one").figures.files_unchanged == 1
     assert tree.backup(tree.source / "one", tree.source / "two").figures.files_new == 2
     assert reads.take() == [b"one", b"two"]
+
+
+def test_memo_drops_what_was_not_seen_for_a_year(tree: World, reads):
+    """What no run saw for a long time is dropped from the local cache, and read when it is met again."""
+    other = tree.path / "other"
+    other.mkdir()
+    (other / "file").write_bytes(b"x")
+    tree.clock.shift_ns += 500 * 24 * HOUR_NS
+    for _ in range(64):
+        tree.backup(other)
+    reads.take()
+    tree.backup(other)
+    assert reads.take() == []
+    tree.check()
+    assert len(reads.take()) == 9
+
+
+def test_reason_for_reading_is_told(tree: World):
+    """Whoever asks is told of each file why it was read."""
+    source = tree.source
+    (source / "new").write_bytes(b"x")
+    (source / "one").write_bytes(b"longer or shorter")
+    touch(source / "two")
+    (source / "a" / "aone").chmod(0o600)
+    change_content_keeping_times(source / "a" / "atwo")
+    replace_keeping_times(source / "a" / "b" / "a-bone")
+    os.link(source / "c" / "cone", tree.path / "elsewhere")
+    tree.check()
+    why = tree.notes.why()
+    assert why.pop(b"a-bone") == "inode differs (it was replaced)"
+    assert why == {
+        b"new": "new",
+        b"one": "size was 2000, is 17",
+        b"two": "modification time differs",
+        b"aone": "mode or owner differs",
+        b"atwo": "status change time differs",
+        b"cone": "status change time differs",
+    }

@@ -17,6 +17,8 @@ from respaldo.kernel.layout import ENTRY_RECENT, IDENT
 if TYPE_CHECKING:
     from respaldo.flows.backup.before import Old
 
+_TIMELESS_BYTES = 12
+"""Mode, uid and gid, at the start of a row of metadata; a time of birth, at its end, is another file's."""
 UNSETTLED = 0xFFFFFFFF
 UNPROVEN = 0xFFFFFFFE
 
@@ -56,11 +58,11 @@ def reason_to_read(old: Old | None, meta: bytes, ident: bytes) -> str:  # noqa: 
     old_inode, old_ctime_ns, old_links, _ = IDENT.unpack(old.ident)
     if old_links == UNSETTLED:
         return "it could not be read as it should last time"
-    if old.meta != meta:
+    if old.meta[:_TIMELESS_BYTES] != meta[:_TIMELESS_BYTES]:
         return "mode or owner differs"
     if old_links == UNPROVEN:
         return "it had changed within 2 s of the last scan"
-    if inode != old_inode:
+    if inode != old_inode or old.meta != meta:
         return "inode differs (it was replaced)"
     if ctime_ns != old_ctime_ns:
         return "status change time differs"

@@ -21,6 +21,8 @@ _NO_TREE = bytes(32)
 def remember(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf, totals: Totals) -> None:
     """Remembers a directory that was looked at entry by entry."""
     entered = [row for row in frame.subdirs if row not in frame.dropped and frame.contents.get(row)]
+    children = b"".join([frame.contents[row] for row in entered])
+    frame.contents, frame.name_list = {}, []  # in a long directory they take as much as the row that is made now
     memo.put(
         frame.key,
         rules=rules,
@@ -28,7 +30,7 @@ def remember(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf, 
         mark=frame.mark,
         totals=totals,
         subdirs=array("I", entered).tobytes(),
-        children=b"".join(frame.contents[row] for row in entered),
+        children=children,
         names=frame.names,
         meta=frame.meta,
         ident=frame.ident_to_remember(),
