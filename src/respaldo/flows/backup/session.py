@@ -13,7 +13,7 @@ from typing import Self
 
 from respaldo.catalog.snapshots import decide, list_pending, put_pending
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
 from respaldo.core.seams import Progress
 from respaldo.format.content import HOLE
@@ -25,6 +25,7 @@ from respaldo.store.repo import Listing, Repo
 CHECKPOINT_NS = 30 * 10**9
 """A run that is cut off has to read again no more than it read in about this time."""
 MARKER_NS = 3600 * 10**9
+_ROUNDS = 20
 _GONE = (ChunkMissing, ObjectMissing, Corruption)
 """What says that content is not to be had; a storage that fails says nothing about that."""
 
@@ -116,7 +117,11 @@ class Session:
         pending_hash = put_pending(self._repo, snapshot, manifest)
         try:
             whole = bool(relied - list_pending(self._repo))
+            rounds = 0
             while self._mend(manifest.root, whole=whole):
+                rounds += 1
+                if rounds == _ROUNDS:  # storage that does not list what was put would be filled for ever
+                    raise StorageFailed("packs", "what is stored is not there afterwards", retryable=True)
                 self.save()
         except ContentGoneError:
             with contextlib.suppress(Corruption):  # somebody else was about to, and died
