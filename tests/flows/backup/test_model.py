@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from respaldo.core.errors import Interrupted
 from respaldo.core.seams import Cancel
-from respaldo.flows.backup import walker
+from respaldo.flows.backup import entries, files, opening, reader, walker
 from tests.flows.backup.world import HOUR_NS, World, assert_equal, assert_figures, walk_model
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff", b"long" * 40])
@@ -54,11 +56,11 @@ class ChangingTree(RuleBasedStateMachine):
 
     def paths(self, kind: str = "any") -> list[bytes]:
         found = []
-        for above, directories, files in os.walk(self.base):
+        for above, directories, names in os.walk(self.base):
             if kind != "file":
                 found += [os.path.join(above, name) for name in directories]
             if kind != "directory":
-                found += [os.path.join(above, name) for name in files]
+                found += [os.path.join(above, name) for name in names]
         return sorted(found) + ([self.base] if kind == "directory" else [])
 
     @initialize()
@@ -144,6 +146,64 @@ class ChangingTree(RuleBasedStateMachine):
         for folder in ("pending", "outcome"):
             for name, _ in list(self.world.backend.list(folder)):
                 self.world.backend.delete(name)
+
+    @precondition(lambda self: self.world.backend.list("packs"))
+    @rule(random=PICK)
+    def lose_pack(self, random) -> None:
+        name, _ = random.choice(self.world.backend.list("packs"))
+        self.world.backend.delete(name)
+
+    @rule(random=PICK, at=st.integers(0, 30), changes=st.integers(1, 4))
+    def change_while_it_runs(self, random, at, changes) -> None:
+        """Anything may happen between two steps of a run; it is not held against the tree, but the next one is."""
+        left = [at]
+
+        def now() -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                for _ in range(changes):
+                    self.change(random)
+
+        def wrapped(real):
+            def call(*given):
+                now()
+                found = real(*given)
+                now()
+                return found
+
+            return call
+
+        shift, self.world.clock.shift_ns = self.world.clock.shift_ns, 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(walker, "scan", wrapped(walker.scan))
+            patch.setattr(files, "gather", wrapped(files.gather))
+            patch.setattr(reader, "open_source", wrapped(reader.open_source))
+            patch.setattr(opening, "open_source", wrapped(opening.open_source))
+            patch.setattr(entries, "_readlink", wrapped(entries._readlink))
+            result = self.world.backup()
+        self.world.clock.shift_ns = shift
+        found = self.world.model(result)
+        figures = result.figures
+        assert figures.files == sum(stat.S_ISREG(seen.mode) for seen in found.values())
+        assert figures.files_new + figures.files_changed + figures.files_unchanged == figures.files
+
+    def change(self, random) -> None:
+        name = random.choice([b"a", b"b", b"f"])
+        what = random.randrange(7)
+        if what == 0:
+            self.write(random, name, random.randbytes(random.choice([0, 3, 3000, 2 << 20])))
+        elif what == 1:
+            self.make_directory(random, name)
+        elif what == 2:
+            self.make_other(random, name, random.choice(["symlink", "fifo", "link"]))
+        elif what == 3 and self.paths():
+            self.move(random, name)
+        elif what == 4 and self.paths():
+            self.change_attributes(random, random.choice([0o600, 0o755]), b"1")
+        elif what == 5 and self.paths():
+            self.remove(random)
+        else:
+            self.change_keeping_times(random)
 
     @rule(options=OPTIONS)
     def back_up(self, options) -> None:

@@ -295,3 +295,13 @@ def test_reason_for_reading_is_told(tree: World):
         b"atwo": "status change time differs",
         b"cone": "status change time differs",
     }
+
+
+def test_file_with_attributes_is_read_once(world: World, reads):
+    """Extended attributes, which every file has on some systems, do not make a small file be read twice."""
+    for number in range(5):
+        path = world.source / f"{number}"
+        path.write_bytes(os.urandom(1000))
+        os.setxattr(path, "user.label", b"unconfined_u:object_r:user_home_t:s0")
+    assert world.check().figures.read_bytes == 5000
+    assert reads.opened == []
