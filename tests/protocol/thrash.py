@@ -1,0 +1,240 @@
+"""Processes that make snapshots of changing trees: one that is killed again and again, and several at once.
+
+A program of its own, because it forks: a process that has loaded everything and has one thread forks for little, and
+for nothing that other threads hold. It prints what it found as JSON; an exception is a snapshot that was lost.
+
+Called as ``python -m tests.protocol.thrash`` with ``kill FOLDER KILLS SEED`` or ``race FOLDER WRITERS ROUNDS CACHES
+SOURCES``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from respaldo.backend.local import LocalBackend
+from respaldo.catalog.snapshots import load
+from tests.protocol.scene import (
+    Files,
+    back_up,
+    below,
+    change_tree,
+    committed,
+    contents,
+    make_repository,
+    on_disk,
+    open_repository,
+    snapshot_of,
+    write_tree,
+)
+
+
+class NoSync:
+    """Syncs nothing: a process that is killed loses nothing that the kernel has."""
+
+    def sync_file(self, fd: int) -> None:
+        pass
+
+    def sync_dir(self, fd: int) -> None:
+        pass
+
+
+class Said(NamedTuple):
+    """Is a line of a child: what it was about to back up, or the snapshot that it had made of that."""
+
+    word: str
+    value: str
+
+
+def digest(files: Files) -> str:
+    """Returns what two equal sets of files, and no others, have in common."""
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def storage(folder: Path, *, create: bool = False) -> LocalBackend:
+    return LocalBackend(folder / "repository", create=create, fsync=NoSync())
+
+
+def writer(
+    folder: Path, cache: str, source: Path, seed: int, rounds: int, say: Callable[[str, str], None], *, private: bool
+) -> None:
+    """Changes a source that is its own, makes a snapshot, and says so, again and again."""
+    for number in range(rounds):
+        if private:
+            change_tree(source, seed + number)
+            say("about", digest(on_disk(source)))
+        with open_repository(storage(folder), folder / cache) as repo:
+            made = snapshot_of(back_up(repo, source))
+        say("done", made.hex())
+
+
+def start(action: Callable[[Callable[[str, str], None]], None]) -> tuple[int, int]:
+    """Forks a child that runs an action and writes lines into a pipe; returns its process id and the pipe."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return child, reading
+    status = 1
+    try:
+        os.close(reading)
+        action(lambda word, value: os.write(writing, f"{word} {value}\n".encode()) and None)
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - the parent is to know
+        with contextlib.suppress(OSError):
+            os.write(writing, f"failed {type(error).__name__}: {error}\n".encode().replace(b"\n", b" ") + b"\n")
+    finally:
+        os._exit(status)
+
+
+def drain(pipe: int, heard: bytes = b"") -> list[Said]:
+    """Reads what a child said to its end; a line that its death cut short says nothing."""
+    with os.fdopen(pipe, "rb") as file:
+        text = (heard + file.read()).rpartition(b"\n")[0].decode()
+    return [Said(*line.split(" ", 1)) for line in text.splitlines() if " " in line]
+
+
+def kill(folder: Path, kills: int, seed: int) -> dict[str, object]:
+    """Kills a writer so many times, at moments of chance, and looks what is there."""
+    rng = random.Random(seed)
+    source = folder / "source"
+    write_tree(source, seed)
+    make_repository(storage(folder, create=True))
+    done: dict[str, str] = {}
+    planned: set[str] = {digest(on_disk(source))}
+    moments: dict[str, int] = {}
+    for number in range(kills):
+        first = rng.randrange(1 << 30)
+        child, pipe = start(lambda say, first=first: writer(folder, "cache", source, first, 1000, say, private=True))
+        heard = b""
+        awaited = rng.choice((b"", b"about", b"done"))  # a moment at which it begins, or reads, or has just committed
+        while awaited not in heard and select.select([pipe], [], [], 20)[0] and (more := os.read(pipe, 4096)):
+            heard += more
+        time.sleep(rng.random() ** 2 * 0.08)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        said = drain(pipe, heard)
+        assert all(line.word != "failed" for line in said), said
+        about = ""
+        for line in said:
+            if line.word == "about":
+                about = line.value
+                planned.add(about)
+            else:
+                done[line.value] = about
+        cache = "cache" if number % 2 else "other cache"
+        with open_repository(storage(folder), folder / cache) as repo:
+            listing = repo.synchronise()
+            assert not repo.damaged
+            there = {snapshot.hex() for snapshot in committed(repo)}
+            assert done.keys() <= there, "a snapshot that was reported is not there"
+            left = storage_state(folder)
+            moments[left] = moments.get(left, 0) + 1
+            for snapshot in rng.sample(sorted(there), min(1, len(there))) + [line.value for line in said[-1:]]:
+                if snapshot in there:
+                    look(repo, folder, snapshot, done, planned)
+            assert listing.packs.keys() >= {pack.name for pack in repo.index.packs()}
+    with open_repository(storage(folder), folder / "last cache") as repo:
+        repo.synchronise()
+        catalogue = load(repo)
+        assert done.keys() <= {item.hex for item in catalogue.snapshots}
+        for item in catalogue.snapshots:
+            look(repo, folder, item.hex, done, planned)
+    return {
+        "kills": kills,
+        "reported": len(done),
+        "snapshots": len(catalogue.snapshots),
+        "undecided": len(catalogue.undecided),
+        "moments": moments,
+    }
+
+
+def storage_state(folder: Path) -> str:
+    """Says how far the writer had got that was killed last."""
+    repository = folder / "repository"
+    sessions = len(list((repository / "sessions").glob("*")))
+    temporary = len(list(repository.rglob(".tmp-*")))
+    pending, outcomes = (len(list((repository / name).glob("*"))) for name in ("pending", "outcome"))
+    for path in {*(repository / "sessions").glob("*"), *repository.rglob(".tmp-*")}:
+        path.unlink()
+    found = ["in a file"] * (temporary > 0) + ["with a marker"] * (sessions > 0)
+    key = folder / "undecided"
+    before = int(key.read_text()) if key.exists() else 0
+    key.write_text(str(pending - outcomes))
+    return ", ".join(found + ["undecided"] * (pending - outcomes > before)) or "between snapshots"
+
+
+def look(repo, folder: Path, snapshot: str, done: dict[str, str], planned: set[str]) -> None:
+    """Reassembles a snapshot and compares it with what the writer saw before."""
+    files = below(contents(repo, bytes.fromhex(snapshot)), folder / "source")
+    found = digest(files)
+    assert found == done.get(snapshot, found)
+    assert found in planned, "a snapshot holds what no source ever held"
+
+
+def race(folder: Path, writers: int, rounds: int, caches: str, sources: str) -> dict[str, object]:
+    """Lets several writers make snapshots at once; looks at all of them."""
+    make_repository(storage(folder, create=True))
+    pipes: list[tuple[int, int, Path]] = []
+    gate, go = os.pipe()
+    for number in range(writers):
+        source = folder / ("source" if sources == "same" else f"source{number}")
+        if not source.exists():
+            write_tree(source, 5 if sources == "same" else number % 2)  # some of what they hold is the same
+
+        def action(say, number=number, source=source):
+            os.close(go)
+            os.read(gate, 1)
+            cache = "cache" if caches == "same" else f"cache{number}"
+            writer(folder, cache, source, 10 * (number % 2), rounds, say, private=sources != "same")
+
+        pipes.append((*start(action), source))
+    os.close(go)
+    made: dict[str, tuple[str, Path]] = {}
+    for child, pipe, source in pipes:
+        said = drain(pipe)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, said
+        about = digest(on_disk(source))
+        for line in said:
+            if line.word == "about":
+                about = line.value
+            else:
+                made[line.value] = (about, source)
+    for cache in ("cache", "cache0", "last cache"):
+        if cache == "last cache" or (folder / cache).exists():
+            with open_repository(storage(folder), folder / cache) as repo:
+                repo.synchronise()
+                assert not repo.damaged
+                catalogue = load(repo)
+                assert {item.hex for item in catalogue.snapshots} == made.keys()
+                assert not catalogue.undecided
+                for item in catalogue.snapshots:
+                    about, source = made[item.hex]
+                    assert digest(below(contents(repo, item.id, catalogue), source)) == about
+    assert len(made) == writers * rounds
+    assert not storage(folder).litter()
+    return {"snapshots": len(made)}
+
+
+def main() -> None:
+    word, folder, *rest = sys.argv[1:]
+    if word == "kill":
+        found = kill(Path(folder), int(rest[0]), int(rest[1]))
+    else:
+        found = race(Path(folder), int(rest[0]), int(rest[1]), rest[2], rest[3])
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
