@@ -73,6 +73,7 @@ class Walker:
         self._cancel = cancel
         self._rules_text = "\0".join(options.rules()).encode("utf-8", "surrogateescape")
         self._networks: dict[int, bool] = {}
+        self._digests: dict[tuple[int, bytes], bytes] = {}
         self._nested: frozenset[bytes] = frozenset()
         self.stack: list[Frame] = []
 
@@ -213,8 +214,11 @@ class Walker:
         Patterns are relative to the source; hard-link groups hold the device's number.
         """
         source = frame.path[: len(frame.path) - len(frame.relative)] if self._rules else b""
-        text = b"\0\0".join([self._rules_text, source, b"%d" % frame.ordinal, *sorted(self._nested)])
-        return blake3(text).digest(16)
+        digest = self._digests.get((frame.ordinal, source))
+        if digest is None:
+            text = b"\0\0".join([self._rules_text, source, b"%d" % frame.ordinal, *sorted(self._nested)])
+            digest = self._digests[frame.ordinal, source] = blake3(text).digest(16)
+        return digest
 
     def _is_same(self, frame: Frame, remembered: Remembered) -> bool:
         return (
