@@ -118,11 +118,12 @@ class Folder:
     def make_writable(self) -> None:
         """Gives the owner all access and takes away the flags that forbid changes; both are put right later."""
         fd = self.fd
+        # First, because the mode of what may not be changed may not be changed either.
+        if os.geteuid() == 0:
+            write_flags(fd, 0, FLAGS_IN_THE_WAY)
         found = os.fstat(fd)
         if found.st_uid == os.geteuid() and found.st_mode & _PRIVATE != _PRIVATE:
             os.fchmod(fd, stat.S_IMODE(found.st_mode) | _PRIVATE)
-        if os.geteuid() == 0:
-            write_flags(fd, 0, FLAGS_IN_THE_WAY)
 
     def scan(self) -> tuple[list[bytes], bytes, bytes]:
         """Returns its names in bytewise order, and their `layout.META` and `layout.IDENT` rows."""

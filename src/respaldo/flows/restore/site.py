@@ -1,7 +1,7 @@
 """The site: the folders that are open for writing, from the root down, and the account of what happens in them.
 
-A folder that is made is private until it is left; one that was there is made writable, loses the ACL that new entries
-would inherit, and gets all of that back when it is left, also when the run is broken off.
+A folder that is made is private until it is left; one that was there is made writable, loses the ACL and the flags
+that new entries would inherit, and gets all of that back when it is left, also when the run is broken off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from respaldo.core.seams import Cancel, Progress, Random
 from respaldo.flows.restore.options import RestoreOptions
 from respaldo.flows.restore.steps import Enter, Leave, There
 from respaldo.flows.restore.tally import Tally
-from respaldo.fs.meta import ACL_DEFAULT, FLAGS_IN_THE_WAY, read_flags, write_flags
+from respaldo.fs.meta import ACL_DEFAULT, FLAGS_HANDED_DOWN, FLAGS_IN_THE_WAY, read_flags, write_flags
 from respaldo.fs.place import Folder, Target
 from respaldo.fs.remove import remove
 from respaldo.fs.settle import Miss, Owners, settle, settle_flags
@@ -28,7 +28,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 @dataclass(slots=True)
 class _Level:
-    """Is an open folder, and what it had before: mode, flags that forbid changes, default ACL."""
+    """Is an open folder, and what it had before: mode, flags that forbid changes or are handed down, default ACL."""
 
     folder: Folder
     name: bytes
@@ -125,7 +125,8 @@ class Site:
         root = self.target.root
         if self.target.created and step.entry.name:
             os.fchmod(root.fd, stat.S_IRWXU)
-        return _Level(root, b"", made=self.target.created, mode=os.fstat(root.fd).st_mode)
+        # Made by its path, it may have got from above what directories hand down: it is not taken to be bare.
+        return _Level(root, b"", made=False, mode=os.fstat(root.fd).st_mode)
 
     def _open(self, step: Enter, name: bytes) -> _Level:
         above = self.folder
@@ -140,8 +141,10 @@ class Site:
     @staticmethod
     def _make_way(level: _Level) -> None:
         fd = level.folder.fd
-        level.flags = read_flags(fd) & FLAGS_IN_THE_WAY
+        level.flags = read_flags(fd) & (FLAGS_IN_THE_WAY | FLAGS_HANDED_DOWN)
         level.folder.make_writable()
+        if level.flags & FLAGS_HANDED_DOWN:
+            write_flags(fd, 0, FLAGS_HANDED_DOWN)
         with contextlib.suppress(OSError):
             level.acl = os.getxattr(fd, ACL_DEFAULT)
             os.removexattr(fd, ACL_DEFAULT)
