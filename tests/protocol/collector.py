@@ -34,6 +34,7 @@ class Collector:
         self.victims: dict[PackName, int] = {}
         self.name = ""
         self.copied = 0
+        self.vanished = False
         self._below: dict[ChunkId, tuple[list[ChunkId], Live]] = {}
 
     def run(self) -> None:
@@ -62,7 +63,14 @@ class Collector:
         return found
 
     def list_roots(self) -> dict[SnapshotId, bool]:
-        """Lists roots once."""
+        """Lists roots, and notes whether a manifest went away that may have been dropped for it."""
+        before = list_pending(self.repo)
+        found = self.list_roots_once()
+        self.vanished |= not before <= list_pending(self.repo)
+        return found
+
+    def list_roots_once(self) -> dict[SnapshotId, bool]:
+        """Lists roots with one listing of manifests."""
         catalogue = load(self.repo)
         assert not catalogue.damaged, catalogue.damaged
         return {
@@ -71,13 +79,20 @@ class Collector:
         }
 
     def mark(self) -> tuple[Live, Listing]:
-        """Lists roots, then all condemnations, then packs; returns every chunk that a root needs, and the listing."""
-        live: Live = {}
-        roots = self.roots()
-        listing = self.repo.synchronise()
-        for snapshot, committed in roots.items():
-            live.update(self._reach(snapshot, committed=committed))
-        return live, listing
+        """Lists roots, then all condemnations, then packs; returns every chunk that a root needs, and the listing.
+
+        Begins again where a root was forgotten before all of it was read: a new snapshot may have taken subtrees over
+        from it since roots were listed, and that one is in the next listing.
+        """
+        while True:
+            self.vanished = False
+            live: Live = {}
+            roots = self.roots()
+            listing = self.repo.synchronise()
+            for snapshot, committed in roots.items():
+                live.update(self._reach(snapshot, committed=committed))
+            if not self.vanished:
+                return live, listing
 
     def _reach(self, snapshot: SnapshotId, *, committed: bool) -> Live:
         repo = self.repo
@@ -86,6 +101,7 @@ class Collector:
         try:
             manifest = parse_manifest(repo.vault.open_record("manifest", name, repo.backend.get(name)), name)
         except ObjectMissing:
+            self.vanished = True
             return {}
         stack = [manifest.root]
         while stack:
@@ -129,7 +145,9 @@ class Collector:
 
     def _excuse(self, snapshot: SnapshotId, *, committed: bool) -> None:
         """Lets an undecided snapshot lack what its writer will store again, and one that was forgotten, anything."""
-        if committed and snapshot in list_pending(self.repo):
+        if snapshot not in list_pending(self.repo):
+            self.vanished = True
+        elif committed:
             raise LostError(snapshot)
 
     # --- G2 and G5: copying ----------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_listing_of_roots_taken_once_could_miss_both(play, monkeypatch, listings
 
     monkeypatch.setattr("tests.protocol.scheduler._half_of", lambda name: int(old != [] and old[0].hex() in name))
     if listings == 1:
-        monkeypatch.setattr(Collector, "roots", Collector.list_roots)
+        monkeypatch.setattr(Collector, "roots", Collector.list_roots_once)
     play.actions = {"writer": twice, "forgetter": forget_old}
     scenes = (
         ("writer", "put pending"),
@@ -168,6 +168,44 @@ def test_listing_of_roots_taken_once_could_miss_both(play, monkeypatch, listings
             play.run(*scenes)
     else:
         play.run(*scenes)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_root_that_is_forgotten_while_it_is_read_means_listing_again(play, monkeypatch, again):
+    """A collector that drops a root because its manifest went away must look for who took subtrees over from it."""
+    old: list[SnapshotId] = []
+
+    def twice() -> None:
+        play.writer()
+        old.append(play.made)
+        play.writer(play.theatre.folder / "play0")
+
+    def forget_old() -> None:
+        play.told.forgotten.update(old)
+        forget(Shared(play.storage, play.script), old[0])
+
+    if not again:
+        monkeypatch.setattr(
+            Collector, "vanished", property(lambda _self: False, lambda _self, _value: None), raising=False
+        )
+    play.actions = {"writer": twice, "last forgetter": forget_old}
+    scenes = (
+        ("forgetter", None),
+        ("writer", "put pending"),
+        ("collector", "put condemned"),
+        ("writer", "put pending"),
+        ("collector", "get pending #3"),  # two manifests were read, and the old one's root is known
+        ("writer", "list condemned"),
+        ("last forgetter", None),
+        ("collector", "delete packs"),
+        ("writer", None),
+        ("collector", None),
+    )
+    if again:
+        play.run(*scenes)
+    else:
+        with pytest.raises(AssertionError, match="not whole"):
+            play.run(*scenes)
 
 
 # --- what the session leaves ---------------------------------------------------------------------------------------
