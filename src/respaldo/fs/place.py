@@ -50,14 +50,15 @@ def is_temporary(name: bytes) -> bool:
 class Folder:
     """Is an open directory below a target. Made by `Target` and `Folder`; closed lowest first."""
 
-    __slots__ = ("dev", "held", "ino", "name", "parent", "target")
+    __slots__ = ("dev", "found", "held", "ino", "name", "parent", "target")
 
     def __init__(self, target: Target, parent: Folder | None, name: bytes, fd: int) -> None:
         self.target = target
         self.parent = parent
         self.name = name
         self.held = fd
-        found = os.fstat(fd)
+        self.found = found = os.fstat(fd)
+        """What it had when it was opened."""
         self.dev = found.st_dev
         self.ino = found.st_ino
 
@@ -106,8 +107,9 @@ class Folder:
         opened = os.open(name, _OPEN, dir_fd=fd)
         folder = self._opened(name, opened)
         # A group that is handed down would be handed down to what is written into it, too.
-        if os.fstat(opened).st_mode & stat.S_ISGID:
+        if folder.found.st_mode & stat.S_ISGID:
             os.fchmod(opened, _PRIVATE)
+            folder.found = os.fstat(opened)
         return folder
 
     def _opened(self, name: bytes, fd: int) -> Folder:

@@ -64,7 +64,11 @@ class Owners:
 
     def of(self, entry: Entry) -> Owner:
         """Returns the owner to give; an ordinary user gives what it may: itself, and a group that it is in."""
-        key = (entry.uid, entry.gid, entry.user, entry.group)
+        return self.by(entry.uid, entry.gid, entry.user, entry.group)
+
+    def by(self, uid: int, gid: int, user: str, group: str) -> Owner:
+        """Does so by ids and names as they were recorded."""
+        key = (uid, gid, user, group)
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = self._decide(*key)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry
+from respaldo.flows.restore.columns import leaf_of
 from respaldo.flows.restore.run import Restore, plan_restore, run_restore
 from respaldo.format.content import HOLE, Row
 from respaldo.format.snapshot import Figures, Manifest
@@ -23,6 +24,7 @@ from respaldo.store.source import Location
 
 TIME = 1_600_000_000_123_456_789
 BLOCK_CHUNKS = 3
+RUN_ENTRIES = 4000
 
 
 class World:
@@ -151,13 +153,12 @@ class World:
 
     # --- Trees ---
 
-    def entries(self, tree_id):
+    def leaves(self, tree_id):
         if tree_id not in self.trees:
             raise ChunkMissing("tree", tree_id)
-        for entry in self.trees[tree_id]:
-            if isinstance(entry, Exception):
-                raise entry
-            yield entry
+        entries = self.trees[tree_id]
+        for at in range(0, len(entries), RUN_ENTRIES):
+            yield leaf_of(entries[at : at + RUN_ENTRIES])
 
     def list_rows(self, content):
         for chunk_id in content:

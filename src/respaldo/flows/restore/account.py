@@ -44,8 +44,8 @@ def show(steps: Iterable[Step], base: bytes, folder: Callable[[], Folder | None]
         if isinstance(step, Leave):
             tally.directories += 1
         elif isinstance(step, Batch):
-            for entry in step.entries:
-                tally.plan(Verb.CREATE, trail.path(entry.name), entry.size)
+            for name, size in zip(step.files.names, step.files.sizes, strict=True):
+                tally.plan(Verb.CREATE, trail.path(name), size)
         elif isinstance(step, Write | Make | Link):
             size = step.entry.size if isinstance(step, Write) else 0
             verb = Verb.CREATE if step.there is There.NOTHING else Verb.OVERWRITE
@@ -89,8 +89,8 @@ def find_differences(steps: Iterable[Step], base: bytes, tally: Tally) -> None:
 def _find(step: Step, trail: Trail, tally: Tally) -> None:
     differing = "it differs from the snapshot after it was written"
     if isinstance(step, Batch):
-        for entry in step.entries:
-            path = trail.path(entry.name)
+        for name in step.files.names:
+            path = trail.path(name)
             if not tally.is_excused(path):
                 tally.fail(path, "it is not there after it was written")
     elif isinstance(step, Write | Make | Link):

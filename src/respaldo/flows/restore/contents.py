@@ -44,7 +44,7 @@ class Contents:
             for chunk_id, length in self._trees.list_rows(entry.content):
                 left -= length
                 if left < 0:
-                    raise too_long(entry)
+                    raise too_long(entry.name)
                 if chunk_id == HOLE:
                     yield Piece(length, chunk_id, None)
                     continue
@@ -57,10 +57,10 @@ class Contents:
                 at = locate(Kind.DATA, chunk_id)
                 left -= at.length
                 if left < 0:
-                    raise too_long(entry)
+                    raise too_long(entry.name)
                 yield Piece(at.length, chunk_id, at)
         if left:
-            raise too_short(entry)
+            raise too_short(entry.name)
 
     def data_bytes(self, entry: Entry) -> int:
         """Returns how many bytes of a file are not holes, as far as its list can be read."""
@@ -138,15 +138,15 @@ def is_zero(fd: int, offset: int, length: int) -> bool:
     return True
 
 
-def too_long(entry: Entry) -> Corruption:
+def too_long(name: bytes) -> Corruption:
     """Returns the error for content that goes beyond its file's size."""
-    return Corruption(f"content of {_shown(entry)}", "it is longer than the file's size")
+    return Corruption(f"content of {_shown(name)}", "it is longer than the file's size")
 
 
-def too_short(entry: Entry) -> Corruption:
+def too_short(name: bytes) -> Corruption:
     """Returns the error for content that ends before its file's size."""
-    return Corruption(f"content of {_shown(entry)}", "it is shorter than the file's size")
+    return Corruption(f"content of {_shown(name)}", "it is shorter than the file's size")
 
 
-def _shown(entry: Entry) -> str:
-    return entry.name.decode("utf-8", "surrogateescape")
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

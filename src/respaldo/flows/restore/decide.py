@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from respaldo.core.errors import Corruption
 from respaldo.core.model import Entry, Mark
+from respaldo.flows.restore.columns import Columns, Files
 from respaldo.flows.restore.contents import Contents
 from respaldo.flows.restore.options import Overwrite
 from respaldo.flows.restore.present import Present
@@ -18,9 +19,6 @@ from respaldo.flows.restore.steps import Batch, Fail, Link, Make, Stay, Step, Th
 from respaldo.fs.draft import resumable_name
 from respaldo.fs.settle import Owners
 
-SMALL_BYTES = 4 << 20
-BATCH_BYTES = 4 << 20
-BATCH_FILES = 256
 IN_PLACE_MIN_BYTES = 1 << 20
 RESUMABLE_MIN_BYTES = 16 << 20
 NOT_STORED = {
@@ -53,6 +51,7 @@ class Decider:
         self._in_place = in_place
         self._cold = cold
         self._groups: dict[bytes, _Group] = {}
+        self.columns = Columns(owners)
 
     @property
     def settles_directories(self) -> bool:
@@ -82,27 +81,21 @@ class Decider:
             there = [(entry, row) for entry, row in zip(entries, rows, strict=True) if row >= 0]
             if there:
                 yield from self._present(directory, there, present)
-        batch: list[Entry] = []
-        length = 0
+        plain = Files()
         for entry in missing:
-            if (
-                entry.mode & _TYPE == stat.S_IFREG
-                and entry.size <= SMALL_BYTES
-                and not (entry.xattrs or entry.link_group or entry.attributes or entry.mark or entry.content.level)
-            ):
-                length += entry.size
-                batch.append(entry)
-                if length >= BATCH_BYTES or len(batch) >= BATCH_FILES:
-                    yield Batch(batch)
-                    batch, length = [], 0
-            else:
+            if not self.columns.add(plain, entry):
                 yield self._new(directory, entry, There.NOTHING, present)
-        if batch:
+        yield from self.plain(plain)
+
+    @staticmethod
+    def plain(files: Files) -> Iterator[Step]:
+        """Yields the steps for plain files that are not there."""
+        for batch in files.batches():
             yield Batch(batch)
 
     def _new(self, directory: Where, entry: Entry, there: There, present: Present | None) -> Step:
         """Plans an entry whose content is to be written or linked."""
-        if entry.mark in NOT_STORED and entry.is_regular:
+        if entry.mark in NOT_STORED:
             return Fail(entry.name, NOT_STORED[entry.mark])
         if entry.link_group:
             linked = self._linked(directory, entry, there)
@@ -166,6 +159,8 @@ class Decider:
             self._note_origin(directory, entry, present, row)
             return self.stay(entry)
         mode = present.mode(row)
+        if entry.mark in NOT_STORED:
+            return Fail(entry.name, NOT_STORED[entry.mark])
         if mode & _TYPE != entry.mode & _TYPE:
             there = There.DIRECTORY if stat.S_ISDIR(mode) else There.OTHER
             return self._new(directory, entry, there, present)
@@ -173,8 +168,6 @@ class Decider:
         group = self._groups.get(entry.link_group) if entry.link_group else None
         if group is not None and group.ino != ino:
             return self._linked(directory, entry, There.SAME_TYPE)
-        if entry.mark in NOT_STORED and entry.is_regular:
-            return Fail(entry.name, NOT_STORED[entry.mark])
         if not self._same(entry, present, row):
             return self._overwritten(directory, entry, present, links)
         settled = present.settled(entry, row, self._owners.of(entry), chown=self._owners.keep)

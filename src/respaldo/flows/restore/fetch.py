@@ -9,7 +9,7 @@ restored.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from queue import SimpleQueue
 from types import TracebackType
@@ -23,6 +23,8 @@ from respaldo.flows.restore.seams import Blocks, Location
 WORKERS = 2
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
+FILLING_MAX = 4
+"""So many blocks are collected for at once: files that were backed up together lie in few."""
 CHUNKS_MAX = 512
 """A task has no more chunks than this, so that the writer never waits long for the first of them."""
 FAILURES_IN_A_ROW_MAX = 64
@@ -62,8 +64,8 @@ class Fetcher:
         self._kept_bytes = 0
         self._decoding: dict[Key, threading.Event] = {}
         self._block_bytes = 1 << 20
-        self._filling: Task | None = None
-        self._held = 0
+        self._filling: dict[Key, Task] = {}
+        self._held: Counter[Key] = Counter()
         self._gone: set[int] = set()
         self._failures_in_a_row = 0
         self._threads = [threading.Thread(target=self._work, name="open", daemon=True) for _ in range(workers)]
@@ -88,32 +90,35 @@ class Fetcher:
     @property
     def full(self) -> bool:
         """Whether something has to be written before more is ordered."""
-        return self._held * self._block_bytes >= HELD_BYTES
+        return len(self._held) * self._block_bytes >= HELD_BYTES
 
     def want(self, chunk_id: ChunkId, at: Location) -> tuple[Task, int]:
         """Orders a chunk; returns the task that it will be in, and its number there."""
         key = (at.pack, at.block)
-        task = self._filling
-        if task is None or task.key != key or len(task.ids) >= CHUNKS_MAX:
-            self.send()
-            task = self._filling = Task(key)
-            self._held += 1
+        task = self._filling.get(key)
+        if task is None:
+            if len(self._filling) >= FILLING_MAX:
+                self._send(next(iter(self._filling.values())))
+            task = self._filling[key] = Task(key)
+            self._held[key] += 1
         task.ids.append(chunk_id)
         task.spans.append((at.offset, at.length))
-        return task, len(task.ids) - 1
+        slot = len(task.ids) - 1
+        if slot + 1 >= CHUNKS_MAX:
+            self._send(task)
+        return task, slot
 
-    def send(self) -> None:
-        """Hands what was ordered last to the workers."""
-        task, self._filling = self._filling, None
-        if task is not None:
-            task.sent = True
-            self._queue.put(task)
+    def _send(self, task: Task) -> None:
+        """Hands a task to the workers."""
+        del self._filling[task.key]
+        task.sent = True
+        self._queue.put(task)
 
     def wait(self, tasks: Sequence[Task]) -> None:
         """Returns when tasks are done; raises `Interrupted`, and what no task should."""
         for task in tasks:
             if not task.sent:
-                self.send()
+                self._send(task)
             while not task.done.acquire(timeout=_WAIT_S):
                 self._cancel.check()
             task.done.release()
@@ -127,7 +132,9 @@ class Fetcher:
         task.users -= 1
         if task.users == 0 and task.sent:
             task.views = []
-            self._held -= 1
+            self._held[task.key] -= 1
+            if not self._held[task.key]:
+                del self._held[task.key]
 
     def _look_again(self, task: Task) -> None:
         """Settles a task whose block could not be had: a pack that has gone may have been copied elsewhere."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from respaldo.core.errors import RespaldoError
-from respaldo.core.ids import ChunkId, Kind
-from respaldo.core.model import Entry
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
+from respaldo.flows.restore.columns import Files
 from respaldo.flows.restore.contents import Contents, Piece, too_long, too_short
 from respaldo.flows.restore.fetch import Fetcher, Task
 from respaldo.flows.restore.seams import Blocks, Location
@@ -53,12 +53,21 @@ class Order:
 
 @dataclass(slots=True)
 class BatchJob:
-    """Is files to be created by one call: how many chunks each has, and which failed already."""
+    """Is plain files to be created by one call: how many chunks each has, and which failed already."""
 
-    entries: list[Entry] = field(default_factory=list)
+    files: Files
     counts: list[int] = field(default_factory=list)
     order: Order = field(default_factory=Order)
-    failed: list[tuple[Entry, RespaldoError]] = field(default_factory=list)
+    failed: list[tuple[bytes, RespaldoError]] = field(default_factory=list)
+
+    def add(self, name: bytes, meta: bytes, size: int, ids: bytes, count: int) -> None:
+        """Adds a file of so many chunks, which have been ordered."""
+        files = self.files
+        files.names.append(name)
+        files.meta.append(meta)
+        files.sizes.append(size)
+        files.ids.append(ids)
+        self.counts.append(count)
 
 
 @dataclass(slots=True)
@@ -107,26 +116,24 @@ class Jobs:
             yield step
 
     def _batch(self, step: Batch) -> Iterator[Job]:
-        job = BatchJob()
-        locate = self._blocks.locate
-        want = self._fetcher.want
+        files = step.files
+        job = BatchJob(Files(disowned=files.disowned))
+        locate, want = self._blocks.locate, self._fetcher.want
         data = Kind.DATA
-        for entry in step.entries:
-            order = job.order
-            if len(order.together) >= BATCH_TASKS:
+        for name, meta, size, ids in zip(files.names, files.meta, files.sizes, files.ids, strict=True):
+            if len(job.order.together) >= BATCH_TASKS:
                 yield job
-                job = BatchJob()
-                order = job.order
-            ids = entry.content.ids
+                job = BatchJob(Files())
+            order = job.order
             before = len(order.tasks)
-            left = entry.size
+            left = size
             try:
-                for at in range(0, len(ids), 32):
-                    chunk_id = ChunkId(ids[at : at + 32])
+                for at in range(0, len(ids), CHUNK_ID_BYTES):
+                    chunk_id = ChunkId(ids[at : at + CHUNK_ID_BYTES])
                     place = locate(data, chunk_id)
                     left -= place.length
                     if left < 0:
-                        raise too_long(entry)
+                        raise too_long(name)
                     task, slot = want(chunk_id, place)
                     if task not in order.together:
                         order.together[task] = None
@@ -134,13 +141,12 @@ class Jobs:
                     order.tasks.append(task)
                     order.slots.append(slot)
                 if left:
-                    raise too_short(entry)
+                    raise too_short(name)
             except RespaldoError as error:
                 del order.tasks[before:], order.slots[before:]
-                job.failed.append((entry, error))
+                job.failed.append((name, error))
                 continue
-            job.entries.append(entry)
-            job.counts.append(len(order.tasks) - before)
+            job.add(name, meta, size, ids, len(order.tasks) - before)
         yield job
 
     def _parts(self, step: Write, folder: Folder | None) -> Iterator[Job]:

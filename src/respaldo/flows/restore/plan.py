@@ -12,7 +12,6 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId
@@ -23,9 +22,9 @@ from respaldo.flows.restore.present import Present
 from respaldo.flows.restore.seams import Trees
 from respaldo.flows.restore.select import SPARING_MARKS, Selection, Spared, Take
 from respaldo.flows.restore.steps import Enter, Fail, Leave, Remove, Step, There
+from respaldo.format.tree import Leaf
 from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary
 
-ENTRIES_AT_ONCE = 4096
 NOT_READ = {
     Mark.UNREADABLE: "it could not be read when the snapshot was made",
     Mark.LOST: "its content was lost to damage",
@@ -37,7 +36,7 @@ class Frame:
     """Is a directory on the way from the root to where the walk is. ``present`` None: it is not there yet."""
 
     entry: Entry
-    entries: Iterator[Entry]
+    leaves: Iterator[Leaf]
     present: Present | None
     there: There
     mode: int
@@ -74,15 +73,15 @@ class Planner:
         self._base = b""
 
     def steps(
-        self, entry: Entry, path: bytes, folder: Folder | None, *, entries: Iterator[Entry] | None = None
+        self, entry: Entry, path: bytes, folder: Folder | None, *, leaves: Iterator[Leaf] | None = None
     ) -> Iterator[Step]:
-        """Yields the steps that restore a directory (``entries``: instead of its own) at an absolute path."""
-        settle = entries is None and bool(entry.name)
-        tree = next(iter(entry.content), None) if entries is None else None
+        """Yields the steps that restore a directory (``leaves``: instead of its own) at an absolute path."""
+        settle = leaves is None and bool(entry.name)
+        tree = next(iter(entry.content), None) if leaves is None else None
         self._base = path.rstrip(b"/")
         frame = Frame(
             entry=entry,
-            entries=self._entries(tree) if entries is None else entries,
+            leaves=self._leaves(tree) if leaves is None else leaves,
             present=None if folder is None else Present(folder),
             there=There.NOTHING if folder is None else There.SAME_TYPE,
             mode=0,
@@ -105,8 +104,8 @@ class Planner:
         present = self._stack[-1].present if self._stack else None
         return None if present is None else present.folder
 
-    def _entries(self, tree: ChunkId | None) -> Iterator[Entry]:
-        return iter(()) if tree is None else self._trees.entries(tree)
+    def _leaves(self, tree: ChunkId | None) -> Iterator[Leaf]:
+        return iter(()) if tree is None else self._trees.leaves(tree)
 
     def _relative(self) -> bytes:
         """Returns the path of the directory below the root: built when asked for, since a path may be very long."""
@@ -146,55 +145,76 @@ class Planner:
         if frame.waiting:
             yield from self._descend(frame, *frame.waiting.popleft())
             return
-        chunk: list[Entry] = []
         try:
-            for entry in islice(frame.entries, ENTRIES_AT_ONCE):
-                chunk.append(entry)  # noqa: PERF402 - what came before an error is kept
+            leaf = next(frame.leaves, None)
         except RespaldoError as error:
             frame.whole = False
-            frame.entries = iter(())
+            frame.leaves = iter(())
             yield from self._enter()
             yield Fail(b"", error)
-        if chunk:
-            yield from self._take(frame, chunk)
+            return
+        if leaf is not None:
+            yield from self._take(frame, leaf)
             return
         if frame.entered:
             yield from self._leave(frame)
         self._pop()
 
-    def _take(self, frame: Frame, chunk: list[Entry]) -> Iterator[Step]:
-        """Plans the next entries of a directory."""
-        names = [entry.name for entry in chunk]
-        if not _plausible(names, frame.last):
+    def _take(self, frame: Frame, leaf: Leaf) -> Iterator[Step]:
+        """Plans a directory, or the next run of a long one."""
+        names = leaf.names.split(b"\0")
+        names.pop()
+        if not names:
+            return
+        if len(names) != len(leaf):
             frame.whole = False
             yield from self._enter()
-            chunk, failures = _sieve(chunk, frame.last)
-            yield from failures
-            names = [entry.name for entry in chunk]
-        if not chunk:
-            return
-        frame.last = names[-1]
-        rows = [frame.present.row(name) for name in names] if frame.present is not None else None
+            yield Fail(b"", Corruption(f"tree of {_shown(frame.entry.name)}", "its columns have different lengths"))
+        elif not _plausible(names, frame.last):
+            yield from self._take_good(frame, leaf)
+        elif frame.present is None and self._selection.takes_all:
+            # Nothing is there and all of it is wanted: most files need no look of their own.
+            frame.last = names[-1]
+            files, others = self._decider.columns.split(leaf, names)
+            yield from self._decider.plain(files)
+            yield from self._decide(frame, others)
+        else:
+            frame.last = names[-1]
+            yield from self._decide(frame, list(leaf.entries()))
+
+    def _take_good(self, frame: Frame, leaf: Leaf) -> Iterator[Step]:
+        """Plans what can be restored of a directory with impossible, repeated or unordered names."""
+        frame.whole = False
+        yield from self._enter()
+        entries, failures = _sieve(list(leaf.entries()), frame.last)
+        yield from failures
+        if entries:
+            frame.last = entries[-1].name
+            yield from self._decide(frame, entries)
+
+    def _decide(self, frame: Frame, entries: list[Entry]) -> Iterator[Step]:
+        """Selects among entries, plans files and notes directories for later."""
+        present = frame.present
+        rows = [-1] * len(entries) if present is None else [present.row(entry.name) for entry in entries]
         takes = None
         if not self._selection.takes_all:
-            is_dir = [entry.is_dir for entry in chunk]
+            names, is_dir = [entry.name for entry in entries], [entry.is_dir for entry in entries]
             takes = self._selection.take(self._relative(), names, is_dir, inside=frame.inside)
         files: list[Entry] = []
         file_rows: list[int] = []
-        for number, entry in enumerate(chunk):
+        for number, entry in enumerate(entries):
             take = Take.YES if takes is None else takes[number]
             if take is Take.NO:
                 continue
-            if entry.mode & 0o170000 == stat.S_IFDIR:
-                row = -1 if rows is None else rows[number]
-                frame.waiting.append((entry, row, takes is None or frame.inside or take is Take.YES))
+            if entry.is_dir:
+                inside = takes is None or frame.inside or take is Take.YES
+                frame.waiting.append((entry, rows[number], inside))
             else:
                 files.append(entry)
-                if rows is not None:
-                    file_rows.append(rows[number])
+                file_rows.append(rows[number])
         if files:
             yield from self._enter()
-            yield from self._decider.files(self._relative, files, frame.present, file_rows)
+            yield from self._decider.files(self._relative, files, present, file_rows)
 
     def _descend(self, frame: Frame, entry: Entry, row: int, inside: bool) -> Iterator[Step]:  # noqa: FBT001 - private
         """Goes into a subdirectory, unless the target or the tree forbids it."""
@@ -228,7 +248,7 @@ class Planner:
         self._push(
             Frame(
                 entry=entry,
-                entries=self._entries(tree),
+                leaves=self._leaves(tree),
                 present=present,
                 there=there,
                 mode=mode,

@@ -17,6 +17,7 @@ from respaldo.core.errors import TargetError, UsageError
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Cancel, Clock, Progress, Random, Silent, SystemClock, system_random
 from respaldo.flows.restore.account import find_differences, show
+from respaldo.flows.restore.columns import leaf_of
 from respaldo.flows.restore.contents import Contents
 from respaldo.flows.restore.decide import Decider
 from respaldo.flows.restore.fetch import Fetcher
@@ -32,6 +33,7 @@ from respaldo.flows.restore.steps import Batch, Link, Make, Stay, Step, Touch, W
 from respaldo.flows.restore.tally import Tally
 from respaldo.flows.restore.write import Writer
 from respaldo.format.snapshot import Manifest
+from respaldo.format.tree import Leaf
 from respaldo.fs.meta import sync_filesystem
 from respaldo.fs.place import Folder, Target
 from respaldo.fs.settle import Owners
@@ -66,7 +68,7 @@ def plan_restore(restore: Restore, *, progress: Progress | None = None, cancel: 
     with ExitStack() as stack:
         folder = _folder(stack, restore, root, looks_only=True)
         planner = _planner(restore, cancel)
-        steps = planner.steps(root.entry, root.base, folder, entries=root.entries())
+        steps = planner.steps(root.entry, root.base, folder, leaves=root.leaves())
         show(steps, root.base, lambda: planner.folder, tally, cancel)
     return tally.as_plan()
 
@@ -109,8 +111,9 @@ class _Root:
     entry: Entry
     only: Entry | None = None
 
-    def entries(self) -> Iterator[Entry] | None:
-        return None if self.only is None else iter([self.only])
+    def leaves(self) -> Iterator[Leaf] | None:
+        """Returns what stands for the directory of a single file; None where the directory has a tree."""
+        return None if self.only is None else iter([leaf_of([self.only])])
 
 
 def _root(restore: Restore) -> _Root:
@@ -171,7 +174,7 @@ def _check_space(restore: Restore, root: _Root, cancel: Cancel) -> None:
         return
     with ExitStack() as stack:
         folder = _folder(stack, restore, root, looks_only=True)
-        steps = _planner(restore, cancel).steps(root.entry, root.base, folder, entries=root.entries())
+        steps = _planner(restore, cancel).steps(root.entry, root.base, folder, leaves=root.leaves())
         need = survey(steps, Contents(restore.blocks, restore.trees))
     if not room.fits(need):
         raise refuse(root.target, need, room)
@@ -193,7 +196,7 @@ def _read_back(restore: Restore, root: _Root, tally: Tally, cancel: Cancel) -> N
     """Compares what was written, as the disk has it, with the snapshot."""
     with Target(root.target, looks_only=True) as target:
         sync_filesystem(target.root.fd)
-        steps = _planner(restore, cancel, checks=True).steps(root.entry, root.base, target.root, entries=root.entries())
+        steps = _planner(restore, cancel, checks=True).steps(root.entry, root.base, target.root, leaves=root.leaves())
         find_differences(steps, root.base, tally)
 
 
@@ -243,7 +246,7 @@ class _Run:
             try:
                 queue: deque[Job] = deque()
                 ahead = 0
-                for step in planner.steps(root.entry, root.base, folder, entries=root.entries()):
+                for step in planner.steps(root.entry, root.base, folder, leaves=root.leaves()):
                     if not self._whole:
                         self._announce(step)
                     for job in jobs.of(step, planner.folder):
@@ -270,15 +273,21 @@ class _Run:
     def _announce(self, step: Step) -> None:
         """Lets the total grow with the plan, where no figures say it beforehand."""
         entries: list[Entry] = []
-        if isinstance(step, Batch | Stay):
+        if isinstance(step, Stay):
             entries = step.entries
         elif isinstance(step, Write | Make | Link | Touch):
             entries = [step.entry]
-        if entries:
-            self._files += len(entries)
-            self._bytes += sum(entry.size for entry in entries if entry.is_regular)
-            self._progress.total(files=self._files, length_bytes=self._bytes)
+        elif isinstance(step, Batch):
+            self._files += len(step.files)
+            self._bytes += sum(step.files.sizes)
+        else:
+            return
+        self._files += len(entries)
+        self._bytes += sum(entry.size for entry in entries if entry.is_regular)
+        self._progress.total(files=self._files, length_bytes=self._bytes)
 
 
 def _weight(job: Job) -> int:
-    return len(job.entries) if isinstance(job, BatchJob | Stay) else 1
+    if isinstance(job, BatchJob):
+        return len(job.files)
+    return len(job.entries) if isinstance(job, Stay) else 1

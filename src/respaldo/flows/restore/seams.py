@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from respaldo.core.ids import ChunkId, Kind
-from respaldo.core.model import Content, Entry
+from respaldo.core.model import Content
 from respaldo.core.seams import Buffer
 from respaldo.format.content import Row
+from respaldo.format.tree import Leaf
 
 
 class Location(Protocol):
@@ -51,8 +52,8 @@ class Blocks(Protocol):
 class Trees(Protocol):
     """Reads directories and lists; raises `Corruption`, `ChunkMissing`, `StorageError`."""
 
-    def entries(self, tree_id: ChunkId, /) -> Iterator[Entry]:
-        """Yields the entries of a directory in the order of their names."""
+    def leaves(self, tree_id: ChunkId, /) -> Iterator[Leaf]:
+        """Yields a directory in the order of its names, a long one in runs."""
         ...
 
     def list_rows(self, content: Content, /) -> Iterator[Row]:

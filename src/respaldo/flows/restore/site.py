@@ -170,7 +170,8 @@ class Site:
         fd = level.folder.fd
         had = () if level.made else None
         owner = self.owners.of(entry)
-        misses = settle(fd, entry, owner, os.fstat(fd), chown=self.owners.keep, had=had)
+        found = level.folder.found if level.made and self._levels[1:] else os.fstat(fd)
+        misses = settle(fd, entry, owner, found, chown=self.owners.keep, had=had)
         if entry.attributes or not level.made:
             misses += settle_flags(fd, entry)
         self.miss(b"", misses)

@@ -53,8 +53,8 @@ def survey(steps: Iterable[Step], contents: Contents) -> Need:
     replaced = 0
     for step in steps:
         if isinstance(step, Batch):
-            need.length_bytes += sum(entry.size for entry in step.entries)
-            need.inodes += len(step.entries)
+            need.length_bytes += sum(step.files.sizes)
+            need.inodes += len(step.files)
         elif isinstance(step, Write):
             length = contents.data_bytes(step.entry)
             if step.there is There.NOTHING:

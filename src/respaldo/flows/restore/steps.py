@@ -10,6 +10,7 @@ from enum import Enum
 
 from respaldo.core.errors import RespaldoError
 from respaldo.core.model import Entry
+from respaldo.flows.restore.columns import Files
 
 
 class There(Enum):
@@ -43,9 +44,9 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Creates small regular files that have nothing but content, owner, mode and time."""
+    """Creates plain files."""
 
-    entries: list[Entry]
+    files: Files
 
 
 @dataclass(frozen=True, slots=True)

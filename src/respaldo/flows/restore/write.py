@@ -11,17 +11,16 @@ import sys
 from array import array
 
 from respaldo import kernel
-from respaldo.core.model import Entry
 from respaldo.core.seams import Progress
+from respaldo.flows.restore.columns import Files
 from respaldo.flows.restore.fetch import Fetcher
-from respaldo.flows.restore.files import Files
+from respaldo.flows.restore.files import Files as Others
 from respaldo.flows.restore.jobs import BatchJob, CloseJob, Job, OpenJob, PartJob
 from respaldo.flows.restore.options import Verb
 from respaldo.flows.restore.site import Site
 from respaldo.flows.restore.steps import Enter, Fail, Leave, Link, Make, Remove, Stay, Touch
-from respaldo.fs.settle import SET_ID, Miss
+from respaldo.fs.settle import Miss
 from respaldo.kernel.layout import (
-    META,
     SCATTER_OWNER,
     SCATTER_OWNER_FAILED,
     SCATTER_SPARSE,
@@ -35,7 +34,7 @@ _DONE = SCATTERED.pack(0, STAGE_OK, 0)
 class Writer:
     """Executes jobs. One thread."""
 
-    def __init__(self, site: Site, files: Files, fetcher: Fetcher, progress: Progress) -> None:
+    def __init__(self, site: Site, files: Others, fetcher: Fetcher, progress: Progress) -> None:
         self._site = site
         self._files = files
         self._fetcher = fetcher
@@ -90,7 +89,7 @@ class Writer:
         """Counts what cannot be restored because its directory could not be made or entered."""
         tally = self._site.tally
         if isinstance(job, BatchJob):
-            tally.failed += len(job.entries) + len(job.failed)
+            tally.failed += len(job.files) + len(job.failed)
             job.order.release(self._fetcher)
         elif isinstance(job, PartJob):
             job.order.release(self._fetcher)
@@ -101,79 +100,70 @@ class Writer:
     # -------------------------------------------------------------------------------------------------------
 
     def _batch(self, job: BatchJob) -> None:
-        order = job.order
-        for entry, error in job.failed:
-            self._site.fail(entry.name, error)
+        site, order = self._site, job.order
+        for name, error in job.failed:
+            site.fail(name, error)
+        if site.options.owners:
+            for name in job.files.disowned:
+                site.miss(name, [Miss.OWNER])
         self._fetcher.wait(list(order.together))
         if any(task.bad for task in order.together):
             self._drop_bad(job)
-        if job.entries:
-            pieces = [task.views[slot] for task, slot in zip(order.tasks, order.slots, strict=True)]
-            self._scatter(job.entries, job.counts, pieces)
+        if job.counts:
+            self._scatter(job)
         order.release(self._fetcher)
 
     def _drop_bad(self, job: BatchJob) -> None:
         """Takes the files out of a batch of which a chunk is bad."""
-        order = job.order
-        tasks, slots = order.tasks, order.slots
-        entries, counts = job.entries, job.counts
-        order.tasks, order.slots, job.entries, job.counts = [], [], [], []
+        order, files = job.order, job.files
+        tasks, slots, counts = order.tasks, order.slots, job.counts
+        order.tasks, order.slots, job.counts, job.files = [], [], [], Files()
         at = 0
-        for entry, count in zip(entries, counts, strict=True):
+        rows = zip(files.names, files.meta, files.sizes, files.ids, counts, strict=True)
+        for name, meta, size, ids, count in rows:
             its_tasks, its_slots = tasks[at : at + count], slots[at : at + count]
             at += count
             errors = (task.bad.get(slot) for task, slot in zip(its_tasks, its_slots, strict=True))
             error = next(filter(None, errors), None)
             if error is not None:
-                self._site.fail(entry.name, error)
+                self._site.fail(name, error)
                 continue
             order.tasks += its_tasks
             order.slots += its_slots
-            job.entries.append(entry)
-            job.counts.append(count)
+            job.add(name, meta, size, ids, count)
 
-    def _scatter(self, entries: list[Entry], counts: list[int], pieces: list[memoryview]) -> None:
-        site = self._site
-        names = b"\0".join([entry.name for entry in entries]) + b"\0"
-        meta = self._meta(entries)
-        column = array("I", counts)
+    def _scatter(self, job: BatchJob) -> None:
+        site, files, order = self._site, job.files, job.order
+        column = array("I", job.counts)
         if sys.byteorder == "big":
             column.byteswap()
         rows = kernel.scatter(
-            site.folder.fd, names, meta, column.tobytes(), pieces, site.target.prefix, self._scatter_options
+            site.folder.fd,
+            b"\0".join(files.names) + b"\0",
+            b"".join(files.meta),
+            column.tobytes(),
+            [task.views[slot] for task, slot in zip(order.tasks, order.slots, strict=True)],
+            site.target.prefix,
+            self._scatter_options,
         )
-        length = sum([entry.size for entry in entries])
-        done = len(entries)
-        if rows != _DONE * len(entries):
-            done, length = self._look_at(entries, rows)
+        done = count = len(files)
+        length = done_bytes = sum(files.sizes)
+        if rows != _DONE * count:
+            done, done_bytes = self._look_at(files, rows)
         site.tally.verbs[Verb.CREATE] += done
-        site.tally.written_bytes += length
-        self._progress.advance(files=len(entries), length_bytes=length)
+        site.tally.written_bytes += done_bytes
+        self._progress.advance(files=count, length_bytes=length)
 
-    def _meta(self, entries: list[Entry]) -> bytes:
-        site = self._site
-        of, pack, chown = site.owners.of, META.pack, site.options.owners
-        rows = []
-        for entry in entries:
-            uid, gid, exact = of(entry)
-            mode = entry.mode
-            if not exact:
-                mode &= ~SET_ID
-                if chown:
-                    site.miss(entry.name, [Miss.OWNER])
-            rows.append(pack(mode, uid, gid, 0, entry.size, entry.mtime_ns, 0))
-        return b"".join(rows)
-
-    def _look_at(self, entries: list[Entry], rows: bytes) -> tuple[int, int]:
+    def _look_at(self, files: Files, rows: bytes) -> tuple[int, int]:
         """Looks at each file of a batch of which not every one went well; returns how many and how much did."""
         site = self._site
         done = length = 0
-        for entry, (error, _, flags) in zip(entries, SCATTERED.iter_unpack(rows), strict=True):
+        for name, size, (error, _, flags) in zip(files.names, files.sizes, SCATTERED.iter_unpack(rows), strict=True):
             if error:
-                site.fail(entry.name, OSError(error, os.strerror(error)))
+                site.fail(name, OSError(error, os.strerror(error)))
                 continue
             if flags & SCATTER_OWNER_FAILED:
-                site.miss(entry.name, [Miss.OWNER])
+                site.miss(name, [Miss.OWNER])
             done += 1
-            length += entry.size
+            length += size
         return done, length
