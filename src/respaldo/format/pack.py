@@ -66,12 +66,15 @@ class Footer:
     lengths: array[int]
     offsets: tuple[int, ...] = field(init=False, compare=False, repr=False)
     first_rows: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    _before: array[int] = field(init=False, compare=False, repr=False)
+    """Bytes of chunks before each; made when first asked for, since most footers are only listed."""
 
     def __post_init__(self) -> None:
         offsets = tuple(accumulate((block.sealed_length for block in self.blocks), initial=0))
         first_rows = tuple(accumulate((block.chunks for block in self.blocks), initial=0))
         object.__setattr__(self, "offsets", offsets)
         object.__setattr__(self, "first_rows", first_rows)
+        object.__setattr__(self, "_before", array("Q"))
 
     @property
     def body_length(self) -> int:
@@ -83,9 +86,13 @@ class Footer:
         return ChunkId(self.ids[row * CHUNK_ID_BYTES : (row + 1) * CHUNK_ID_BYTES])
 
     def place(self, row: int) -> Place:
-        """Returns where the chunk of a row lies."""
+        """Returns where the chunk of a row lies. A block may hold a hundred thousand of them: nothing is added up."""
+        before = self._before
+        if not before:
+            before = array("Q", accumulate(self.lengths, initial=0))
+            object.__setattr__(self, "_before", before)
         block = bisect_right(self.first_rows, row) - 1
-        return Place(block, sum(self.lengths[self.first_rows[block] : row]), self.lengths[row])
+        return Place(block, before[row] - before[self.first_rows[block]], self.lengths[row])
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
