@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from respaldo.core.seams import Cancel
@@ -34,6 +34,8 @@ class Removal:
 
 
 MOUNT = "it is a mount point"
+Spares = Callable[[bytes, Sequence[bytes], Sequence[tuple[int, int]]], Sequence[bool]]
+"""Says which names stay: of a directory (its path below the folder a removal began in), their modes and sizes."""
 
 
 def holds_mount(folder: Folder, name: bytes, cancel: Cancel) -> bool:
@@ -42,14 +44,17 @@ def holds_mount(folder: Folder, name: bytes, cancel: Cancel) -> bool:
     return not found.walk(name, lambda _folder, _name, _is_dir: True, look_only=True) or found.removal.kept > 0
 
 
-def remove(folder: Folder, name: bytes, cancel: Cancel) -> Removal:
-    """Removes an entry of a folder and all that is below it; what cannot be removed stays and is counted."""
-    walk = _Walk(folder, cancel)
+def remove(folder: Folder, name: bytes, cancel: Cancel, spares: Spares | None = None) -> Removal:
+    """Removes an entry of a folder and all that is below it; what cannot be removed stays and is counted.
+
+    What is spared below it stays with the directories that it is in, and is not counted.
+    """
+    walk = _Walk(folder, cancel, spares)
     walk.walk(name, _unlink, look_only=False)
     return walk.removal
 
 
-def measure(folder: Folder, name: bytes, cancel: Cancel) -> tuple[int, int]:
+def measure(folder: Folder, name: bytes, cancel: Cancel, spares: Spares | None = None) -> tuple[int, int]:
     """Returns how many entries `remove` would find, and their bytes in files."""
     length = 0
 
@@ -59,7 +64,7 @@ def measure(folder: Folder, name: bytes, cancel: Cancel) -> tuple[int, int]:
         length += found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
         return True
 
-    walk = _Walk(folder, cancel)
+    walk = _Walk(folder, cancel, spares)
     walk.walk(name, add, look_only=True)
     return walk.removal.entries, length
 
@@ -69,7 +74,10 @@ def is_mount(folder: Folder, name: bytes) -> bool:
     return any(row[0] == name and row[2] for row in _rows(folder, name))
 
 
-def _rows(folder: Folder, only: bytes = b"") -> list[tuple[bytes, bool, bool]]:
+_Row = tuple[bytes, bool, bool]
+
+
+def _rows(folder: Folder, only: bytes = b"") -> list[_Row]:
     """Returns (name, is a directory, is a mount or cannot be told) of a folder's entries."""
     names, meta, ident = folder.scan()
     rows = []
@@ -79,24 +87,37 @@ def _rows(folder: Folder, only: bytes = b"") -> list[tuple[bytes, bool, bool]]:
     return rows
 
 
+def _rows_but(folder: Folder, path: bytes, spares: Spares) -> tuple[list[_Row], bool]:
+    """Returns the rows of a folder without what is spared, and whether that is all."""
+    names, meta, _ = folder.scan()
+    spared = spares(path, names, [(row[0], row[4]) for row in META.iter_unpack(meta)])
+    left = {name for name, spare in zip(names, spared, strict=True) if spare}
+    return [row for row in _rows(folder) if row[0] not in left], not left
+
+
 class _Level:
-    """Is a folder that is being walked: what is left to do in it, and whether it is empty by then."""
+    """Is a folder that is being walked: what is left to do in it, and whether it is empty by then.
 
-    __slots__ = ("folder", "rows", "whole")
+    ``path`` is its own below where the walk began, kept only where it is asked for: it may be very long.
+    """
 
-    def __init__(self, folder: Folder, rows: list[tuple[bytes, bool, bool]]) -> None:
+    __slots__ = ("folder", "path", "rows", "whole")
+
+    def __init__(self, folder: Folder, rows: list[_Row], *, path: bytes = b"", whole: bool = True) -> None:
         self.folder = folder
         self.rows = rows
-        self.whole = True
+        self.path = path
+        self.whole = whole
 
 
 Act = Callable[[Folder, bytes, bool], bool]
 
 
 class _Walk:
-    def __init__(self, folder: Folder, cancel: Cancel) -> None:
+    def __init__(self, folder: Folder, cancel: Cancel, spares: Spares | None = None) -> None:
         self._top = folder
         self._cancel = cancel
+        self._spares = spares
         self.removal = Removal()
 
     def walk(self, name: bytes, act: Act, *, look_only: bool) -> bool:
@@ -127,11 +148,18 @@ class _Walk:
                 below = level.folder.enter(name)
                 if not look_only:
                     below.make_writable()
-                levels.append(_Level(below, _rows(below)))
+                levels.append(self._level(level, below))
             except OSError as error:
                 self._keep(level, name, error.strerror or str(error))
         else:
             self._act(level, name, act, is_dir=False)
+
+    def _level(self, above: _Level, folder: Folder) -> _Level:
+        if self._spares is None:
+            return _Level(folder, _rows(folder))
+        path = above.path + b"/" + folder.name if above.path else folder.name
+        rows, whole = _rows_but(folder, path, self._spares)
+        return _Level(folder, rows, path=path, whole=whole)
 
     def _leave(self, above: _Level, level: _Level, act: Act) -> None:
         name = level.folder.name

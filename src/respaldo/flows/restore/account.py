@@ -63,7 +63,9 @@ def show(steps: Iterable[Step], base: bytes, folder: Callable[[], Folder | None]
 def _show_removal(step: Remove, path: bytes, folder: Folder | None, tally: Tally, cancel: Cancel) -> None:
     entries, size = 1, step.size
     if step.is_dir and folder is not None:
-        entries, size = measure(folder, step.name, cancel)
+        entries, size = measure(folder, step.name, cancel, step.spares)
+        if not entries:  # All of it is spared.
+            return
     tally.plan(Verb.DELETE, path, size)
     tally.verbs[Verb.DELETE] += entries - 1
 

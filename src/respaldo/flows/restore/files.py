@@ -344,7 +344,7 @@ class Files:
         if step.leftover:
             self._remove_leftover(step.name)
             return
-        removal = remove(site.folder, step.name, site.cancel)
+        removal = remove(site.folder, step.name, site.cancel, step.spares)
         site.tally.verbs[Verb.DELETE] += removal.entries
         if removal.kept and removal.reason == MOUNT:
             site.tally.mounts_kept += removal.kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from respaldo.core.errors import Corruption, RespaldoError
@@ -24,6 +24,7 @@ from respaldo.flows.restore.select import SPARING_MARKS, Selection, Spared, Take
 from respaldo.flows.restore.steps import Enter, Fail, Leave, Remove, Step, There
 from respaldo.format.tree import Leaf
 from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary
+from respaldo.fs.remove import Spares
 
 NOT_READ = {
     Mark.UNREADABLE: "it could not be read when the snapshot was made",
@@ -273,17 +274,34 @@ class Planner:
         rows = [(present.meta(row)[0], present.meta(row)[4]) for row in others]
         names = [present.names[row] for row in others]
         spared = [True] * len(others)
+        spares: Spares | None = None
         if self._spared is not None and frame.whole and frame.entry.mark not in SPARING_MARKS:
-            spared = self._spared.spares(self._path(), names, rows)
-            left_out = self._selection.left_out(self._relative(), names, [stat.S_ISDIR(mode) for mode, _ in rows])
-            if left_out is not None:
-                spared = [one or other for one, other in zip(spared, left_out, strict=True)]
+            spares = self._spares(self._spared)
+            spared = list(spares(b"", names, rows))
         for name, (mode, size), spare in zip(names, rows, spared, strict=True):
             is_dir = stat.S_ISDIR(mode)
             if is_temporary(name) and not is_dir:
                 yield Remove(name, is_dir=False, size=size, leftover=True)
             elif not spare:
-                yield Remove(name, is_dir=is_dir, size=size)
+                yield Remove(name, is_dir=is_dir, size=size, spares=spares if is_dir else None)
+
+    def _spares(self, by_snapshot: Spared) -> Spares:
+        """Returns what decides which names stay in the directory at hand and in what is deleted below it."""
+        path, relative, selection = self._path(), self._relative(), self._selection
+
+        def spares(below: bytes, names: Sequence[bytes], rows: Sequence[tuple[int, int]]) -> list[bool]:
+            spared = by_snapshot.spares(_joined(path, below), names, rows)
+            is_dir = [stat.S_ISDIR(mode) for mode, _ in rows]
+            left_out = selection.left_out(_joined(relative, below), names, is_dir)
+            if left_out is None:
+                return spared
+            return [one or other for one, other in zip(spared, left_out, strict=True)]
+
+        return spares
+
+
+def _joined(path: bytes, below: bytes) -> bytes:
+    return path.rstrip(b"/") + b"/" + below if path and below else path or below
 
 
 def _plausible(names: list[bytes], last: bytes) -> bool:

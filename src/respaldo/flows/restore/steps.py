@@ -11,6 +11,7 @@ from enum import Enum
 from respaldo.core.errors import RespaldoError
 from respaldo.core.model import Entry
 from respaldo.flows.restore.columns import Files
+from respaldo.fs.remove import Spares
 
 
 class There(Enum):
@@ -99,12 +100,16 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Removes a name that the snapshot does not have, or (``leftover``) what a killed run left."""
+    """Removes a name that the snapshot does not have, or (``leftover``) what a killed run left.
+
+    ``spares``: what stays of that which is below it.
+    """
 
     name: bytes
     is_dir: bool
     size: int
     leftover: bool = False
+    spares: Spares | None = None
 
 
 @dataclass(frozen=True, slots=True)
