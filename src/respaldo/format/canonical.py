@@ -51,7 +51,7 @@ def _ordered(value: object) -> object:
 
 
 def pack_ordered(value: list[object]) -> bytes:
-    """Returns the canonical encoding of arrays of bytes, texts and numbers, in which there is nothing to bring in order.
+    """Returns the canonical encoding of arrays of bytes, texts and numbers: nothing there needs an order.
 
     Trees are made of nothing else, and looking at every value of one costs as much as hashing it.
     """
