@@ -105,7 +105,7 @@ def write_ordinary(top: Path) -> None:
         os.chdir(top)
         one.bind("socket")
         os.chdir(here)
-    for mode in (0o400, 0o777, 0o600, 0o7755, 0o6711, 0o1640, 0o5, 0o4555, 0o444):
+    for mode in (0o400, 0o777, 0o600, 0o7755, 0o6711, 0o1640, 0o405, 0o4555, 0o444):
         path = top / f"mode {mode:04o}"
         path.write_bytes(b"%o" % mode)
         path.chmod(mode)

@@ -8,6 +8,7 @@ is cut into list nodes likewise. Never holds a whole list in memory. Implements 
 from __future__ import annotations
 
 import stat
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -104,8 +105,11 @@ def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
     """Yields the runs of a long directory, in order."""
     names = leaf.names.split(b"\0")[:-1]
     shapes = list(_shapes(leaf, names))
+    ends = _run_ends(names, shapes, name_order)
+    levels, links = _dealt(leaf.levels, ends), _dealt(leaf.links, ends)
+    xattrs, marks = _dealt(leaf.xattrs, ends), _dealt(leaf.marks, ends)
     start = content_at = target_at = 0
-    for end in _run_ends(names, shapes, name_order):
+    for run, end in enumerate(ends):
         meta = leaf.meta[start * META.size : end * META.size]
         content_end = content_at + sum(shape.ids for shape in shapes[start:end]) * CHUNK_ID_BYTES
         target_end = target_at + sum(shape.target for shape in shapes[start:end])
@@ -116,18 +120,23 @@ def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
             meta=meta,
             content=leaf.content[content_at:content_end],
             targets=leaf.targets[target_at:target_end],
-            levels=_within(leaf.levels, start, end),
-            links=_within(leaf.links, start, end),
-            xattrs=_within(leaf.xattrs, start, end),
-            marks=_within(leaf.marks, start, end),
+            levels=levels[run],
+            links=links[run],
+            xattrs=xattrs[run],
+            marks=marks[run],
             users={number: name for number, name in leaf.users.items() if number in uids},
             groups={number: name for number, name in leaf.groups.items() if number in gids},
         )
         start, content_at, target_at = end, content_end, target_end
 
 
-def _within(rows: Mapping[int, T], start: int, end: int) -> dict[int, T]:
-    return {row - start: value for row, value in rows.items() if start <= row < end}
+def _dealt(rows: Mapping[int, T], ends: list[int]) -> list[dict[int, T]]:
+    """Deals the rows of a map out to the runs that they lie in, numbered from each run's first."""
+    dealt: list[dict[int, T]] = [{} for _ in ends]
+    for row, value in rows.items():
+        run = bisect_right(ends, row)
+        dealt[run][row - (ends[run - 1] if run else 0)] = value
+    return dealt
 
 
 class ListBuilder:

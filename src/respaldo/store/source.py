@@ -105,9 +105,10 @@ class ChunkSource:
         try:
             return self._get(kind, chunk_id)
         except (ObjectMissing, ChunkMissing) as error:
-            if isinstance(error, ChunkMissing) and self._looked_again:
-                raise
-            self._looked_again = True
+            if isinstance(error, ChunkMissing):
+                if self._looked_again:
+                    raise
+                self._looked_again = True
             self.forget_positions()
             self._reload()
             return self._get(kind, chunk_id)

@@ -119,14 +119,15 @@ class Walker:
         name = parent.child_name(row)
         node = parent.only.children.get(name) if parent.only is not None else None
         depth = len(self.stack)
+        if node is not None:
+            # Whoever plants files in one source must not learn, by what compresses well, what another holds. Files
+            # that are named one by one in a directory count as one source.
+            self._sink.separate()
         try:
             if node is not None and not node.source:
                 child = frame_of_node(node)
                 child.row, child.mark = row, Mark.PARTIAL
             else:
-                if node is not None:
-                    # Whoever plants files in one source must not learn, by what compresses well, what another holds.
-                    self._sink.separate()
                 child = frame_of_directory(parent, row, name, node)
             self.stack.append(child)
             # Its own attributes, unless they are known from last time.
