@@ -120,8 +120,9 @@ def test_big_file_is_resumed_where_it_was_saved(world: World, monkeypatch, holes
             file.seek(at + ((2 << 20) if holes else 0))
             file.write(os.urandom(4 << 20 if holes else 6 << 20))
     data = (4 << 20) * 10 if holes else size
+    looks = len(world.source.parts) + 5  # one for each directory on the way, then one for each piece
     with pytest.raises(Interrupted):
-        world.backup(cancel=CancelAfter(12))
+        world.backup(cancel=CancelAfter(looks))
     assert world.snapshots == []
     result = world.check()
     # Where the last chunk before the checkpoint ended is drawn with the repository's keys.
@@ -129,7 +130,7 @@ def test_big_file_is_resumed_where_it_was_saved(world: World, monkeypatch, holes
     assert world.check().figures.read_bytes == 0
     os.utime(path)
     with pytest.raises(Interrupted):
-        world.backup(cancel=CancelAfter(12))
+        world.backup(cancel=CancelAfter(looks))
     with path.open("r+b") as file:
         file.write(b"changed")
     assert world.check().figures.read_bytes >= data
@@ -141,7 +142,7 @@ def test_big_file_is_not_resumed_on_content_that_is_gone(world: World, monkeypat
     monkeypatch.setattr(session, "CHECKPOINT_NS", 0)
     (world.source / "big").write_bytes(os.urandom(60 << 20))
     with pytest.raises(Interrupted):
-        world.backup(cancel=CancelAfter(12))
+        world.backup(cancel=CancelAfter(len(world.source.parts) + 5))
     name, _ = world.backend.list("packs")[0]
     world.backend.delete(name)
     assert world.check().figures.read_bytes == 60 << 20
