@@ -15,6 +15,7 @@ from respaldo import __version__
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
+    _open_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words in (["--version"], ["-V"]):
         try:
@@ -28,6 +29,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from respaldo.cli.run import run  # start-up time: see above
 
     return run(words, for_good=arguments is None)
+
+
+def _open_standard_streams() -> None:
+    """Puts /dev/null where standard input, output or error was closed.
+
+    The next file that is opened would take its number, and a message would be written into a repository.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for as long as the program runs
 
 
 if __name__ == "__main__":

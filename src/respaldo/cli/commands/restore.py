@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -95,7 +96,7 @@ def command(settings: Settings, *, name: str, target: bytes, host: str, dry_run:
             result = repository.restore(found, target, options, progress=progress, cancel=cancel)
     head = {"snapshot": found.snapshot.hex, **show.path_fields(found.path), **show.path_fields(target, "target")}
     if dry_run:
-        settings.report(head | _plan_fields(plan), _plan_text(plan))
+        settings.report(head | _plan_fields(plan), _plan_text(plan, found, target))
         return 3 if plan.failed else 0
     settings.report(head | _fields(result), _text(result, found, target))
     for missed in result.missed:
@@ -148,15 +149,25 @@ def _text(result: RestoreResult, found: Found, target: bytes) -> str:
     return "\n".join((head, show.figures(rows), *notes))
 
 
-def _plan_text(plan: RestorePlan) -> str:
+def _below(path: bytes, found: Found, target: bytes) -> bytes:
+    """Returns where in the target an entry of the snapshot lands: what a person is asked to agree to."""
+    relative = path.removeprefix(found.path).lstrip(b"/")
+    if not relative and not found.entry.is_dir and os.path.isdir(target):
+        relative = path.rpartition(b"/")[2]
+    return os.path.join(target, relative) if relative else target
+
+
+def _plan_text(plan: RestorePlan, found: Found, target: bytes) -> str:
     lines = [
-        f"{action.verb.value:<10}  {show.size(action.size):>10}  {show.shown(action.path)}" for action in plan.actions
+        f"{action.verb.value:<10}  {show.size(action.size):>10}  {show.shown(_below(action.path, found, target))}"
+        for action in plan.actions
     ]
     changes = plan.created + plan.overwritten + plan.attributes + plan.deleted
     if changes > len(plan.actions):
-        lines.append(f"and {show.count(changes - len(plan.actions))} more")
+        lines.append(f"and {show.count(changes - len(plan.actions))} more, in the directories listed or after them")
     lines.append(
-        f"would write {show.size(plan.write_bytes)} and delete {show.size(plan.delete_bytes)}: {_counted(plan)}"
+        f"would write {show.size(plan.write_bytes)} and delete {show.size(plan.delete_bytes)} "
+        f"in {show.shown(target)}: {_counted(plan)}"
     )
     return "\n".join(lines)
 
