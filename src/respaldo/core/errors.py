@@ -204,27 +204,28 @@ class NoSuchPath(RespaldoError):
         return f"{self.path.decode('utf-8', 'surrogateescape')} is not in snapshot {self.snapshot}"
 
 
-class SourceError(RespaldoError):
+class _PathError(RespaldoError):
+    """Is about a path of this machine, outside the repository."""
+
+    what: ClassVar[str]
+
+    def __init__(self, path: bytes, reason: str, *, hint: str = "") -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.path.decode('utf-8', 'surrogateescape')}: {self.reason}"
+
+
+class SourceError(_PathError):
     """Says that a source as a whole could not be read."""
 
-    def __init__(self, path: bytes, reason: str, *, hint: str = "") -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"cannot read {self.path.decode('utf-8', 'surrogateescape')}: {self.reason}"
+    what = "cannot read"
 
 
-class TargetError(RespaldoError):
+class TargetError(_PathError):
     """Says that the place a restore writes to answered with an error."""
 
-    def __init__(self, path: bytes, reason: str, *, hint: str = "") -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"cannot write {self.path.decode('utf-8', 'surrogateescape')}: {self.reason}"
+    what = "cannot write"

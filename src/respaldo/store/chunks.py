@@ -40,7 +40,6 @@ class Tally:
     chunks_known: int = 0
     bytes_known: int = 0
     stored_bytes: int = 0
-    healed: int = 0
 
 
 class _Open:
