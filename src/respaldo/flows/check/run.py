@@ -119,6 +119,7 @@ def _read_packs(
                 if len(sound) >= _NOTED_TOGETHER:
                     memory.note(sound, repo.clock.now_ns())
                     sound.clear()
+                cancel.check()  # between two packs, even where the workers are ahead and have read them all
         finally:
             memory.note(sound, repo.clock.now_ns(), unsound)
     if gone:  # by a collector: whether anybody needs them is seen when the trees are walked
