@@ -92,6 +92,16 @@ def test_numbers_beyond_64_bits_are_a_mistake_of_the_program(value):
         canonical.pack(value)
 
 
+def test_more_items_than_the_limit_are_refused():
+    """They count together, whatever holds them: a segment that compresses to nothing may hold 2²⁸ numbers."""
+    half = canonical.ITEMS_MAX // 2
+    assert canonical.unpack(msgpack.packb([[7] * (half - 1), [7] * (half - 1)]), "x")
+    for value in ([[7] * half, [7] * half], [[7] * half, {"a": [7] * half}]):
+        with pytest.raises(Corruption):
+            canonical.unpack(msgpack.packb(value), "x")
+        assert canonical.unpack(msgpack.packb(value), "x", items_max=2 * canonical.ITEMS_MAX) == value
+
+
 def test_more_arrays_or_maps_than_the_limit_are_refused():
     """An empty array of one byte takes eighty in memory; the limit is what keeps input and memory in proportion."""
     free = canonical.ARRAYS_FREE

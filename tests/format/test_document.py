@@ -66,8 +66,10 @@ def test_numbers_in_the_text():
         "max(2¹⁶, ⌊n / 4⌋) arrays and 2¹⁰ maps",
     ):
         assert sentence in FLAT
+        "At most 2²⁰ items in an array or map, and in all arrays and maps of an encoding together",
     assert (canonical.ARRAYS_FREE, canonical.ARRAY_BYTES_MIN, canonical.MAPS_MAX) == (1 << 16, 4, 1 << 10)
     assert (frame.HEAD.size, pack.BLOCK_ROW.size, pack.TRAILER_BYTES, tree.META.size) == (16, 48, 88, 40)
+    assert canonical.ARRAY_ITEMS_MAX == canonical.ITEMS_MAX == 1 << 20
     assert ChunkerParams.standard() == ChunkerParams(
         minimum=16 << 10, average=64 << 10, maximum=256 << 10, strict=1 << 54, loose=1 << 58
     )

@@ -2,7 +2,8 @@
 
 Arrays, strings, bytes and integers, each in its shortest form; maps have string keys that ascend by their bytes. No
 nil, booleans (which Python takes for 0 and 1), floats and extensions. What does not re-encode to its own bytes is
-refused. Invariant: a megabyte of input costs less than a hundred of memory. Implements docs/format.md, "Canonical
+refused. Invariant: a megabyte of input costs less than a hundred of memory, and what is no tree less than two hundred
+and a few times its length. Implements docs/format.md, "Canonical
 msgpack".
 """
 
@@ -18,6 +19,8 @@ from respaldo.core.errors import Corruption
 Value = int | str | bytes | list["Value"] | dict[str, "Value"]
 
 ARRAY_ITEMS_MAX: Final = 1 << 20
+ITEMS_MAX: Final = 1 << 20
+"""In all arrays and maps together. Of what may be long, trees alone have many: the rest is long byte strings."""
 ARRAYS_FREE: Final = 1 << 16
 ARRAY_BYTES_MIN: Final = 4
 """An empty array takes one byte here and eighty in memory: beyond so many, each must stand for so many bytes."""
@@ -66,22 +69,24 @@ def pack(value: object) -> bytes:
 
 
 def _hooks(
-    length_bytes: int,
+    length_bytes: int, items_max: int
 ) -> tuple[Callable[[list[Value]], list[Value]], Callable[[list[tuple[str, Value]]], dict[str, Value]]]:
     """Returns what looks at every array and map as soon as it is read, before there are too many of them."""
-    arrays = maps = 0
+    arrays = maps = count = 0
     arrays_max = max(ARRAYS_FREE, length_bytes // ARRAY_BYTES_MIN)
 
     def array(items: list[Value]) -> list[Value]:
-        nonlocal arrays
+        nonlocal arrays, count
         arrays += 1
-        if arrays > arrays_max or not _TYPES.issuperset(map(type, items)):
+        count += len(items)
+        if arrays > arrays_max or count > items_max or not _TYPES.issuperset(map(type, items)):
             raise ValueError
         return items
 
     def pairs(items: list[tuple[str, Value]]) -> dict[str, Value]:
-        nonlocal maps
+        nonlocal maps, count
         maps += 1
+        count += len(items)
         last = None
         for key, item in items:
             if type(key) is not str or type(item) not in _TYPES:
@@ -90,16 +95,16 @@ def _hooks(
             if last is not None and name <= last:
                 raise ValueError
             last = name
-        if maps > MAPS_MAX:
+        if maps > MAPS_MAX or count > items_max:
             raise ValueError
         return dict(items)
 
     return array, pairs
 
 
-def unpack(data: bytes, what: str) -> Value:
+def unpack(data: bytes, what: str, *, items_max: int = ITEMS_MAX) -> Value:
     """Returns the value of a canonical encoding; raises `Corruption` naming ``what`` for anything else."""
-    array, pairs = _hooks(len(data))
+    array, pairs = _hooks(len(data), items_max)
     try:
         value: Value = msgpack.unpackb(
             data,

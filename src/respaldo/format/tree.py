@@ -150,7 +150,7 @@ def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) 
     """Parses and validates a tree; raises `Corruption` naming ``what``."""
     if len(data) > length_max:
         raise Corruption(what, "longer than a tree can be")
-    match canonical.unpack(data, what):
+    match canonical.unpack(data, what, items_max=length_max):
         case [2, bytes(runs)] if runs and len(runs) % RUN.size == 0:
             rows = tuple((ChunkId(name), count) for name, count in RUN.iter_unpack(runs))
             if all(count > 0 for _, count in rows):
