@@ -10,7 +10,7 @@ import pytest
 from respaldo.backend.faults import Fault, Faults, lasting_failure
 from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import decide, list_pending, load, outcome_name, pending_name, put_pending
-from respaldo.core.errors import NoSuchSnapshot, ObjectExists, StorageFailed
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageFailed
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.format.snapshot import Manifest, Verdict
 from tests.flows.check.scenes import flipped
@@ -50,6 +50,10 @@ def commit(repo, number, **fields):
     manifest = replace(MANIFEST, **fields)
     assert decide(repo, snapshot(number), Verdict.COMMIT, put_pending(repo, snapshot(number), manifest)) == "commit"
     return manifest
+
+
+def damage(backend, name):
+    backend.damage(name, flipped(backend.get(name), 100))
 
 
 def loaded(repo):
@@ -244,6 +248,29 @@ def test_latest_of_nothing_is_said(repo):
     """An empty repository has no latest snapshot."""
     with pytest.raises(NoSuchSnapshot, match="no snapshot yet"):
         load(repo).find("latest")
+
+
+@pytest.mark.parametrize("name", ["latest", "02", snapshot(2).hex()])
+def test_damaged_manifest_is_never_passed_over_silently(repo, backend, name):
+    """Where the snapshot that is meant may be the damaged one, that is said, and no older one is taken."""
+    commit(repo, 1, label="whole")
+    commit(repo, 2, time_ns=2)
+    damage(backend, pending_name(snapshot(2)))
+    with pytest.raises(Corruption) as caught:
+        load(repo).find(name)
+    assert caught.value.name == pending_name(snapshot(2))
+    assert "respaldo snapshots" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["whole", "01", snapshot(1).hex()])
+def test_damaged_manifest_keeps_no_other_from_being_named(repo, backend, name):
+    """An id or a label of a whole snapshot means it, whatever is damaged beside it."""
+    commit(repo, 1, label="whole")
+    commit(repo, 2, time_ns=2)
+    damage(backend, pending_name(snapshot(2)))
+    assert load(repo).find(name).id == snapshot(1)
+    with pytest.raises(NoSuchSnapshot):
+        load(repo).find("03")
 
 
 def test_names_that_are_no_ids_are_ignored(repo, backend):

@@ -191,6 +191,24 @@ def test_verify_without_a_key(cli, tree, repository, monkeypatch):
     assert cli("verify", "--keyless", "--json", expected=4).json["damages"][0]["name"] == pack
 
 
+def test_latest_is_not_taken_from_before_a_damaged_snapshot(cli, tree, repository, place):
+    """Where the latest snapshot may be the damaged one, neither ls nor restore takes an older one for it."""
+    cli("snapshot", tree)
+    [first] = cli("snapshots", "--json").json["snapshots"]
+    cli("snapshot", tree)
+    [damaged] = {path.name for path in (repository / "pending").iterdir()} - {first["id"]}
+    with (repository / "pending" / damaged).open("r+b") as file:
+        file.seek(100)
+        byte = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte[0] ^ 1]))
+    for name in ("latest", f"latest:{tree}", damaged):
+        for words in (["ls", name], ["restore", name, place / "target"]):
+            assert f"pending/{damaged}" in cli(*words, expected=4).err
+    assert not (place / "target").exists()
+    cli("restore", first["id"], place / "target")
+
+
 @pytest.mark.parametrize(
     "words", [["--subset", "0%"], ["--subset", "3/2"], ["--subset", "x"], ["--keyless", "--read-data"]]
 )

@@ -79,11 +79,15 @@ def find_entry(trees: TreeReader, snapshot: Snapshot, path: bytes) -> Entry | No
 
 
 def resolve(catalogue: Catalogue, trees: TreeReader, name: str, *, host: str = "") -> Found:
-    """Returns what a name means; raises `NoSuchSnapshot`, `NoSuchPath`. ``host`` leaves the others' snapshots aside."""
+    """Returns what a name means; raises `NoSuchSnapshot`, `NoSuchPath`, and `Corruption` as `Catalogue.find` does.
+
+    ``host`` leaves the others' snapshots aside, but not damaged ones: they may be this one's.
+    """
     snapshots = tuple(item for item in catalogue.snapshots if not host or item.manifest.host == host)
-    catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=())
+    catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=catalogue.damaged)
     wanted, path = split_name(name)
     if wanted == "latest" and path not in {None, b"/"}:
+        catalogue.need_whole()
         snapshot = _latest(snapshots, path or b"/")
     else:
         snapshot = catalogue.find(wanted)

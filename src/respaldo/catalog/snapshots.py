@@ -42,9 +42,11 @@ class Catalogue:
     def find(self, name: str) -> Snapshot:
         """Returns the snapshot that a name means: ``latest``, an id or its beginning, a label.
 
-        Raises `NoSuchSnapshot` where there is none, or more than one.
+        Raises `NoSuchSnapshot` where there is none, or more than one, and `Corruption` where a manifest is damaged that
+        may be the one that is meant: of the latest, an older one would be taken silently.
         """
         if name == "latest":
+            self.need_whole()
             if not self.snapshots:
                 raise NoSuchSnapshot(name, "there is no snapshot yet")
             return self.snapshots[-1]
@@ -53,16 +55,28 @@ class Catalogue:
         if labelled and not found:
             return labelled[-1]
         found = found or [item for item in self.snapshots if name and item.hex.startswith(name)]
+        if name and not found:
+            self.need_whole(name)
         if not found:
             raise NoSuchSnapshot(name)
         if len(found) > 1:
             raise NoSuchSnapshot(name, "several snapshots begin so")
         return found[0]
 
+    def need_whole(self, name: str = "") -> None:
+        """Raises `Corruption` where a manifest is damaged, of those alone whose id begins with ``name``."""
+        for error in self.damaged:
+            if error.name.startswith(f"{_PENDING}{name}"):
+                raise Corruption(error.name, error.reason, hint=_DAMAGED_HINT)
+
+
+_PENDING = "pending/"
+_DAMAGED_HINT = "name another snapshot by its id or label; list what there is with: respaldo snapshots"
+
 
 def pending_name(snapshot: SnapshotId) -> str:
     """Returns the object name of a manifest."""
-    return "pending/" + snapshot.hex()
+    return _PENDING + snapshot.hex()
 
 
 def outcome_name(snapshot: SnapshotId) -> str:
@@ -133,7 +147,7 @@ def load(repo: Repo) -> Catalogue:
         except Corruption as error:
             damaged.append(error)
     there = {pending_name(snapshot) for snapshot in pending}
-    gone = [name for name in repo.index.record_names() if name.startswith("pending/") and name not in there]
+    gone = [name for name in repo.index.record_names() if name.startswith(_PENDING) and name not in there]
     if fresh or gone:
         repo.index.put_records(fresh, gone)
     snapshots.sort(key=lambda item: (item.manifest.time_ns, item.manifest.started_ns, item.id))

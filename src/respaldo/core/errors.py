@@ -151,10 +151,12 @@ class Corruption(RespaldoError):
     exit_status = 4
     hint = "run: respaldo verify --read-data"
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
+        if hint:
+            self.hint = hint
 
     def __str__(self) -> str:
         return f"damaged object {self.name}: {self.reason}"
