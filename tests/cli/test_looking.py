@@ -191,6 +191,18 @@ def test_verify_without_a_key(cli, tree, repository, monkeypatch):
     assert cli("verify", "--keyless", "--json", expected=4).json["damages"][0]["name"] == pack
 
 
+def test_condemnation_that_does_not_open_stops_nobody_who_reads(cli, tree, repository, place):
+    """It may condemn any pack, which concerns writers; a file that anybody can put there keeps nobody from a restore."""
+    cli("snapshot", tree)
+    (repository / "condemned").mkdir(exist_ok=True)
+    (repository / "condemned" / ("0" * 32)).write_bytes(b"x" * 200)
+    cli("ls", "latest")
+    cli("restore", "latest", place / "target")
+    assert (place / "target" / tree.relative_to("/") / "docs" / "a.txt").exists()
+    assert "condemned/" in cli("stats", expected=4).err
+    assert "condemned/" in cli("snapshot", tree, expected=4).err
+
+
 def test_latest_is_not_taken_from_before_a_damaged_snapshot(cli, tree, repository, place):
     """Where the latest snapshot may be the damaged one, neither ls nor restore takes an older one for it."""
     cli("snapshot", tree)

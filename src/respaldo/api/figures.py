@@ -42,7 +42,7 @@ class Stats:
 
 def measure(repo: Repo, catalogue: Catalogue, progress: Progress) -> Stats:
     """Brings the index up to date and counts."""
-    listing = repo.synchronise(progress)
+    listing = repo.synchronise(progress, lenient=True)
     sizes: Counter[int] = Counter()
     data_bytes = tree_bytes = sealed_bytes = chunks = blocks = 0
     for pack in list(repo.index.packs()):

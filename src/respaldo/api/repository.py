@@ -166,7 +166,7 @@ class Repository:
 
     def _synchronise(self, progress: Progress) -> None:
         if not self._synchronised:
-            self._repo.synchronise(progress)
+            self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
 
     def ls(self, found: naming.Found, *, recursive: bool = False) -> Iterator[tuple[bytes, Entry]]:
