@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from respaldo.backend.base import FOLDERS, Backend
-from respaldo.core.errors import ObjectExists, ObjectMissing
+from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 
 LONGEST = "a" * 128
 
@@ -130,6 +130,15 @@ class BackendContract:
         backend.put(name, [b"0123456789"])
         expected = b"0123456789"[offset:] if length is None else b"0123456789"[offset : offset + length]
         assert backend.get(name, offset, length) == expected
+
+    def test_get_whole_refuses_what_is_too_long(self, backend):
+        """An object of at most so many bytes comes back whole; a longer one is damage, another one missing."""
+        backend.put("log/a", [b"abc"])
+        assert backend.get_whole("log/a", 3) == b"abc"
+        with pytest.raises(Corruption, match="log/a: it is 3 bytes long"):
+            backend.get_whole("log/a", 2)
+        with pytest.raises(ObjectMissing):
+            backend.get_whole("log/b", 3)
 
     @pytest.mark.parametrize(("offset", "length"), [(-1, None), (0, -1), (-1, 1)])
     def test_get_refuses_ranges_that_cannot_be(self, backend, offset, length):

@@ -191,6 +191,24 @@ def test_verify_without_a_key(cli, tree, repository, monkeypatch):
     assert cli("verify", "--keyless", "--json", expected=4).json["damages"][0]["name"] == pack
 
 
+@pytest.mark.parametrize("folder", ["config", "pending", "outcome", "segments", "packs", "condemned", "sessions"])
+def test_object_of_a_terabyte_is_not_read(cli, tree, repository, folder):
+    """Storage may put any length under a name: it is named by what needs the object, and costs no memory."""
+    cli("snapshot", tree)
+    path = next((path for path in sorted((repository / folder).rglob("*")) if path.is_file()), None)
+    path = path or repository / folder / ("0" * 32)
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    name = path.name
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    for words in (["verify", "--read-data"], ["verify", "--keyless"]):
+        ran = cli(*words, expected=4)
+        assert f"{folder}/{name}: it" in ran.out + ran.err
+        assert f"it is {1 << 40} bytes long, more than such an object can be" in ran.out + ran.err
+    assert cli("snapshots", expected=None).status == (4 if folder in {"config", "pending"} else 0)
+
+
 def test_condemnation_that_does_not_open_stops_nobody_who_reads(cli, tree, repository, place):
     """It may condemn any pack, which concerns writers; a file that anybody can put there keeps nobody from a restore."""
     cli("snapshot", tree)

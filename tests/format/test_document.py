@@ -41,6 +41,8 @@ def test_limits():
         "footer, encoded": pack.FOOTER_RAW_BYTES_MAX,
         "segment, encoded": segment.SEGMENT_RAW_BYTES_MAX,
         "record, encoded": snapshot.RECORD_RAW_BYTES_MAX,
+        "segment as stored, sealed and padded": segment.SEGMENT_BYTES_MAX,
+        "record as stored, sealed and padded": snapshot.RECORD_BYTES_MAX,
     }
     assert {name: found[name] for name in mib} == {name: f"{size >> 20} MiB" for name, size in mib.items()}
     assert found["header"] == f"{header.HEADER_BYTES_MAX} bytes"
@@ -64,12 +66,12 @@ def test_numbers_in_the_text():
         f"has {content.NODE_ROWS_MAX} rows with it, or has at least {content.NODE_ROWS_MIN} with it",
         f"the mask 0x{INODE_FLAGS:08X}",
         "max(2¹⁶, ⌊n / 4⌋) arrays and 2¹⁰ maps",
+        "At most 2²⁰ items in an array or map, and in all arrays and maps of an encoding together",
     ):
         assert sentence in FLAT
-        "At most 2²⁰ items in an array or map, and in all arrays and maps of an encoding together",
+    assert canonical.ARRAY_ITEMS_MAX == canonical.ITEMS_MAX == 1 << 20
     assert (canonical.ARRAYS_FREE, canonical.ARRAY_BYTES_MIN, canonical.MAPS_MAX) == (1 << 16, 4, 1 << 10)
     assert (frame.HEAD.size, pack.BLOCK_ROW.size, pack.TRAILER_BYTES, tree.META.size) == (16, 48, 88, 40)
-    assert canonical.ARRAY_ITEMS_MAX == canonical.ITEMS_MAX == 1 << 20
     assert ChunkerParams.standard() == ChunkerParams(
         minimum=16 << 10, average=64 << 10, maximum=256 << 10, strict=1 << 54, loose=1 << 58
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from respaldo.core.errors import ObjectMissing
+from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.seams import Buffer
 
 # The name of a method of `Backend` would hide the built-in `list` from the annotations that follow it.
@@ -133,6 +133,15 @@ class Backend(ABC):
         Memory for `length` bytes (all of the object where it is None) may be allocated before the first one is read:
         whoever does not trust the storage asks `exists` for the size first. Raises ObjectMissing.
         """
+
+    def get_whole(self, name: str, length_max: int) -> bytes:
+        """Returns all bytes of an object; one that is longer than it may be is `Corruption`, and is not read."""
+        length = self.exists(name)
+        if length is None:
+            raise ObjectMissing(name)
+        if length > length_max:
+            raise Corruption(name, f"it is {length} bytes long, more than such an object can be")
+        return self.get(name, 0, length)
 
     @abstractmethod
     def list(self, folder: str) -> Listing:

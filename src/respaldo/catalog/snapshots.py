@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, ObjectMissing
 from respaldo.core.ids import SnapshotId, parse_random_leaf
 from respaldo.format import canonical
-from respaldo.format.snapshot import Manifest, Outcome, Verdict, parse_manifest, parse_outcome
+from respaldo.format.snapshot import RECORD_BYTES_MAX, Manifest, Outcome, Verdict, parse_manifest, parse_outcome
 from respaldo.store.repo import Repo
 
 
@@ -104,7 +104,9 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
         repo.backend.put(name, [repo.vault.seal_record("outcome", name, outcome.encode())])
     except ObjectExists:
         try:
-            standing = parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get(name)), name)
+            standing = parse_outcome(
+                repo.vault.open_record("outcome", name, repo.backend.get_whole(name, RECORD_BYTES_MAX)), name
+            )
         except Corruption:
             if verdict is Verdict.ABORT:
                 raise
@@ -162,13 +164,15 @@ def _read(repo: Repo, snapshot: SnapshotId) -> bytes:
     """Returns [verdict, manifest's plaintext], the form that is cached: both are immutable once decided."""
     name = outcome_name(snapshot)
     try:
-        outcome = parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get(name)), name)
+        outcome = parse_outcome(
+            repo.vault.open_record("outcome", name, repo.backend.get_whole(name, RECORD_BYTES_MAX)), name
+        )
     except Corruption:
         raise _UndecidedError from None
     if outcome.verdict is not Verdict.COMMIT:
         return canonical.pack([outcome.verdict.value, b""])
     name = pending_name(snapshot)
-    data = repo.backend.get(name)
+    data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
     raw = repo.vault.open_record("manifest", name, data)
     if hashlib.sha256(data).digest() != outcome.pending_hash:
         raise Corruption(name, "its outcome names another manifest")

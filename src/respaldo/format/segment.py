@@ -14,6 +14,8 @@ from respaldo.format import canonical
 from respaldo.format.pack import PACK_BYTES_MAX
 
 SEGMENT_RAW_BYTES_MAX = 256 << 20
+SEGMENT_BYTES_MAX = 320 << 20
+"""As stored: sealed and padded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ from respaldo.format import canonical
 T = TypeVar("T", bytes, int, str)
 
 RECORD_RAW_BYTES_MAX = 64 << 20
+RECORD_BYTES_MAX = 80 << 20
+"""As stored: sealed and padded."""
 TEXT_BYTES_MAX = 64 << 10
 ITEMS_MAX = 1 << 17
 """Sources, tags, rules, paths that failed: of each at most so many."""

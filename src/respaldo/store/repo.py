@@ -39,8 +39,8 @@ from respaldo.core.ids import (
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
 from respaldo.format.pack import parse_footer
-from respaldo.format.segment import Listed, Segment, parse_segment
-from respaldo.format.snapshot import Condemnation, Config, parse_condemnation, parse_config
+from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
+from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
 from respaldo.store import slots
 from respaldo.store.index import Index, Indexed
 from respaldo.store.packs import Finished, read_footer
@@ -178,7 +178,9 @@ class Repo:
         if not names:
             raise Corruption("config", "the repository has no configuration")
         name = names[-1]
-        return parse_config(self.vault.open_record("config", name, self.backend.get(name)), name)
+        return parse_config(
+            self.vault.open_record("config", name, self.backend.get_whole(name, RECORD_BYTES_MAX)), name
+        )
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class Repo:
         raw = self.index.record(name)
         if raw is None:
             try:
-                raw = self.vault.open_record("condemnation", name, self.backend.get(name))
+                raw = self.vault.open_record("condemnation", name, self.backend.get_whole(name, RECORD_BYTES_MAX))
             except ObjectMissing:
                 return None
             self.index.put_records({name: raw})
@@ -298,7 +300,7 @@ class Repo:
     def read_segment(self, name: SegmentName) -> Segment:
         """Reads a segment; raises `Corruption`."""
         what = segment_object(name)
-        data = self.backend.get(what)
+        data = self.backend.get_whole(what, SEGMENT_BYTES_MAX)
         if hashlib.sha256(data).digest() != name:
             raise Corruption(what, "its bytes do not have its name")
         return parse_segment(self.vault.open_segment(data, what), what)

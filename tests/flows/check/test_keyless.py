@@ -6,7 +6,7 @@ import pytest
 
 from respaldo.backend.faults import Faults
 from respaldo.backend.memory import MemoryBackend
-from respaldo.backend.wrap import ReadOnly
+from respaldo.backend.wrap import ReadOnly, Wrapper
 from respaldo.core.errors import Interrupted, NotARepository, StorageFailed
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check import keyless
@@ -51,6 +51,26 @@ def test_every_object_with_every_harm_is_named(scene, harm):
         assert (damage.needed, damage.affected, damage.consequence) == (None, (), "")
         assert str(damage) == f"{name}: {damage.reason}"
         assert result.exit_status == 4
+
+
+def test_impossible_length_is_named_and_not_read(scene):
+    """Storage may say that an object has any number of bytes: nobody waits for a terabyte of zeros."""
+
+    class Endless(Wrapper):
+        def exists(self, name):
+            return 1 << 40
+
+        def list(self, folder):
+            return [(name, 1 << 40) for name, _ in self.inner.list(folder)]
+
+        def get(self, name, offset=0, length=None):
+            pytest.fail(f"{name} was read")
+
+    result = scrub(Endless(scene.backend()))
+    assert sorted(damage.name for damage in result.damages) == sorted(scene.objects)
+    assert {damage.reason for damage in result.damages} == {
+        f"it is {1 << 40} bytes long, more than such an object can be"
+    }
 
 
 def test_objects_in_pieces_are_read_whole(scene, monkeypatch):

@@ -10,14 +10,25 @@ import hashlib
 from collections.abc import Iterator
 
 from respaldo.backend.base import FOLDERS, Backend
+from respaldo.codec.slots import SLOT_BYTES_MAX
 from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageFailed, UnsupportedFormat
 from respaldo.core.ids import parse_hash_leaf
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.result import Damage, KeylessResult
 from respaldo.format.header import HASH_BYTES, HEADER, HEADER_BYTES_MAX, parse_header
+from respaldo.format.pack import PACK_BYTES_MAX
+from respaldo.format.segment import SEGMENT_BYTES_MAX
+from respaldo.format.snapshot import RECORD_BYTES_MAX
 
 PIECE_BYTES = 4 << 20
 _NAMED_BY_HASH = frozenset({"packs", "segments"})
+_LENGTH_BYTES_MAX = {
+    HEADER: HEADER_BYTES_MAX,
+    "keys": SLOT_BYTES_MAX + HASH_BYTES,
+    "packs": PACK_BYTES_MAX,
+    "segments": SEGMENT_BYTES_MAX,
+}
+"""What is longer is not read: storage may say that an object has any number of bytes."""
 
 
 def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> KeylessResult:
@@ -56,10 +67,12 @@ def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> Keyl
 def _fault(backend: Backend, name: str, length: int, cancel: Cancel) -> str | None:
     """Returns what is wrong with an object, empty where nothing is, None where its name means nothing."""
     folder, _, leaf = name.partition("/")
-    if folder in _NAMED_BY_HASH:
-        expected = parse_hash_leaf(leaf)
-        if expected is None:
-            return None
+    expected = parse_hash_leaf(leaf) if folder in _NAMED_BY_HASH else None
+    if folder in _NAMED_BY_HASH and expected is None:
+        return None
+    if length > _LENGTH_BYTES_MAX.get(folder, RECORD_BYTES_MAX):
+        return f"it is {length} bytes long, more than such an object can be"
+    if expected is not None:
         hasher = hashlib.sha256()
         for piece in _pieces(backend, name, length, cancel):
             hasher.update(piece)

@@ -29,6 +29,7 @@ from respaldo.flows.check.result import Note
 from respaldo.format.header import HEADER
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import (
+    RECORD_BYTES_MAX,
     Verdict,
     parse_condemnation,
     parse_config,
@@ -110,7 +111,8 @@ class Inspector:
             self._try(name, partial(self._parse, kind, parse, name))
 
     def _parse(self, kind: str, parse: Callable[[bytes, str], T], name: str) -> T:
-        return parse(self._repo.vault.open_record(kind, name, self._repo.backend.get(name)), name)
+        data = self._repo.backend.get_whole(name, RECORD_BYTES_MAX)
+        return parse(self._repo.vault.open_record(kind, name, data), name)
 
     # --- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class Inspector:
         """Returns a snapshot that is committed and sound; says what is wrong with any other."""
         name, verdict_name = pending_name(snapshot), outcome_name(snapshot)
         outcome = self._try(verdict_name, partial(self._parse, "outcome", parse_outcome, verdict_name))
-        data = self._try(name, partial(self._repo.backend.get, name))
+        data = self._try(name, partial(self._repo.backend.get_whole, name, RECORD_BYTES_MAX))
         if data is None:
             manifest = None
         else:

@@ -19,7 +19,7 @@ from respaldo.codec.seal import OVERHEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, PackName, pack_object
 from respaldo.core.seams import Buffer, Cancel
-from respaldo.format.pack import TRAILER_BYTES, Footer, parse_footer, parse_trailer
+from respaldo.format.pack import PACK_BYTES_MAX, TRAILER_BYTES, Footer, parse_footer, parse_trailer
 from respaldo.store.packs import open_block, open_footer
 from respaldo.store.vault import Vault
 
@@ -126,6 +126,8 @@ class PackReader:
 
     def _stream(self, seen: Inspection, footer: Footer | None, what: str) -> None:
         target = seen.target
+        if target.length_bytes > PACK_BYTES_MAX:
+            raise Corruption(what, f"it is {target.length_bytes} bytes long, more than such an object can be")
         pieces = Pieces(self._backend, what, target.length_bytes)
         reasons: list[str] = []
         if footer is None:
