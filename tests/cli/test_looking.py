@@ -210,7 +210,7 @@ def test_object_of_a_terabyte_is_not_read(cli, tree, repository, folder):
 
 
 def test_condemnation_that_does_not_open_stops_nobody_who_reads(cli, tree, repository, place):
-    """It may condemn any pack, which concerns writers; a file that anybody can put there keeps nobody from a restore."""
+    """It may condemn any pack, which concerns writers: a file that anybody can put there keeps nobody from reading."""
     cli("snapshot", tree)
     (repository / "condemned").mkdir(exist_ok=True)
     (repository / "condemned" / ("0" * 32)).write_bytes(b"x" * 200)

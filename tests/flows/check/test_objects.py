@@ -12,6 +12,7 @@ from respaldo.core.ids import Kind, SegmentName, SnapshotId, pack_object, parse_
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check.run import run_verify
+from respaldo.format.content import HOLE, ROW
 from respaldo.format.header import close_object
 from respaldo.format.segment import Listed, Segment
 from respaldo.format.snapshot import Condemnation, Manifest, Marker, Verdict
@@ -339,6 +340,18 @@ def test_equal_subtrees_are_read_once_and_named_everywhere(empty):
     assert result.trees == 41
     assert result.damages[0].affected[0].path == b"/a" * 40 + b"/f"
     assert [note.name for note in result.notes] == ["paths"]
+
+
+def test_lists_that_are_not_whole_are_gone_through_once(empty):
+    """Eight levels of nodes that each hold the next one a thousand times, with a lie at the bottom; the check ends."""
+    [node], _ = store(empty, [(Kind.LIST, ROW.pack(HOLE, 1) * 1024)])
+    for _ in range(7):
+        [node], _ = store(empty, [(Kind.LIST, ROW.pack(node, 1 << 52) * 1024)])
+    leaf = Leaf(names=b"f\0", meta=_file(1 << 62), content=node, levels={0: (8, 1)})
+    _committed(empty, _root(empty, leaf))
+    [damage] = run(empty).damages
+    assert damage.reason == "a row of it has another length than what it refers to"
+    assert [item.path for item in damage.affected] == [b"/f"]
 
 
 def test_marked_entries_without_content_are_whole(empty):

@@ -45,6 +45,9 @@ class Survey:
         self._dirty = Positions()
         self._runs: dict[ChunkId, tuple[int, bytes, bytes]] = {}
         self._lists: dict[tuple[int, int, int], int] = {}
+        self._spoilt: dict[tuple[int, int, int], tuple[Finding, ...]] = {}
+        """Lists that are not whole, and why: one that holds another a thousand times is gone through once, too."""
+        self._naming = False
         self._directories_left = DIRECTORIES_NAMED_MAX
         self.trees = 0
         self.references = 0
@@ -144,10 +147,19 @@ class Survey:
             return -1
         if not level:
             return self._chunks.length(position)
-        known = self._lists.get((*position, level))
-        if known is not None:
-            return known
-        before = len(blame)
+        key = (*position, level)
+        if key not in self._lists and key not in self._spoilt:
+            found: list[Finding] = []
+            total = self._node(chunk_id, level, found)
+            if found:
+                self._spoilt[key] = tuple(dict.fromkeys(found))
+            else:
+                self._lists[key] = total
+        blame += self._spoilt.get(key, ())
+        return self._lists.get(key, -1)
+
+    def _node(self, chunk_id: ChunkId, level: int, blame: list[Finding]) -> int:
+        """Reads a node of a list and looks up what it refers to; returns as `_content` does."""
         raw = self._chunks.read(Kind.LIST, chunk_id, blame)
         if raw is None:
             return -1
@@ -163,11 +175,10 @@ class Survey:
                     raise Corruption(what, "a row of it has another length than what it refers to")
         except Corruption as error:
             blame.append(self._findings.add(what, error.reason))
-        if len(blame) > before:
+        if blame:
             return -1
         if level == 1:
             self.references += len(raw) // CHUNK_ID_BYTES
-        self._lists[*position, level] = total
         return total
 
     def _fit(self, tree_id: ChunkId, branch: Branch, blame: list[Finding]) -> None:
@@ -189,6 +200,9 @@ class Survey:
 
     def name(self, snapshot: SnapshotId, root: ChunkId) -> None:
         """Says which paths of a snapshot that is not whole are affected, and by what."""
+        if not self._naming:  # what was in no pack has been blamed on one since the walk
+            self._naming = True
+            self._spoilt.clear()
         stack: list[tuple[bytes, ChunkId]] = [(b"", root)]
         while stack and not self.cut_short:
             self._cancel.check()
