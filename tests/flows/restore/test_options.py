@@ -195,6 +195,28 @@ def test_delete_spares_what_was_never_backed_up(world, tmp_path):
     assert result.deleted == 2
 
 
+@pytest.mark.root
+def test_delete_reaches_nothing_that_is_mounted_below_the_target(world, tmp_path):
+    """What the snapshot has is written there; what it lacks stays, at any depth, and a dry run says so."""
+    target = tmp_path / "t"
+    (target / "d").mkdir(parents=True)
+    (target / "stray").touch()
+    entry = world.directory(b"", world.directory(b"d", world.directory(b"e"), world.file(b"f", b"1")))
+    if subprocess.run(["mount", "-t", "tmpfs", "none", target / "d"], check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        (target / "d/e").mkdir()
+        for name in ("mine", "e/mine"):
+            (target / "d" / name).touch()
+        options = RestoreOptions(delete=True)
+        plan = world.plan(entry, target, options)
+        result = world.restore(entry, target, options)
+        assert (plan.deleted, result.deleted) == (1, 1)
+        assert files(target) == ["d", "d/e", "d/e/mine", "d/f", "d/mine"]
+    finally:
+        subprocess.run(["umount", target / "d"], check=True)
+
+
 def test_delete_reads_rules_from_the_source_they_were_made_for(world, tmp_path):
     """An anchored pattern means the source's root, wherever in it the restore begins, and nothing outside of it."""
     (tmp_path / "t").mkdir()

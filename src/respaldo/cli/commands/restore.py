@@ -60,7 +60,12 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
     help="What happens to files that are there: always compares all content; if-changed takes equal size and time for "
     "equal content; if-newer replaces only what is older than in the snapshot; never leaves all as it is.",
 )
-@click.option("--delete", is_flag=True, help="Delete what the snapshot does not have, but for what it left out itself.")
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Delete what the snapshot does not have, but for what it left out itself, and nothing in what is mounted "
+    "below TARGET.",
+)
 @click.option(
     "--dry-run", "-n", is_flag=True, help="Print what would be created, overwritten, deleted; change nothing."
 )

@@ -48,6 +48,8 @@ class Frame:
     """Subdirectories: entry, row in ``present``, whether they are included."""
     entered: bool = False
     whole: bool = True
+    mounted: bool = False
+    """Whether it lies in what is mounted below the root: a deletion does not reach there."""
     last: bytes = b""
 
 
@@ -225,9 +227,10 @@ class Planner:
             error = Corruption(f"directory {_shown(entry.name)}", "it has a file's content")
         elif tree is not None and tree in self._trees_above:
             error = Corruption(f"tree {tree.hex()[:16]}", "it contains itself")
-        there, mode, present = There.NOTHING, 0, None
+        there, mode, present, mounted = There.NOTHING, 0, None, frame.mounted
         if row >= 0 and frame.present is not None:
             mode = frame.present.mode(row)
+            mounted = mounted or frame.present.is_mount(row)
             there = There.SAME_TYPE if stat.S_ISDIR(mode) else There.OTHER
             if there is There.OTHER and not self._decider.may_replace(entry, frame.present, row):
                 yield from self._enter()
@@ -256,6 +259,7 @@ class Planner:
                 settle=settle,
                 inside=inside,
                 tree=tree,
+                mounted=mounted,
             )
         )
         if inside or self._selection.takes_all:
@@ -275,7 +279,8 @@ class Planner:
         names = [present.names[row] for row in others]
         spared = [True] * len(others)
         spares: Spares | None = None
-        if self._spared is not None and frame.whole and frame.entry.mark not in SPARING_MARKS:
+        known = frame.whole and frame.entry.mark not in SPARING_MARKS
+        if self._spared is not None and known and not frame.mounted:
             spares = self._spares(self._spared)
             spared = list(spares(b"", names, rows))
         for name, (mode, size), spare in zip(names, rows, spared, strict=True):

@@ -16,7 +16,7 @@ from respaldo.core.model import Entry
 from respaldo.fs.meta import CAPABILITY, Xattrs, beside, read_xattrs
 from respaldo.fs.place import Folder
 from respaldo.fs.settle import SET_ID, Owner
-from respaldo.kernel.layout import GATHER_XATTRS, GATHERED, IDENT, INODE_FLAGS, META
+from respaldo.kernel.layout import ENTRY_FAILED, ENTRY_MOUNT, GATHER_XATTRS, GATHERED, IDENT, INODE_FLAGS, META
 
 _OTHERS_LABELS = b"security."
 
@@ -66,6 +66,10 @@ class Present:
         """Returns a `layout.IDENT` row: ino, ctime, number of links, flags."""
         found: tuple[int, int, int, int] = IDENT.unpack_from(self._ident, row * IDENT.size)
         return found
+
+    def is_mount(self, row: int) -> bool:
+        """Whether something is mounted on a name, or that cannot be told."""
+        return bool(self.ident(row)[3] & (ENTRY_FAILED | ENTRY_MOUNT))
 
     def probe(self, rows: Sequence[int]) -> None:
         """Finds out whether regular files have extended attributes and which inode flags, all in one call."""
