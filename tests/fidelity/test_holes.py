@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.fidelity.compare import assert_equal, holes_of, inexact, picture
+from tests.fidelity.disks import mounted, reachable
 from tests.fidelity.trees import data, holes
 
 GIB = 1 << 30
@@ -35,6 +36,26 @@ def test_holes_come_back_where_they_were(product, any_disk):
         assert (target / name).stat().st_blocks <= (source / name).stat().st_blocks + 8 * bool(inexact(any_disk)), name
     shutil.rmtree(source)
     shutil.rmtree(target)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("options", [(), ("--sparse",)])
+def test_holes_take_no_space_where_the_file_system_sets_space_aside(product, options):
+    """Xfs fills holes behind what is written beyond the end of a file; a sparse one would take many times its space."""
+    with reachable() as place, mounted("xfs", place) as disk:
+        source, target = disk / "source", disk / "target"
+        source.mkdir()
+        block = data(4096)
+        holes(source / "many", *((at << 17, block) for at in range(100)), size=100 << 17)
+        holes(source / "late", (0, data(6 << 20)), *((at << 17, block) for at in range(60, 160)), size=160 << 17)
+        (source / "zeros").write_bytes((block + bytes(61440)) * 40)
+        product.snapshot(source)
+        product.restore(source, target, *options)
+        os.sync()
+        names = os.listdir(source) if options else ["late", "many"]
+        for name in names:
+            taken = 160 << 10 if name == "zeros" else (source / name).stat().st_blocks * 512
+            assert (target / name).stat().st_blocks * 512 <= taken + 65536, name
 
 
 def test_a_huge_sparse_file_costs_what_is_in_it(product, room):

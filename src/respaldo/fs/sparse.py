@@ -48,6 +48,18 @@ def write_sparse(fd: int, piece: memoryview, offset: int) -> None:
         write_all(fd, [piece[start:at]], offset + start)
 
 
+def stretch(fd: int, size: int) -> None:
+    """Gives a file its size before its holes are passed over; one that is longer stays as it is. Raises `OSError`.
+
+    What is written beyond the end of a file makes XFS set space aside behind it, also the space of the next holes.
+    """
+    now = os.fstat(fd).st_size
+    if now < size:
+        # To the size that it has: lets go of what was set aside so far.
+        os.ftruncate(fd, now)
+        os.ftruncate(fd, size)
+
+
 def punch(fd: int, offset: int, length: int) -> None:
     """Makes a range a hole, or writes zeros where the file system knows no such thing. The size stays."""
     end = min(offset + length, os.fstat(fd).st_size)

@@ -745,6 +745,9 @@ static int write_sparse(int fd, struct cursor c, size_t length)
 {
     struct cursor data = c; /* where the stretch starts that is not written yet */
     size_t start = 0, at = 0;
+    /* First the size: writing beyond the end, XFS sets space aside behind it, also that of the holes. */
+    if (length >= HOLE && ftruncate(fd, (off_t)length) < 0)
+        return errno;
     while (at < length) {
         size_t block = length - at < HOLE ? length - at : HOLE;
         bool hole = block == HOLE && cursor_at_zeros(c, HOLE);
@@ -758,8 +761,6 @@ static int write_sparse(int fd, struct cursor c, size_t length)
             return error;
         start = at;
         data = c;
-        if (hole && at == length && ftruncate(fd, (off_t)length) < 0)
-            return errno;
     }
     return 0;
 }

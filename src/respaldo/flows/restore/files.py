@@ -27,7 +27,7 @@ from respaldo.fs.meta import FLAGS_IN_THE_WAY, FLAGS_WHEN_EMPTY, beside, has_pro
 from respaldo.fs.place import Folder
 from respaldo.fs.remove import MOUNT, holds_mount, remove
 from respaldo.fs.settle import clear_name, clear_the_way, settle, settle_flags
-from respaldo.fs.sparse import punch, write_all, write_sparse
+from respaldo.fs.sparse import punch, stretch, write_all, write_sparse
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -53,6 +53,7 @@ class _Open:
     fresh: bool
     error: RespaldoError | OSError | str | None = None
     written: int = 0
+    stretched: bool = False
 
 
 class Files:
@@ -122,6 +123,9 @@ class Files:
     def _write(self, file: _Open, job: PartJob) -> None:
         views = iter([task.views[slot] for task, slot in zip(job.order.tasks, job.order.slots, strict=True)])
         sparse = self._site.options.sparse and file.fresh
+        if not file.stretched and (sparse or any(is_hole for _, is_hole, _ in job.pieces)):
+            stretch(file.fd, file.step.entry.size)
+            file.stretched = True
         together: list[memoryview] = []
         start = offset = job.offset
         for length, is_hole, is_there in job.pieces:

@@ -137,6 +137,9 @@ def _write(fd: int, content: bytes, offset: int) -> None:
 def _write_sparse(fd: int, content: bytes) -> None:
     """Writes all but the whole aligned blocks of zeros, one stretch of data after another."""
     start = at = 0
+    # First the size: writing beyond the end, XFS sets space aside behind it, also that of the holes.
+    if len(content) >= layout.HOLE_BYTES:
+        os.ftruncate(fd, len(content))
     while at < len(content):
         block = content[at : at + layout.HOLE_BYTES]
         if block == _ZEROS:
@@ -144,8 +147,6 @@ def _write_sparse(fd: int, content: bytes) -> None:
             start = at + len(block)
         at += len(block)
     _write(fd, content[start:], start)
-    if content and start == len(content):
-        os.ftruncate(fd, len(content))
 
 
 def _set_metadata(file: _File, fd: int, meta_row: tuple[int, ...], options: int) -> None:
