@@ -55,7 +55,10 @@ def remove(folder: Folder, name: bytes, cancel: Cancel, spares: Spares | None = 
 
 
 def measure(folder: Folder, name: bytes, cancel: Cancel, spares: Spares | None = None) -> tuple[int, int]:
-    """Returns how many entries `remove` would find, and their bytes in files."""
+    """Returns how many entries `remove` would find, and their bytes in files.
+
+    What is in a directory that only `remove` would make accessible is not counted.
+    """
     length = 0
 
     def add(below: Folder, entry: bytes, is_dir: bool) -> bool:  # noqa: FBT001 - as `_Walk` calls it
@@ -93,6 +96,12 @@ def _rows_but(folder: Folder, path: bytes, spares: Spares) -> tuple[list[_Row], 
     spared = spares(path, names, [(row[0], row[4]) for row in META.iter_unpack(meta)])
     left = {name for name, spare in zip(names, spared, strict=True) if spare}
     return [row for row in _rows(folder) if row[0] not in left], not left
+
+
+def _is_own(folder: Folder, name: bytes) -> bool:
+    """Whether an entry is the caller's, who can give itself access to it."""
+    found = folder.look(name)
+    return found is not None and found.st_uid == os.geteuid()
 
 
 class _Level:
@@ -150,7 +159,10 @@ class _Walk:
                     below.make_writable()
                 levels.append(self._level(level, below))
             except OSError as error:
-                self._keep(level, name, error.strerror or str(error))
+                if look_only and isinstance(error, PermissionError) and _is_own(level.folder, name):
+                    self._act(level, name, act, is_dir=True)
+                else:
+                    self._keep(level, name, error.strerror or str(error))
         else:
             self._act(level, name, act, is_dir=False)
 

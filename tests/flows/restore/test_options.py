@@ -261,6 +261,18 @@ def test_a_plan_changes_nothing_and_is_what_is_done(world, tree, tmp_path):
     }
 
 
+def test_a_plan_deletes_what_its_owner_closed(world, ordinary):
+    """What a run would make accessible in order to delete it is named, although nobody can look into it before."""
+    (ordinary / "t/stray/closed").mkdir(parents=True)
+    (ordinary / "t/stray/closed").chmod(0)
+    (ordinary / "t/gone").mkdir(mode=0)
+    options = RestoreOptions(delete=True)
+    plan = world.plan(world.directory(b""), ordinary / "t", options)
+    assert [action.path for action in plan.actions] == [b"/source/gone", b"/source/stray"]
+    result = world.restore(world.directory(b""), ordinary / "t", options)
+    assert (plan.deleted, result.deleted, result.failed) == (3, 3, 0)
+
+
 def test_a_plan_does_not_open_what_its_owner_closed(world, ordinary):
     """Looking must not change a mode; the run may, and puts it right."""
     (ordinary / "t/closed").mkdir(parents=True, mode=0o755)
