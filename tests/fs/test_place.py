@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from respaldo.core.errors import TargetError
-from respaldo.fs.place import AWAKE_MAX, Target, check_name, is_temporary
+from respaldo.fs.place import AWAKE_MAX, Target, check_name, is_temporary, open_own
 
 
 @pytest.fixture
@@ -126,6 +126,27 @@ def test_an_ordinary_user_fills_a_folder_without_permissions(ordinary):
         folder.make(b"inside").close()
         folder.close()
     assert (ordinary / "closed/inside").is_dir()
+
+
+def test_an_ordinary_user_reads_a_file_without_permissions(ordinary):
+    """Its mode is as before; links, directories and what has set-id bits stay closed."""
+    (ordinary / "f").write_bytes(b"content")
+    for name, mode in (("f", 0o200), ("set-id", 0o4200)):
+        (ordinary / name).touch()
+        (ordinary / name).chmod(mode)
+    (ordinary / "link").symlink_to("f")
+    folder = os.open(ordinary, os.O_RDONLY)
+    try:
+        fd = open_own(folder, b"f")
+        assert os.read(fd, 100) == b"content"
+        os.close(fd)
+        assert stat.S_IMODE((ordinary / "f").stat().st_mode) == 0o200
+        for name in (b"link", b"set-id", b"."):
+            with pytest.raises(PermissionError):
+                open_own(folder, name)
+        assert stat.S_IMODE((ordinary / "set-id").stat().st_mode) == 0o4200
+    finally:
+        os.close(folder)
 
 
 def test_temporaries_are_recognised(target):

@@ -257,6 +257,27 @@ class Target:
             self._awake.remove(folder)
 
 
+def open_own(dir_fd: int, name: bytes) -> int:
+    """Opens a regular file that its mode keeps its owner from reading; the mode is as before when it is open.
+
+    Raises `OSError`: `PermissionError` for what is another's, or has set-id bits, which a change of mode may cost.
+    """
+    look = os.open(name, _LOOK, dir_fd=dir_fd)
+    try:
+        found = os.fstat(look)
+        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if not own or found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        where = beside(look, b"")[:-1]
+        os.chmod(where, stat.S_IMODE(found.st_mode) | stat.S_IRUSR)
+        try:
+            return os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        finally:
+            os.chmod(where, stat.S_IMODE(found.st_mode))
+    finally:
+        os.close(look)
+
+
 def _give_access(dir_fd: int, name: bytes) -> None:
     """Gives the owner of a directory access to it; raises `PermissionError` where it is another's."""
     fd = os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=dir_fd)

@@ -479,6 +479,23 @@ def test_failures_are_bounded(world, tmp_path):
     assert (result.failed, len(result.failures)) == (1500, 1000)
 
 
+def test_verify_reads_what_its_owner_may_not(world, ordinary):
+    """A file without permission to read is compared all the same, and has the mode that it had."""
+    modes = (0o000, 0o200, 0o044, 0o400)
+    entry = world.directory(b"", *(world.file(b"%03o" % mode, b"x", mode=stat.S_IFREG | mode) for mode in modes))
+    target = ordinary / "t"
+    result = world.restore(entry, target, RestoreOptions(owners=False, verify=True))
+    assert result.failures == ()
+    assert [stat.S_IMODE((target / f"{mode:03o}").stat().st_mode) for mode in modes] == list(modes)
+    for mode in modes:
+        path = target / f"{mode:03o}"
+        path.chmod(0o600)
+        path.write_bytes(b"y")
+        os.utime(path, ns=(TIME, TIME))
+        path.chmod(mode)
+    assert world.restore(entry, target, RestoreOptions(owners=False, verify=True)).failed == len(modes)
+
+
 def test_verify_finds_what_differs_after_writing(world, tmp_path, monkeypatch):
     """What reads back otherwise than it was written is a failure; what is known to have failed is not said twice."""
     entry = world.directory(

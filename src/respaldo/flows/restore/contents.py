@@ -16,6 +16,7 @@ from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Entry
 from respaldo.flows.restore.seams import Blocks, Location, Trees
 from respaldo.format.content import HOLE
+from respaldo.fs.place import open_own
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _HOLE_READ_BYTES = 1 << 20
@@ -74,10 +75,11 @@ class Contents:
     def same(self, dir_fd: int, entry: Entry, name: bytes, *, cold: bool = False) -> bool:
         """Whether a file that exists has the content of an entry. ``cold`` reads it from the disk, not from memory.
 
+        A cold look, which is about what was just written, is not kept out by a mode that bars the owner from reading.
         False, too, where either cannot be read: then it is to be written, which says what is wrong.
         """
         try:
-            fd = os.open(name, _READ, dir_fd=dir_fd)
+            fd = _open(dir_fd, name, cold=cold)
         except OSError:
             return False
         try:
@@ -119,6 +121,15 @@ class Contents:
         except Corruption:
             return False
         return True
+
+
+def _open(dir_fd: int, name: bytes, *, cold: bool) -> int:
+    try:
+        return os.open(name, _READ, dir_fd=dir_fd)
+    except PermissionError:
+        if not cold:
+            raise
+        return open_own(dir_fd, name)
 
 
 def is_zero(fd: int, offset: int, length: int) -> bool:
