@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from array import array
 from pathlib import Path
 
+import lmdb
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -232,3 +234,22 @@ def test_two_processes_write_one_index(tmp_path, index):
         assert len(index.copies(chunk(number))) == 1
     numbers = [pack.number for pack in index.packs()]
     assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("database", ["footers", "packs"])
+def test_pack_that_rotted_in_the_index_is_not_taken_for_damage_of_the_repository(tmp_path, database):
+    """What the index holds of a pack is checked when it is read: nobody scrubs a cache."""
+    with contextlib.closing(Index(tmp_path / "index")) as index:
+        (number,) = index.add_packs([entered(b"p" * 32, [chunk(1), chunk(2)])])
+        sound = index.entry(number)
+        assert sound is not None
+        assert index.footer(number) == sound[1] == footer([chunk(1), chunk(2)]).encode()
+        key, db = number.to_bytes(4, "big"), index._dbs[database]
+        with index._environment.read() as txn:
+            rotten = bytearray(txn.get(key, db=db))
+        rotten[20] ^= 1
+        index._end_read()
+        index._environment.write(lambda txn: txn.put(key, bytes(rotten), db=db))
+        with pytest.raises(lmdb.CorruptedError):
+            index.entry(number)
+        assert index.footer(number) == b""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
+import shutil
 import subprocess
 import sys
 
+import lmdb
 import pytest
 
 from respaldo.core.errors import StorageFailed
@@ -121,6 +125,80 @@ def test_damaged_environment_is_made_anew(tmp_path, content):
     put(environment, b"k", b"v")
     assert get(environment, b"k") == b"v"
     environment.close()
+
+
+def test_environment_that_is_cut_off_is_made_anew(tmp_path):
+    """A file that lacks pages is replaced before one of them is touched, which would end the process."""
+    environment = make(tmp_path / "a")
+    put(environment, b"k", bytes(100_000))
+    environment.close()
+    with open(tmp_path / "a" / "data.mdb", "r+b") as file:
+        file.truncate(8192)
+    environment = make(tmp_path / "a")
+    assert get(environment, b"k") is None
+    environment.close()
+
+
+def end_on_a_page_never_written(environment):
+    """Leaves the file shorter than what is in use, as LMDB does where the last page was taken and given back."""
+    draw = random.Random(7)
+
+    def turn(txn):
+        for _ in range(draw.randrange(1, 60)):
+            key = draw.randrange(300).to_bytes(4, "big")
+            lot = draw.random()
+            if lot < 0.5:
+                txn.put(key, bytes(draw.choice((10, 900, 3000, 9000, 40000))), db=environment.dbs["rows"])
+            elif lot < 0.8:
+                txn.delete(key, db=environment.dbs["rows"])
+            else:
+                txn.put(key[:2], draw.randbytes(14), db=environment.dbs["many"])
+
+    for _ in range(5000):
+        environment.write(turn)
+        length = (environment.env.info()["last_pgno"] + 1) * environment.env.stat()["psize"]
+        if os.stat(os.path.join(environment.env.path(), "data.mdb")).st_size < length:
+            return length
+    pytest.skip("this LMDB writes every page")
+
+
+def test_environment_that_ends_on_a_page_never_written_is_kept(tmp_path):
+    """What LMDB itself left short is not taken for damage, whether its process closed it or was killed."""
+    environment = make(tmp_path / "a")
+    put(environment, b"k", b"v")
+    length = end_on_a_page_never_written(environment)
+    shutil.copytree(tmp_path / "a", tmp_path / "killed")
+    environment.close()
+    for path in (tmp_path / "a", tmp_path / "killed"):
+        environment = make(path)
+        assert (path / "data.mdb").stat().st_size >= length
+        assert get(environment, b"k") == b"v"
+        environment.close()
+
+
+def test_table_of_readers_has_its_space_before_it_is_mapped(tmp_path, monkeypatch):
+    """A write to a mapped hole on a full disk would end the process: no space is an error before anything is mapped."""
+
+    def full(fd, offset, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageFailed, match="No space left") as caught:
+        make(tmp_path / "a")
+    assert "cache" in caught.value.hint
+    assert not (tmp_path / "a" / "data.mdb").exists()
+    monkeypatch.undo()
+    make(tmp_path / "a").close()
+    assert (tmp_path / "a" / "lock.mdb").stat().st_blocks * 512 >= 8192
+
+
+def test_disk_that_is_full_at_the_end_leaves_the_mark(tmp_path, monkeypatch):
+    """What may not be durable is not said to be: the mark stays, and closing hides no error that came before it."""
+    environment = make(tmp_path / "a")
+    put(environment, b"k", b"v")
+    monkeypatch.setattr(environment, "_settle", lambda: (_ for _ in ()).throw(lmdb.DiskError("full")))
+    environment.close()
+    assert marks(tmp_path / "a") == [f"dirty-{os.getpid()}"]
 
 
 def test_open_environment_is_not_opened_twice_nor_removed(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+import lmdb
 import pytest
 
 from respaldo.backend.faults import CHANGES, VERBS, Crash, Fault, Faults, lasting_failure
@@ -431,3 +432,17 @@ def test_create_puts_the_header_last(tmp_path):
     )  # fmt: skip
     puts = [name.partition("/")[0] for verb, name in counted.calls if verb in CHANGES]
     assert puts == ["keys", "config", "header"]
+
+
+def test_damage_in_the_cache_drops_it_and_the_next_run_makes_it_anew(backend, tmp_path):
+    """A page that rotted costs one run, not every run until somebody removes the cache."""
+    with opened(backend, tmp_path) as repo:
+        store(repo, pieces(3))
+    repo = opened(backend, tmp_path)
+    with pytest.raises(StorageFailed, match="local cache") as caught, repo:
+        raise lmdb.CorruptedError("a page of the wrong type")
+    assert "again" in caught.value.hint
+    assert not repo.cache_dir.exists()
+    with opened(backend, tmp_path) as repo:
+        repo.synchronise()
+        assert repo.index.chunk_count() == 3

@@ -46,7 +46,10 @@ def measure(repo: Repo, catalogue: Catalogue, progress: Progress) -> Stats:
     sizes: Counter[int] = Counter()
     data_bytes = tree_bytes = sealed_bytes = chunks = blocks = 0
     for pack in list(repo.index.packs()):
-        footer = parse_footer(repo.index.footer(pack.number), pack_object(pack.name))
+        entry = repo.index.entry(pack.number)
+        if entry is None:  # a run that shares the index has taken it out meanwhile
+            continue
+        footer = parse_footer(entry[1], pack_object(pack.name))
         blocks += len(footer.blocks)
         chunks += len(footer.lengths)
         sealed_bytes += footer.body_length

@@ -136,7 +136,7 @@ class Repository:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._repo.close()
+        self._repo.__exit__(kind, value, trace)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lmdb
+from blake3 import blake3
 
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SegmentName
+from respaldo.core.seams import Buffer
 from respaldo.format.pack import Footer
 from respaldo.store.local import Environment
 
-LAYOUT = "index 2"
+LAYOUT = "index 3"
 ROWS_PER_TRANSACTION = 2000
 _KEY_BYTES = 2
 _PREFIX_BYTES = 6
@@ -29,6 +31,8 @@ _NUMBER = struct.Struct(">I")
 _PACK = struct.Struct(">32sQII")
 """Name, length in bytes, offset of the ids in the encoded footer, number of chunks."""
 _NEXT = b"next"
+_CHECK_BYTES = 16
+"""A BLAKE3 of row and footer of a pack behind the footer: one that rotted would pass for damage of the repository."""
 
 
 class Indexed(NamedTuple):
@@ -37,6 +41,10 @@ class Indexed(NamedTuple):
     number: int
     name: PackName
     length_bytes: int
+
+
+def _check(packed: Buffer, encoded: bytes) -> bytes:
+    return blake3(packed).update(encoded).digest(_CHECK_BYTES)
 
 
 class _Hint:
@@ -185,18 +193,31 @@ class Index:
         return Indexed(number, PackName(name), length_bytes)
 
     def footer(self, number: int) -> bytes:
-        """Returns the encoded footer of a pack, empty where it is not entered."""
-        return bytes(self._read().get(_NUMBER.pack(number), b"", db=self._dbs["footers"]))
+        """Returns the encoded footer of a pack, empty where it is not entered, or is not any more what was entered."""
+        try:
+            found = self._entry(self._read(), number)
+        except lmdb.CorruptedError:
+            return b""
+        return found[1] if found else b""
 
     def entry(self, number: int) -> tuple[Indexed, bytes] | None:
-        """Returns a pack and its encoded footer, None where it is not entered. For any thread, unlike all else here."""
-        key = _NUMBER.pack(number)
+        """Returns a pack and its encoded footer, None where it is not entered. For any thread, unlike all else here.
+
+        Raises `lmdb.CorruptedError` where they are not any more what was entered.
+        """
         with self._environment.read() as txn:
-            packed, footer = txn.get(key, db=self._dbs["packs"]), txn.get(key, db=self._dbs["footers"])
-            if packed is None or footer is None:
-                return None
-            name, length_bytes, *_ = _PACK.unpack(packed)
-            return Indexed(number, PackName(name), length_bytes), bytes(footer)
+            return self._entry(txn, number)
+
+    def _entry(self, txn: lmdb.Transaction, number: int) -> tuple[Indexed, bytes] | None:
+        key = _NUMBER.pack(number)
+        packed, stored = txn.get(key, db=self._dbs["packs"]), txn.get(key, db=self._dbs["footers"])
+        if packed is None or stored is None:
+            return None
+        encoded = bytes(stored[:-_CHECK_BYTES])
+        if stored[-_CHECK_BYTES:] != _check(packed, encoded):
+            raise lmdb.CorruptedError("a footer is not what was entered")
+        name, length_bytes, *_ = _PACK.unpack(packed)
+        return Indexed(number, PackName(name), length_bytes), encoded
 
     def packs(self) -> Iterator[Indexed]:
         """Yields the packs that are entered."""
@@ -262,12 +283,9 @@ class Index:
         number = int(_NUMBER.unpack(txn.get(_NEXT, _NUMBER.pack(1), db=counters))[0])
         txn.put(_NEXT, _NUMBER.pack(number + 1), db=counters)
         ids_at = encoded.find(footer.ids) if footer.ids else 0
-        txn.put(
-            _NUMBER.pack(number),
-            _PACK.pack(name, length_bytes, ids_at, len(footer.ids) // CHUNK_ID_BYTES),
-            db=self._dbs["packs"],
-        )
-        txn.put(_NUMBER.pack(number), encoded, db=self._dbs["footers"])
+        packed = _PACK.pack(name, length_bytes, ids_at, len(footer.ids) // CHUNK_ID_BYTES)
+        txn.put(_NUMBER.pack(number), packed, db=self._dbs["packs"])
+        txn.put(_NUMBER.pack(number), encoded + _check(packed, encoded), db=self._dbs["footers"])
         return number
 
     def forget_packs(self, packs: Iterable[Indexed]) -> None:

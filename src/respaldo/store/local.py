@@ -4,11 +4,13 @@ Writes are not synced, so that they cost nothing; a mark with the machine's boot
 written. Who finds the mark of another boot throws the environment away. A mark is a file beside the environment, looked
 at before anything is mapped: what LMDB shows after such a crash may be anything, and touching it a SIGBUS. Never lies
 on the repository's disk: a mapped file on a disk that is pulled out is a SIGBUS too. The map grows when it is full.
+Damage that is met later is an error of LMDB (`DAMAGED`) that is handed on: whoever holds all caches drops them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -26,14 +28,12 @@ T = TypeVar("T")
 _MAP_BYTES = 64 << 20
 _DATABASES_MAX = 16
 _MARK = "dirty-"
-_DAMAGED = (
-    lmdb.InvalidError,
-    lmdb.CorruptedError,
-    lmdb.PageNotFoundError,
-    lmdb.PanicError,
-    lmdb.VersionMismatchError,
-    lmdb.IncompatibleError,
-)
+DAMAGED = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.BadTxnError)
+"""What LMDB raises when it meets a page that is not what it was, or goes on after it has met one."""
+_UNUSABLE = (*DAMAGED, lmdb.PanicError, lmdb.VersionMismatchError, lmdb.IncompatibleError)
+_LOCK_BYTES = 8192
+"""What LMDB's table of 126 readers takes."""
+_HINT = "free space on the disk of the cache directory, or name another with --cache-dir, then run the command again"
 _LAYOUT = b"layout"
 
 
@@ -53,6 +53,19 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _reserve(path: Path, length_bytes: int) -> None:
+    """Makes a file at least so long, with space on the disk; changes no byte of it. Raises `OSError`: no space."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, length_bytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        # Else the file system cannot tell.
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -102,16 +115,20 @@ class Environment:
         if not self._is_clean():
             self._remove()
         try:
-            self._open()
-        except _DAMAGED:
+            found = self._open()
+        except _UNUSABLE:
             self._remove()
-            self._open()
-        if not self._has_layout():
+            found = self._open()
+        if found is None:
+            self._put_layout()
+        elif found != self._layout:
             self.discard()
 
-    def _open(self) -> None:
+    def _open(self) -> bytes | None:
+        """Opens or makes the environment; returns its layout, None where it is new. Raises what is `_UNUSABLE`."""
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._reserve_lock()
             self.env = lmdb.open(
                 str(self._path),
                 map_size=max(_MAP_BYTES, self._file_length() * 2),
@@ -122,16 +139,48 @@ class Environment:
                 readahead=False,
                 max_readers=126,
             )
-            self.env.reader_check()  # those of processes that were killed would keep old pages from being used again
-            self._meta = self.env.open_db(b"meta")
-            self.dbs = {
-                name: self.env.open_db(name.encode(), dupsort=many, dupfixed=many)
-                for name, many in self._databases.items()
-            }
-        except _DAMAGED:
+            try:
+                return self._prepare()
+            except BaseException:
+                self.env.close()
+                raise
+        except _UNUSABLE:
             raise
         except (lmdb.Error, OSError) as error:
-            raise StorageFailed(str(self._path), f"local cache: {error}") from None
+            raise StorageFailed(str(self._path), f"local cache: {error}", hint=_HINT) from None
+
+    def _prepare(self) -> bytes | None:
+        self._check_length()
+        self.env.reader_check()  # those of processes that were killed would keep old pages from being used again
+        self._meta = self.env.open_db(b"meta")
+        self.dbs = {
+            name: self.env.open_db(name.encode(), dupsort=many, dupfixed=many) for name, many in self._databases.items()
+        }
+        with self.env.begin() as txn:
+            found = txn.get(_LAYOUT, db=self._meta)
+        return None if found is None else bytes(found)
+
+    def _reserve_lock(self) -> None:
+        """Takes the space of the table of readers: LMDB maps it sparse, and on a full disk touching it is a SIGBUS."""
+        path = self._path / "lock.mdb"
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_blocks * 512 >= _LOCK_BYTES:
+                return
+        _reserve(path, _LOCK_BYTES)
+
+    def _check_length(self) -> None:
+        """Raises `lmdb.CorruptedError` where pages are cut off: touching them would be a SIGBUS.
+
+        A process that was killed may have ended on a page that it took and freed again, which LMDB never writes; one
+        that closed has seen to it.
+        """
+        if self._file_length() < self._used_length():
+            if not any(self._path.glob(_MARK + "*")):
+                raise lmdb.CorruptedError("it is cut off")
+            _reserve(self._path / "data.mdb", self._used_length())
+
+    def _used_length(self) -> int:
+        return int((self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"])
 
     def _file_length(self) -> int:
         try:
@@ -159,16 +208,11 @@ class Environment:
                 finally:
                     os.close(fd)
         except OSError as error:
-            raise StorageFailed(str(self._path), f"local cache: {error.strerror}") from None
+            raise StorageFailed(str(self._path), f"local cache: {error.strerror}", hint=_HINT) from None
         self._marked = True
 
-    def _has_layout(self) -> bool:
-        with self.env.begin() as txn:
-            found = txn.get(_LAYOUT, db=self._meta)
-        if found is None:
-            self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
-            return True
-        return bool(found == self._layout)
+    def _put_layout(self) -> None:
+        self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
 
     def discard(self) -> None:
         """Throws everything away and begins anew."""
@@ -177,7 +221,7 @@ class Environment:
             self._remove()
             self._marked = False
             self._open()
-        self.write(lambda txn: txn.put(_LAYOUT, self._layout, db=self._meta))
+        self._put_layout()
 
     def _remove(self) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
@@ -200,9 +244,10 @@ class Environment:
             except lmdb.MapResizedError:
                 self.env.set_mapsize(0)
                 continue
+            except DAMAGED:
+                raise
             except lmdb.Error as error:
-                hint = "free space on the disk of the cache directory, then run the command again"
-                raise StorageFailed(str(self._path), f"local cache: {error}", hint=hint) from None
+                raise StorageFailed(str(self._path), f"local cache: {error}", hint=_HINT) from None
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
@@ -219,15 +264,24 @@ class Environment:
             return self.env.begin(buffers=True)
 
     def close(self) -> None:
-        """Makes everything durable and takes the mark away, with those of processes that were killed."""
+        """Makes everything durable and takes the mark away, with those of processes that were killed.
+
+        Where the disk does not take it, the mark stays: after a crash of the machine nobody looks at what is there.
+        """
         if self._marked:
-            self.env.sync(force=True)
-            for mark in self._path.glob(_MARK + "*"):
-                process = mark.name.removeprefix(_MARK)
-                if mark == self._mark or not process.isdecimal() or not _alive(int(process)):
-                    mark.unlink(missing_ok=True)
+            with contextlib.suppress(lmdb.Error, OSError):
+                self._settle()
             self._marked = False
         self.env.close()
+
+    def _settle(self) -> None:
+        if self._file_length() < self._used_length():
+            _reserve(self._path / "data.mdb", self._used_length())
+        self.env.sync(force=True)
+        for mark in self._path.glob(_MARK + "*"):
+            process = mark.name.removeprefix(_MARK)
+            if mark == self._mark or not process.isdecimal() or not _alive(int(process)):
+                mark.unlink(missing_ok=True)
 
     def length_bytes(self) -> int:
         """Returns what the environment takes on disk, in bytes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from respaldo.core.errors import (
     ObjectExists,
     ObjectMissing,
     RespaldoError,
+    StorageFailed,
 )
 from respaldo.core.ids import (
     RANDOM_ID_BYTES,
@@ -43,6 +45,7 @@ from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_se
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
 from respaldo.store import slots
 from respaldo.store.index import Index, Indexed
+from respaldo.store.local import DAMAGED
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.source import ChunkSource
 from respaldo.store.vault import Vault
@@ -52,7 +55,6 @@ SEGMENT_FOOTER_BYTES = 16 << 20
 _END_BYTES_MIN = 176
 """What footer and trailer take at least."""
 _CONFIG_NAME = "config/%016x"
-_CONFIG = re.compile(r"config/[0-9a-f]{16}")
 _CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
 
@@ -125,7 +127,10 @@ def read_header(backend: Backend) -> Header:
 
 
 class Repo:
-    """Is an open repository. A context manager; one thread, except where a part says otherwise."""
+    """Is an open repository. A context manager; one thread, except where a part says otherwise.
+
+    Left with an error of a damaged local cache, it drops the cache and raises `StorageFailed`.
+    """
 
     def __init__(
         self, backend: Backend, header: Header, ring: KeyRing, *, cache_dir: Path, clock: Clock, random: Random
@@ -167,6 +172,13 @@ class Repo:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(value, DAMAGED):
+            shutil.rmtree(self.cache_dir, ignore_errors=True)
+            raise StorageFailed(
+                str(self.cache_dir),
+                f"local cache: {value}",
+                hint="the damaged cache was thrown away; run the command again, and it is made anew",
+            ) from value
 
     def close(self) -> None:
         """Closes index and backend."""

@@ -55,10 +55,11 @@ class Chunks:
         if found is not None:
             self._footers.move_to_end(number)
             return found
-        pack = self._repo.index.pack(number)
-        if pack is None:
+        entry = self._repo.index.entry(number)
+        if entry is None:
             raise ObjectMissing(f"pack {number}")
-        footer = parse_footer(self._repo.index.footer(number), pack_object(pack.name))
+        pack, encoded = entry
+        footer = parse_footer(encoded, pack_object(pack.name))
         self._footers[number] = found = (pack.name, footer)
         if len(self._footers) > _FOOTERS_KEPT:
             self._footers.popitem(last=False)
