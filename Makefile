@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 KERNEL := $(wildcard setup.py src/respaldo/kernel/*.c src/respaldo/kernel/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build test lint format types imports check demo bench fuzz clean
+.PHONY: help venv build test lint format types imports check demo bench stages growth fuzz clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,9 +68,14 @@ check: ## Does all that CI does: lint, types, imports, test, a short fuzz
 demo: $(STAMP) ## Backs up, damages, restores and compares, before your eyes
 	$(BIN)/python -m benches.demo
 
-bench: $(STAMP) ## Measures the pieces, then the whole beside its peers
-	$(BIN)/pytest --benchmark-enable --benchmark-only -p no:xdist benches
-	$(BIN)/python benches/run.py
+bench: $(STAMP) ## Measures all beside its peers and limits (ARGS="--quick": a few minutes)
+	$(BIN)/python -m benches.main $(ARGS)
+
+stages: $(STAMP) ## Measures the stages of the data's road one by one
+	$(BIN)/pytest --benchmark-enable --benchmark-only -p no:xdist $(ARGS) benches
+
+growth: $(STAMP) ## Measures how cost grows, a cold cache, a far storage (ARGS="--quick")
+	$(BIN)/python -m benches.growth $(ARGS)
 
 fuzz: $(STAMP) ## Fuzzes the kernel and the parsers (SECONDS=60)
 	PYTHON=$(CURDIR)/$(BIN)/python bash tests/fuzz/run.sh $(SECONDS)
