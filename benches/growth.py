@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -248,4 +249,6 @@ def attempt(name: str, work: Callable[[], None]) -> list[str]:
 
 
 if __name__ == "__main__":
+    # Gigabytes of memory would stay taken: a kill, too, has to leave through the context managers.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -139,4 +140,6 @@ def made(kind: type[DataSet], scratch: Path, options: argparse.Namespace) -> Dat
 
 
 if __name__ == "__main__":
+    # Gigabytes of memory would stay taken: a kill, too, has to leave through the context managers.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
