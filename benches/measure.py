@@ -107,9 +107,9 @@ class Watch:
         self._leader = leader
         self._ends_s = time.monotonic() + limit_s
         self._members = {leader}
-        # Nothing that ran before belongs to it. What was looked at once is not looked at again: a machine has hundreds
-        # of processes, and reading of all of them fifty times a second would take a tenth of a core.
-        self._known = _processes()
+        # What was looked at once is not looked at again: a machine has hundreds of processes, and asking for all of
+        # them fifty times a second would take a tenth of a core. The first look finds what has started already.
+        self._known: set[int] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
