@@ -10,7 +10,7 @@ import pytest
 from respaldo.backend.faults import Fault, Faults, lasting_failure
 from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import decide, list_pending, load, outcome_name, pending_name, put_pending
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageFailed
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageFailed, UsageError
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.format.snapshot import Manifest, Verdict
 from tests.flows.check.scenes import flipped
@@ -54,6 +54,14 @@ def commit(repo, number, **fields):
 
 def damage(backend, name):
     backend.damage(name, flipped(backend.get(name), 100))
+
+
+@pytest.mark.parametrize("fields", [{"label": "x" * 70_000}, {"sources": (b"/s",) * 140_000}, {"time_ns": 1 << 63}])
+def test_manifest_that_no_reader_accepts_is_not_put(repo, fields):
+    """What would count as damaged the next time it is read never becomes a snapshot."""
+    with pytest.raises(UsageError):
+        put_pending(repo, snapshot(1), replace(MANIFEST, **fields))
+    assert not list_pending(repo)
 
 
 def loaded(repo):

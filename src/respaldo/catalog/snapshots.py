@@ -11,10 +11,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, ObjectMissing
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, ObjectMissing, UsageError
 from respaldo.core.ids import SnapshotId, parse_random_leaf
 from respaldo.format import canonical
-from respaldo.format.snapshot import RECORD_BYTES_MAX, Manifest, Outcome, Verdict, parse_manifest, parse_outcome
+from respaldo.format.snapshot import (
+    RECORD_BYTES_MAX,
+    RECORD_RAW_BYTES_MAX,
+    Manifest,
+    Outcome,
+    Verdict,
+    parse_manifest,
+    parse_outcome,
+)
 from respaldo.store.repo import Repo
 
 
@@ -85,9 +93,19 @@ def outcome_name(snapshot: SnapshotId) -> str:
 
 
 def put_pending(repo: Repo, snapshot: SnapshotId, manifest: Manifest) -> bytes:
-    """Puts a manifest (W3); returns the SHA-256 of the object, which the outcome will name."""
+    """Puts a manifest (W3); returns the SHA-256 of the object, which the outcome will name.
+
+    Raises `UsageError`, and puts nothing, where no reader would accept it: that snapshot would be reported and lost.
+    """
     name = pending_name(snapshot)
-    data = repo.vault.seal_record("manifest", name, manifest.encode())
+    raw = manifest.encode()
+    try:
+        readable = len(raw) <= RECORD_RAW_BYTES_MAX and parse_manifest(raw, name) == manifest
+    except Corruption:
+        readable = False
+    if not readable:
+        raise UsageError("the record of this snapshot could not be read back; nothing was backed up")
+    data = repo.vault.seal_record("manifest", name, raw)
     repo.backend.put(name, [data])
     return hashlib.sha256(data).digest()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from respaldo.core.errors import UsageError
 from respaldo.core.ids import SnapshotId
-from respaldo.format.snapshot import Figures, Manifest
+from respaldo.format.canonical import is_time
+from respaldo.format.snapshot import ITEMS_MAX, RECORD_RAW_BYTES_MAX, TEXT_BYTES_MAX, Figures, Manifest
 
 READ_AGAIN_MAX = 3
 """A file that changes while it is read is read this many times before it is kept as read last."""
@@ -79,6 +82,46 @@ class Counts:
 FAILED_KEPT = 1000
 FAILED_BYTES_KEPT = 8 << 20
 """Deep down, paths take megabytes, and a manifest has an end."""
+
+
+RECORDED_BYTES_MAX = RECORD_RAW_BYTES_MAX - 2 * FAILED_BYTES_KEPT
+
+
+def check_recordable(options: BackupOptions, sources: Sequence[bytes]) -> None:
+    """Raises `UsageError` for what a manifest cannot hold: before a file is read, not when all are."""
+    lists: dict[str, Sequence[bytes]] = {
+        "paths": sources,
+        "patterns": [_bytes(rule) for rule in options.rules()],
+        "tags": [_bytes(tag) for tag in options.tags],
+    }
+    for what, items in lists.items():
+        if len(items) > ITEMS_MAX:
+            raise UsageError(
+                f"{len(items):,} {what} are too many: a snapshot records {ITEMS_MAX:,} at most",
+                hint="name the directories above them, and use patterns" if what == "paths" else "use fewer of them",
+            )
+    texts = {
+        "host": (_bytes(options.host),),
+        "kind": (_bytes(options.kind),),
+        "label": (_bytes(options.label),),
+        "reason": (_bytes(options.reason),),
+        "pattern": lists["patterns"],
+        "tag": lists["tags"],
+    }
+    for what, items in texts.items():
+        if any(len(item) > TEXT_BYTES_MAX for item in items):
+            raise UsageError(f"a {what} is too long: a snapshot records {TEXT_BYTES_MAX:,} bytes at most")
+    if sum(len(item) for items in lists.values() for item in items) > RECORDED_BYTES_MAX:
+        raise UsageError(
+            "the paths, patterns and tags are too long to be recorded in a snapshot",
+            hint="name the directories above the paths, and use patterns",
+        )
+    if not is_time(options.time_ns):
+        raise UsageError("the time of a snapshot must lie between the years 1677 and 2262")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

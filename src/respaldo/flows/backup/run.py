@@ -23,7 +23,7 @@ from respaldo.flows.backup.estimate import Estimate
 from respaldo.flows.backup.files import Files
 from respaldo.flows.backup.frame import Node
 from respaldo.flows.backup.memo import Memo
-from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts
+from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts, check_recordable
 from respaldo.flows.backup.reader import FileReader
 from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.flows.backup.sources import hierarchy, normal_path
@@ -55,6 +55,7 @@ def run_backup(
     Raises `SourceError` where a source is not there, `Interrupted`, storage errors; then there is no snapshot.
     """
     root, recorded = hierarchy(sources, options.recorded_as)
+    check_recordable(options, recorded)
 
     def attempt(fresh: bool) -> BackupResult:  # noqa: FBT001 - private
         # A memo, and its number for the run, of its own: what stands in it under that number is in the snapshot that
@@ -85,6 +86,7 @@ def run_stream(
         raise UsageError("a stream cannot be read without being stored")
     if path == b"/" or normal_path(path, b"/") != path or max(map(len, path.split(b"/"))) > NAME_BYTES_MAX:
         raise UsageError("a stream needs the absolute path of a file to be recorded under")
+    check_recordable(options, (path,))
     try:
         return _Run(repo, options, None, progress, cancel).stream(path, stream, finish)
     except ContentGoneError:
