@@ -110,6 +110,33 @@ def test_paths_from_a_file(cli, tree, place, option, end):
     assert sorted(item["path"] for item in made["sources"]) == sorted([f"{tree}/docs", os.fsdecode(odd)])
 
 
+def test_list_with_the_wrong_ends_is_wrong_usage(cli, tree, place):
+    """A list with NUL between its paths, read as lines, leads to the option that reads it."""
+    (place / "list").write_bytes(os.fsencode(tree) + b"\0" + os.fsencode(tree / "docs") + b"\0")
+    ran = cli("snapshot", "--files-from", place / "list", expected=2)
+    assert "--files-from0" in ran.err
+
+
+def test_long_list_of_paths_is_cut_in_text(cli, tree, place):
+    """Of many paths the text names a few, the JSON all."""
+    paths = [tree / "docs" / f"file{number:04}" for number in range(1000)]
+    for path in paths:
+        path.touch()
+    (place / "list").write_text("\n".join(map(str, paths)))
+    text = cli("snapshot", "--files-from", place / "list").out
+    assert f"{paths[7]}, and 992 more" in text
+    assert "and 992 more" in cli("snapshots").out
+    assert str(paths[8]) not in text
+    assert len(cli("snapshots", "--json").json["snapshots"][0]["sources"]) == 1000
+
+
+def test_times_before_the_epoch(cli, tree):
+    """A fraction of a second counts forward before 1970 too."""
+    cli("snapshot", tree, "--time", "1969-12-31T23:59:58.25+00:00")
+    (item,) = cli("snapshots", "--json").json["snapshots"]
+    assert item["time"] == "1969-12-31T23:59:58.250000+00:00"
+
+
 def test_paths_from_standard_input(place, tree, spawn):
     """`-` is standard input."""
     process = spawn("snapshot", "--files-from", "-", stdin=subprocess.PIPE)
@@ -157,9 +184,12 @@ def test_failing_command_makes_no_snapshot(cli, text):
         ["--stdin", "x/"],
         ["--as", "/x", "/etc/hosts", "/etc/passwd"],
         ["--as", "x", "/etc/hosts"],
+        ["--as", "", "/etc/hosts"],
         ["--label", "latest", "/etc/hosts"],
         ["--label", "a:/b", "/etc/hosts"],
         ["--time", "yesterday", "/etc/hosts"],
+        ["--time", "9999-12-31", "/etc/hosts"],
+        ["--tag", "x" * 70_000, "/etc/hosts"],
         ["--limit", "fast", "/etc/hosts"],
         ["--exclude-larger-than", "big", "/etc/hosts"],
         ["--exclude-file", "/no/such/file", "/etc/hosts"],

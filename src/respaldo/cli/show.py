@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+_NAMES_MOST = 8
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -30,6 +31,12 @@ def _escaped(letter: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def some(names: Sequence[bytes]) -> str:
+    """Returns names in a row: a few, and how many more there are (a list of paths may hold thousands)."""
+    more = len(names) - _NAMES_MOST
+    return ", ".join([*map(shown, names[:_NAMES_MOST]), *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def size(length_bytes: float) -> str:

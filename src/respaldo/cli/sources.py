@@ -40,6 +40,8 @@ def find_sources(given: dict[str, Any]) -> list[bytes]:
     for names, end in ((given["files_from"], b"\n"), (given["files_from0"], b"\0")):
         for name in names:
             paths += [path for path in _read(name).split(end) if path]
+    if any(b"\0" in path for path in paths):
+        raise UsageError("a path holds a NUL", hint="a list with NUL between its paths is read by --files-from0")
     if b"" in paths:
         raise UsageError("a path is empty", hint="a variable that is not set, perhaps")
     streamed = given["stdin_name"] or given["command_text"]
@@ -51,7 +53,7 @@ def find_sources(given: dict[str, Any]) -> list[bytes]:
         raise UsageError("a stream cannot be read without being stored", hint="leave out --dry-run")
     if not streamed and not paths:
         raise UsageError("there is nothing to back up", hint="name at least one path; see: respaldo snapshot --help")
-    if given["recorded_as"] and len(paths) != 1:
+    if given["recorded_as"] is not None and len(paths) != 1:
         raise UsageError("--as records one source under another path")
     here = os.getcwdb()
     return [b"/" + os.path.normpath(os.path.join(here, path)).lstrip(b"/") for path in dict.fromkeys(paths)]

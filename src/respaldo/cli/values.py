@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)(B?)\s*", re.IGNORECASE)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -64,7 +65,7 @@ class Moment(click.ParamType[int]):
             moment = datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError, OSError):
             self.fail(f"{value!r} is not a time; write '2026-11-30 18:05:00' or 2026-11-30T18:05:00+01:00", param, ctx)
-        return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+        return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 SIZE = Size()

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
 @click.option(
     "--as",
     "recorded_as",
-    default=b"",
+    default=None,
     metavar="PATH",
     type=click.Path(path_type=bytes),
     help="Record the source under this path.",
@@ -159,15 +159,15 @@ def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, es
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = ""
-    recorded_as: bytes = given["recorded_as"]
-    if recorded_as and not recorded_as.startswith(b"/"):
+    recorded_as: bytes | None = given["recorded_as"]
+    if recorded_as is not None and not recorded_as.startswith(b"/"):
         raise UsageError("--as needs an absolute path")
     return BackupOptions(
         exclude=(*itself, *patterns(ctx)),
         exclude_caches=given["exclude_caches"],
         exclude_larger_bytes=given["exclude_larger_than"],
         one_file_system=given["one_file_system"],
-        recorded_as=recorded_as,
+        recorded_as=recorded_as or b"",
         ignore_ctime=given["ignore_ctime"],
         trust_times=given["trust_times"],
         dry_run=given["dry_run"],
@@ -204,7 +204,7 @@ def _text(result: BackupResult, *, dry_run: bool) -> str:
     if not dry_run:
         rows.append(("stored", f"{show.size(figures.stored_bytes)} after compression"))
     rows.append(("time", took))
-    sources = ", ".join(show.shown(source) for source in result.manifest.sources)
+    sources = show.some(result.manifest.sources)
     head = f"snapshot {result.snapshot.hex()[:8]} of {sources}" if result.snapshot else f"would back up {sources}"
     if figures.errors:
         head += f"\nincomplete: {show.count(figures.errors, 'path')} could not be read as they should, see above"

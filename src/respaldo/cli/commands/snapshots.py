@@ -79,7 +79,7 @@ def _row(item: Snapshot) -> list[str]:
         item.hex[:8],
         show.local_time(manifest.time_ns),
         show.shown(manifest.host),
-        ", ".join(map(show.shown, manifest.sources)),
+        show.some(manifest.sources),
         show.shown(manifest.kind),
         show.shown(manifest.label),
         ", ".join(map(show.shown, manifest.tags)),
