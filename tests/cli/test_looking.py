@@ -280,3 +280,15 @@ def test_completion_of_commands_options_and_snapshots(cli, spawn, tree, monkeypa
     assert "--exclude-caches" in completed(spawn, "snapshot", "--exclude-c")
     assert completed(spawn, "ls", "") == {"latest", "monday", made[:8]}
     assert completed(spawn, "ls", "mo") == {"monday"}
+
+
+def test_completion_leaves_out_labels_that_a_terminal_would_obey(cli, spawn, tree):
+    """A label that is not printable, or not UTF-8, is not offered, and does not end the completion of the others."""
+    (tree / "odd\x1b[31m").mkdir()
+    for label in ("monday", "\x1b[31mred", "two\nlines", "odd\udcff"):
+        cli("snapshot", tree / "odd\x1b[31m", "--label", label)
+    ids = {item["id"][:8] for item in cli("snapshots", "--json").json["snapshots"]}
+    assert completed(spawn, "ls", "") == {"latest", "monday", *ids}
+    environment = os.environ | {"_RESPALDO_COMPLETE": "zsh_complete", "COMP_WORDS": "respaldo ls ", "COMP_CWORD": "2"}
+    out, _ = spawn(env=environment).communicate()
+    assert b"\x1b" not in out

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from respaldo.cli import show
 from respaldo.cli.settings import Settings
 
 
@@ -29,7 +30,9 @@ class SnapshotName(click.ParamType[str]):
             settings = ctx.find_root().ensure_object(Settings)
             with settings.places() as places:
                 for name, about in cached_snapshots(settings.location(), places=places):
-                    found.append(CompletionItem(name, help=about))
+                    # A shell that shows a label sends it to the terminal as it is, and reads it line by line.
+                    if name.isprintable():
+                        found.append(CompletionItem(name, help=show.shown(about)))
         return [item for item in found if item.value.startswith(incomplete)]
 
 
