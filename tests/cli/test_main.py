@@ -177,3 +177,9 @@ def test_unusable_cache_directory(cli, place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert "warning: " in cli("snapshots").err
     cli("snapshots", "--cache-dir", blocked / "x", expected=2)
+
+
+def test_module_ends_with_the_status_of_the_command(place):
+    """`python -m respaldo` tells a script of failure as the command does."""
+    words = [sys.executable, "-m", "respaldo", "snapshots", "-r", place / "nowhere"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 10
