@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from respaldo.codec import slots
 from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
-from respaldo.core.ids import ChunkId, PackName, SegmentName
-from respaldo.format import canonical, content, frame, header, pack, segment, snapshot, tree
+from respaldo.core.ids import CatalogueName, ChunkId, PackName, SegmentName, SnapshotId
+from respaldo.format import canonical, catalogue, content, frame, header, pack, segment, snapshot, tree
 
 SESSION = bytes(range(16))
 IDS = tuple(ChunkId(bytes([n]) * 32) for n in range(1, 60))
@@ -98,6 +98,13 @@ MANIFEST = snapshot.Manifest(
     failed=((b"/home/ana/x", "permission denied"),),
     figures=snapshot.Figures(files=3, length_bytes=1 << 40, duration_ns=5),
 )
+ROLL = catalogue.Roll(
+    rows=(
+        catalogue.Row(snapshot=SnapshotId(b"1" * 16), pending_hash=b"o" * 32, manifest=MANIFEST.encode()),
+        catalogue.Row(snapshot=SnapshotId(b"2" * 16), pending_hash=b"n" * 32, manifest=b""),
+    ),
+    supersedes=(CatalogueName(b"s" * 32),),
+)
 OUTCOME = snapshot.Outcome(verdict=snapshot.Verdict.COMMIT, pending_hash=b"o" * 32)
 CONDEMNATION = snapshot.Condemnation(
     collector=SESSION, time_ns=1_780_000_000_000_000_000, packs=(PackName(b"p" * 32), PackName(b"q" * 32))
@@ -144,6 +151,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "tree": lambda data: tree.parse_tree(data, "x"),
     "node": lambda data: content.parse_node(data, "x"),
     "manifest": lambda data: snapshot.parse_manifest(data, "x"),
+    "catalogue": lambda data: catalogue.parse_roll(data, "x"),
     "outcome": lambda data: snapshot.parse_outcome(data, "x"),
     "condemnation": lambda data: snapshot.parse_condemnation(data, "x"),
     "marker": lambda data: snapshot.parse_marker(data, "x"),
@@ -167,6 +175,7 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "tree": (LEAF.encode(), BRANCH.encode(), tree.Leaf(names=b"", meta=b"").encode()),
     "node": (NODE,),
     "manifest": (MANIFEST.encode(),),
+    "catalogue": (ROLL.encode(), catalogue.Roll(rows=()).encode()),
     "outcome": (OUTCOME.encode(),),
     "condemnation": (CONDEMNATION.encode(),),
     "marker": (MARKER.encode(),),

@@ -10,7 +10,7 @@ from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec import compress, slots
 from respaldo.codec.keys import SEALED_KINDS
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
-from respaldo.format import canonical, content, frame, header, pack, segment, snapshot, tree
+from respaldo.format import canonical, catalogue, content, frame, header, pack, segment, snapshot, tree
 from respaldo.kernel.layout import INODE_FLAGS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
@@ -40,6 +40,7 @@ def test_limits():
         "pack": pack.PACK_BYTES_MAX,
         "footer, encoded": pack.FOOTER_RAW_BYTES_MAX,
         "segment, encoded": segment.SEGMENT_RAW_BYTES_MAX,
+        "catalogue, encoded": catalogue.CATALOGUE_RAW_BYTES_MAX,
         "record, encoded": snapshot.RECORD_RAW_BYTES_MAX,
         "segment as stored, sealed and padded": segment.SEGMENT_BYTES_MAX,
         "record as stored, sealed and padded": snapshot.RECORD_BYTES_MAX,

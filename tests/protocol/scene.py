@@ -73,8 +73,9 @@ class InlineExecutor:
 
 
 def inline_workers(monkeypatch) -> None:
-    """Makes sinks seal and put in the thread that uses them."""
-    monkeypatch.setattr("respaldo.store.chunks.ThreadPoolExecutor", InlineExecutor)
+    """Makes sinks seal and put, and what is read several at a time be read, in the thread that uses them."""
+    for module in ("chunks", "several"):
+        monkeypatch.setattr(f"respaldo.store.{module}.ThreadPoolExecutor", InlineExecutor)
 
 
 def make_repository(backend: Backend) -> None:

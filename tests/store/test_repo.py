@@ -391,7 +391,7 @@ def test_unreadable_condemnation_stops_writers_and_not_readers(repo, backend):
 
 def test_segments_are_of_bounded_size(repo, backend, monkeypatch):
     """Many footers make several segments; a reader of all of them knows every pack."""
-    monkeypatch.setattr("respaldo.store.repo.SEGMENT_FOOTER_BYTES", 20_000)
+    monkeypatch.setattr("respaldo.store.segments.SEGMENT_FOOTER_BYTES", 20_000)
     _, packs = store(repo, pieces(2000))
     names = [name for name, _ in backend.list("segments")]
     assert len(packs) > len(names) > 1

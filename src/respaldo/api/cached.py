@@ -5,9 +5,9 @@ from __future__ import annotations
 from respaldo.api.naming import ID_SHOWN
 from respaldo.api.places import Places
 from respaldo.backend.open import open_backend
+from respaldo.catalog.decided import cached
 from respaldo.core.errors import Corruption
-from respaldo.format import canonical
-from respaldo.format.snapshot import Manifest, parse_manifest
+from respaldo.format.snapshot import parse_manifest
 from respaldo.store.index import Index
 from respaldo.store.repo import read_header
 
@@ -20,25 +20,17 @@ def cached_snapshots(location: str, *, places: Places) -> list[tuple[str, str]]:
         return []
     index = Index(path)
     try:
-        found = []
-        for name in index.record_names():
-            manifest = _manifest(name, index.record(name)) if name.startswith("pending/") else None
-            if manifest is not None:
-                found.append((manifest.time_ns, name.partition("/")[2], manifest))
+        found = [
+            (entry.time_ns, snapshot.hex(), entry.manifest) for snapshot, entry in cached(index) if entry.committed
+        ]
     finally:
         index.close()
     names = []
-    for _, snapshot, manifest in sorted(found, key=lambda item: item[:2], reverse=True):
+    for _, snapshot, encoded in sorted(found, reverse=True):
+        try:
+            manifest = parse_manifest(encoded, snapshot)
+        except Corruption:
+            continue
         about = b" ".join(manifest.sources).decode("utf-8", "replace")
         names += [(name, about) for name in (snapshot[:ID_SHOWN], manifest.label) if name]
     return names
-
-
-def _manifest(name: str, record: bytes | None) -> Manifest | None:
-    try:
-        match canonical.unpack(record or b"", name):
-            case ["commit", bytes(raw)]:
-                return parse_manifest(raw, name)
-    except Corruption:
-        pass
-    return None

@@ -8,12 +8,13 @@ bytes; a short or unauthentic outcome means undecided. Nothing is ever written o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, ObjectMissing, UsageError
+from respaldo.catalog.decided import Decided, cached, commit_of, keep
+from respaldo.catalog.rolls import apply_rolls, roll
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, UsageError
 from respaldo.core.ids import SnapshotId, parse_random_leaf
-from respaldo.format import canonical
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
     RECORD_RAW_BYTES_MAX,
@@ -24,28 +25,49 @@ from respaldo.format.snapshot import (
     parse_outcome,
 )
 from respaldo.store.repo import Repo
+from respaldo.store.several import read_several
+from respaldo.store.tiers import FANOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Is one committed snapshot."""
+    """Is one committed snapshot. Its manifest is parsed when it is first looked at: a list of thousands needs few."""
 
     id: SnapshotId
-    manifest: Manifest
+    encoded: bytes
+    time_ns: int
+    started_ns: int
+    _parsed: list[Manifest] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the snapshot says of itself."""
+        if not self._parsed:
+            self._parsed.append(parse_manifest(self.encoded, pending_name(self.id)))
+        return self._parsed[0]
 
     @property
     def hex(self) -> str:
         """The id in hex, as a person sees it."""
         return self.id.hex()
 
+    @property
+    def order(self) -> tuple[int, int, bytes]:
+        """Says which of two is the later one."""
+        return self.time_ns, self.started_ns, self.id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """Is what a listing of manifests and outcomes showed: snapshots by time, those undecided, what is damaged."""
+    """Is what a listing of manifests and outcomes showed: snapshots by time, those undecided, what is damaged.
+
+    ``loose``: how many of the snapshots no catalogue is known to repeat.
+    """
 
     snapshots: tuple[Snapshot, ...]
     undecided: tuple[SnapshotId, ...]
     damaged: tuple[Corruption, ...]
+    loose: int = 0
 
     def find(self, name: str) -> Snapshot:
         """Returns the snapshot that a name means: ``latest``, an id or its beginning, a label.
@@ -59,9 +81,11 @@ class Catalogue:
                 raise NoSuchSnapshot(name, "there is no snapshot yet")
             return self.snapshots[-1]
         found = [item for item in self.snapshots if item.hex == name]  # whole, no label can stand before it
-        labelled = [item for item in self.snapshots if name and item.manifest.label == name]
-        if labelled and not found:
-            return labelled[-1]
+        if name and not found:
+            encoded = name.encode("utf-8", "surrogateescape")  # where it stands nowhere, nothing needs to be parsed
+            for item in reversed(self.snapshots):
+                if encoded in item.encoded and item.manifest.label == name:
+                    return item
         found = found or [item for item in self.snapshots if name and item.hex.startswith(name)]
         if name and not found:
             self.need_whole(name)
@@ -136,66 +160,72 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
 
 
 def load(repo: Repo) -> Catalogue:
-    """Lists manifests, then outcomes, and reads those that the cache does not hold."""
+    """Lists manifests, then outcomes, and reads those that the cache does not hold: of many, from catalogues."""
     pending = _ids(repo, "pending")
     outcomes = _ids(repo, "outcome")
-    snapshots: list[Snapshot] = []
-    undecided: list[SnapshotId] = []
+    undecided = [snapshot for snapshot in pending if snapshot not in outcomes]
+    entries: dict[SnapshotId, Decided] = {}
+    gone: list[SnapshotId] = []
+    for snapshot, entry in cached(repo.index):
+        if snapshot not in pending:
+            gone.append(snapshot)
+        elif snapshot in outcomes:
+            entries[snapshot] = entry
+    if gone:
+        repo.index.put_records({}, map(pending_name, gone))
+    missing = [snapshot for snapshot in pending if snapshot in outcomes and snapshot not in entries]
     damaged: list[Corruption] = []
-    fresh: dict[str, bytes] = {}
-    for snapshot in pending:
-        if snapshot not in outcomes:
+    if len(missing) >= FANOUT:
+        found, _ = apply_rolls(repo, entries, set(missing))
+        entries.update(found)
+        missing = [snapshot for snapshot in missing if snapshot not in entries]
+    fresh: dict[SnapshotId, Decided] = {}
+    for snapshot, got in read_several(partial(_read, repo), missing):
+        if got is None:
             undecided.append(snapshot)
-            continue
-        try:
-            cached = repo.index.record(pending_name(snapshot))
-            if cached is None:
-                cached = _read(repo, snapshot)
-                fresh[pending_name(snapshot)] = cached
-            match canonical.unpack(cached, pending_name(snapshot)):
-                case [str(verdict), bytes(raw)]:
-                    pass
-                case _:
-                    raise Corruption(pending_name(snapshot), "the cache holds something else")
-            if verdict == Verdict.COMMIT:
-                manifest = parse_manifest(raw, pending_name(snapshot))
-                snapshots.append(Snapshot(id=snapshot, manifest=manifest))
-        except ObjectMissing:
-            continue
-        except _UndecidedError:
-            undecided.append(snapshot)
-        except Corruption as error:
-            damaged.append(error)
-    there = {pending_name(snapshot) for snapshot in pending}
-    gone = [name for name in repo.index.record_names() if name.startswith(_PENDING) and name not in there]
-    if fresh or gone:
-        repo.index.put_records(fresh, gone)
-    snapshots.sort(key=lambda item: (item.manifest.time_ns, item.manifest.started_ns, item.id))
-    return Catalogue(snapshots=tuple(snapshots), undecided=tuple(undecided), damaged=tuple(damaged))
+        elif isinstance(got, Corruption):
+            damaged.append(got)
+        elif isinstance(got, Decided):
+            fresh[snapshot] = got
+    if fresh:
+        keep(repo.index, fresh)
+        entries.update(fresh)
+    snapshots = [
+        Snapshot(id=snapshot, encoded=entry.manifest, time_ns=entry.time_ns, started_ns=entry.started_ns)
+        for snapshot, entry in entries.items()
+        if entry.committed
+    ]
+    snapshots.sort(key=lambda item: item.order)
+    loose = sum(entry.committed and not entry.rolled for entry in entries.values())
+    return Catalogue(snapshots=tuple(snapshots), undecided=tuple(undecided), damaged=tuple(damaged), loose=loose)
 
 
-class _UndecidedError(Exception):
-    """Says that an outcome is torn or not authentic."""
-
-
-def _read(repo: Repo, snapshot: SnapshotId) -> bytes:
-    """Returns [verdict, manifest's plaintext], the form that is cached: both are immutable once decided."""
+def _read(repo: Repo, snapshot: SnapshotId) -> Decided | None:
+    """Returns what a decided snapshot came to, None where its outcome is torn or not authentic. For any thread."""
     name = outcome_name(snapshot)
     try:
-        outcome = parse_outcome(
-            repo.vault.open_record("outcome", name, repo.backend.get_whole(name, RECORD_BYTES_MAX)), name
-        )
+        data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
+        outcome = parse_outcome(repo.vault.open_record("outcome", name, data), name)
     except Corruption:
-        raise _UndecidedError from None
+        return None
     if outcome.verdict is not Verdict.COMMIT:
-        return canonical.pack([outcome.verdict.value, b""])
+        return Decided(committed=False)
     name = pending_name(snapshot)
     data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
     raw = repo.vault.open_record("manifest", name, data)
     if hashlib.sha256(data).digest() != outcome.pending_hash:
         raise Corruption(name, "its outcome names another manifest")
-    parse_manifest(raw, name)
-    return canonical.pack([outcome.verdict.value, raw])
+    return commit_of(raw, outcome.pending_hash, name)
+
+
+def roll_up(repo: Repo, before: Catalogue) -> None:
+    """Puts a catalogue where that is due now that one more snapshot than ``before`` is committed.
+
+    One in sixteen times that costs listings; mostly nothing.
+    """
+    if before.loose + 1 >= FANOUT:
+        now = load(repo)
+        roll(repo, {item.id for item in now.snapshots})
 
 
 def list_pending(repo: Repo) -> set[SnapshotId]:
@@ -203,7 +233,7 @@ def list_pending(repo: Repo) -> set[SnapshotId]:
     return set(_ids(repo, "pending"))
 
 
-def _ids(repo: Repo, folder: str) -> Sequence[SnapshotId] | dict[SnapshotId, None]:
+def _ids(repo: Repo, folder: str) -> dict[SnapshotId, None]:
     found: dict[SnapshotId, None] = {}
     for name, _ in repo.backend.list(folder):
         parsed = parse_random_leaf(name.partition("/")[2])

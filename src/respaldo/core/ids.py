@@ -1,8 +1,8 @@
 """Ids and names: types of their own, so that one kind of id is never taken for another.
 
-`ChunkId` is 32 raw bytes and names a chunk by its plaintext; `PackName` and `SegmentName` are 32 raw bytes, the SHA-256
-of the object; `SnapshotId` and `SessionId` are 16 random bytes. Hex appears only at the edges (object names, output).
-See docs/format.md, "Names".
+`ChunkId` is 32 raw bytes and names a chunk by its plaintext; `PackName`, `SegmentName` and `CatalogueName` are 32 raw
+bytes, the SHA-256 of the object; `SnapshotId` and `SessionId` are 16 random bytes. Hex appears only at the edges
+(object names, output). See docs/format.md, "Names".
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NewType
 ChunkId = NewType("ChunkId", bytes)
 PackName = NewType("PackName", bytes)
 SegmentName = NewType("SegmentName", bytes)
+CatalogueName = NewType("CatalogueName", bytes)
 SnapshotId = NewType("SnapshotId", bytes)
 SessionId = NewType("SessionId", bytes)
 
@@ -48,8 +49,13 @@ def segment_object(name: SegmentName) -> str:
     return "segments/" + name.hex()
 
 
+def catalogue_object(name: CatalogueName) -> str:
+    """Returns the object name of a catalogue."""
+    return "catalogue/" + name.hex()
+
+
 def parse_hash_leaf(leaf: str) -> bytes | None:
-    """Returns the 32 bytes that a leaf of ``packs/`` or ``segments/`` stands for, None where it is no such name."""
+    """Returns the 32 bytes that a leaf of a folder named by hashes stands for, None where it is no such name."""
     return bytes.fromhex(leaf) if _HEX32.fullmatch(leaf) else None
 
 

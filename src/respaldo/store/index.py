@@ -329,6 +329,17 @@ class Index:
         found = self._read().get(name.encode(), db=self._dbs["records"])
         return None if found is None else bytes(found)
 
+    def records(self, prefix: str) -> Iterator[tuple[str, memoryview]]:
+        """Yields (name, record) of the cached records whose names begin so; valid until something is written."""
+        start = prefix.encode()
+        cursor = self._read().cursor(db=self._dbs["records"])
+        if not cursor.set_range(start):
+            return
+        for key, record in cursor.iternext():
+            if key[: len(start)] != start:
+                return
+            yield str(key, "ascii"), memoryview(record)
+
     def put_records(self, records: dict[str, bytes], gone: Iterable[str] = ()) -> None:
         """Caches immutable records, and forgets those that are gone."""
         self._end_read()

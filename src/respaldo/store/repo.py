@@ -8,11 +8,11 @@ header is pinned by the caller. Implements docs/format.md, "Repository", "Key sl
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,24 +36,21 @@ from respaldo.core.ids import (
     SegmentName,
     parse_hash_leaf,
     parse_random_leaf,
-    segment_object,
 )
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
-from respaldo.format.pack import parse_footer
-from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
+from respaldo.format.pack import Footer
+from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
 from respaldo.store import slots
 from respaldo.store.index import Index, Indexed
 from respaldo.store.local import DAMAGED
 from respaldo.store.packs import Finished, read_footer
+from respaldo.store.segments import Segments
+from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
 from respaldo.store.vault import Vault
 
-SEGMENT_FOOTER_BYTES = 16 << 20
-"""A segment takes footers up to about this many bytes."""
-_END_BYTES_MIN = 176
-"""What footer and trailer take at least."""
 _CONFIG_NAME = "config/%016x"
 _CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
@@ -150,6 +147,7 @@ class Repo:
         )
         self.damaged: list[RespaldoError] = []
         """What could not be read while the index was brought up to date."""
+        self.segments = Segments(self)
 
     @classmethod
     def open(
@@ -247,17 +245,9 @@ class Repo:
         if gone:
             self.index.forget_packs(gone)
             self.source.forget_positions()
-        self._apply_segments(listing, progress)
+        self.segments.apply(listing.packs, progress)
         known = {pack.name for pack in self.index.packs()}
-        for name in listing.packs.keys() - known:
-            try:
-                footer, encoded = read_footer(self.backend, self.vault, name, listing.packs[name])
-            except ObjectMissing:
-                continue
-            except Corruption as error:
-                self.damaged.append(error)
-                continue
-            self.index.add_packs([(name, listing.packs[name], footer, encoded)])
+        self._read_footers(listing, sorted(listing.packs.keys() - known))
         self._set_usable(listing)
         return listing
 
@@ -271,74 +261,33 @@ class Repo:
     def _reload(self) -> None:
         self.synchronise(lenient=True)
 
-    def _apply_segments(self, listing: Listing, progress: Progress | None) -> None:
-        there = {
-            SegmentName(parsed)
-            for name, _ in self.backend.list("segments")
-            if (parsed := parse_hash_leaf(name.partition("/")[2])) is not None
-        }
-        applied = self.index.segments()
-        fresh: list[SegmentName] = []
-        for name in there - applied:
-            try:
-                segment = self.read_segment(name)
-            except ObjectMissing:
-                continue
-            except Corruption as error:
-                self.damaged.append(error)
-                continue
-            self._apply(segment, listing, segment_object(name))
-            fresh.append(name)
-            if progress is not None:
-                progress.note(2, f"applied segment {name.hex()[:12]} ({len(segment.packs)} packs)")
-        if fresh or applied - there:
-            self.index.note_segments(fresh, applied - there)
+    def _read_footers(self, listing: Listing, names: list[PackName]) -> None:
+        """Enters packs that no segment lists, from their own footers."""
+        read = partial(self._read_footer, listing)
+        for name, got in read_several(read, names):
+            if isinstance(got, Corruption):
+                self.damaged.append(got)
+            elif not isinstance(got, RespaldoError):
+                self.index.add_packs([(name, listing.packs[name], *got)])
 
-    def _apply(self, segment: Segment, listing: Listing, what: str) -> None:
-        packs = []
-        for item in segment.packs:
-            if listing.packs.get(item.pack) == item.length_bytes and self.index.number_of(item.pack) is None:
-                try:
-                    footer = parse_footer(item.footer, what)
-                    if footer.body_length > item.length_bytes - _END_BYTES_MIN:
-                        raise Corruption(what, "gives a pack blocks beyond its end")
-                except Corruption as error:
-                    self.damaged.append(error)
-                    continue
-                packs.append((item.pack, item.length_bytes, footer, item.footer))
-        if packs:
-            self.index.add_packs(packs)
+    def _read_footer(self, listing: Listing, name: PackName) -> tuple[Footer, bytes]:
+        return read_footer(self.backend, self.vault, name, listing.packs[name])
+
+    # --- segments --------------------------------------------------------------------------------------------------
 
     def read_segment(self, name: SegmentName) -> Segment:
         """Reads a segment; raises `Corruption`."""
-        what = segment_object(name)
-        data = self.backend.get_whole(what, SEGMENT_BYTES_MAX)
-        if hashlib.sha256(data).digest() != name:
-            raise Corruption(what, "its bytes do not have its name")
-        return parse_segment(self.vault.open_segment(data, what), what)
+        return self.segments.read(name)
 
     def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
         """Lists durable packs in segments of bounded size and makes those durable."""
-        part: list[Listed] = []
-        length = 0
-        for item in packs:
-            part.append(Listed(pack=item.name, length_bytes=item.length_bytes, footer=item.encoded))
-            length += len(item.encoded)
-            if length >= SEGMENT_FOOTER_BYTES:
-                self._put_segment(session, part)
-                part, length = [], 0
-        if part:
-            self._put_segment(session, part)
+        self.segments.put(session, packs)
 
-    def _put_segment(self, session: bytes, packs: list[Listed]) -> None:
-        name, data = self.vault.seal_segment(Segment(session=session, packs=tuple(packs)).encode())
-        with contextlib.suppress(ObjectExists):
-            self.backend.put(segment_object(name), [data])
-        self.index.note_segments([name])
+    def superseded_segments(self) -> frozenset[SegmentName]:
+        """Returns the segments that a collector may delete: superseded by a sound one, or without packs."""
+        return self.segments.superseded()
 
     def unlisted(self) -> list[Indexed]:
         """Returns the packs that stand in no segment that is there: what an interrupted session left."""
-        listed: set[PackName] = set()
-        for name in self.index.segments():
-            listed.update(item.pack for item in self.read_segment(name).packs)
+        listed = self.segments.packs_listed()
         return [pack for pack in self.index.packs() if pack.name not in listed]

@@ -1,7 +1,8 @@
 """The vault: whole objects between their stored and their plain form, for every kind but packs.
 
 Records (manifest, outcome, condemnation, marker, config) are sealed under their name and end with a SHA-256; segments
-are named by theirs. Never touches storage. Implements docs/format.md, "Sealed objects".
+and catalogues are named by theirs. Never touches storage. Implements docs/format.md, "Records", "Segment" and
+"Catalogue".
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
 from respaldo.codec.seal import OVERHEAD_BYTES, Sealer
 from respaldo.core.errors import Corruption
-from respaldo.core.ids import SegmentName
+from respaldo.core.ids import CatalogueName, SegmentName
 from respaldo.format import frame
+from respaldo.format.catalogue import CATALOGUE_RAW_BYTES_MAX
 from respaldo.format.header import HASH_BYTES, close_object, unclose_object
 from respaldo.format.segment import SEGMENT_RAW_BYTES_MAX
 from respaldo.format.snapshot import RECORD_RAW_BYTES_MAX
@@ -44,17 +46,35 @@ class Vault:
         opened = self.sealer.open(kind, name, length, sealed, name)
         return frame.unbuild(opened, self.decompressor, name, raw_length_max=RECORD_RAW_BYTES_MAX)
 
-    def seal_segment(self, raw: bytes) -> tuple[SegmentName, bytes]:
-        """Returns a segment's name and stored bytes."""
-        head, body = frame.squeeze(raw, self.compressor)
-        length = padded(OVERHEAD_BYTES + len(head) + len(body), STEP_BYTES) - OVERHEAD_BYTES
-        sealed = b"".join(self.sealer.seal("segment", "", length, frame.build(head, body, length)))
-        return SegmentName(hashlib.sha256(sealed).digest()), sealed
+    def seal_segment(self, raw: bytes, *, longer_than: int = 0) -> tuple[SegmentName, bytes]:
+        """Returns a segment's name and stored bytes, padded to more than a number of bytes."""
+        name, sealed = self._seal_named("segment", raw, longer_than)
+        return SegmentName(name), sealed
 
     def open_segment(self, data: bytes, what: str) -> bytes:
         """Returns a segment's plaintext; raises `Corruption`."""
+        return self._open_named("segment", data, what, SEGMENT_RAW_BYTES_MAX)
+
+    def seal_catalogue(self, raw: bytes, *, longer_than: int = 0) -> tuple[CatalogueName, bytes]:
+        """Returns a catalogue's name and stored bytes, padded to more than a number of bytes."""
+        name, sealed = self._seal_named("catalogue", raw, longer_than)
+        return CatalogueName(name), sealed
+
+    def open_catalogue(self, data: bytes, what: str) -> bytes:
+        """Returns a catalogue's plaintext; raises `Corruption`."""
+        return self._open_named("catalogue", data, what, CATALOGUE_RAW_BYTES_MAX)
+
+    def _seal_named(self, kind: str, raw: bytes, longer_than: int) -> tuple[bytes, bytes]:
+        """Seals an object that is named by the SHA-256 of its bytes."""
+        head, body = frame.squeeze(raw, self.compressor)
+        length = max(OVERHEAD_BYTES + len(head) + len(body), longer_than + 1)
+        length = padded(length, STEP_BYTES) - OVERHEAD_BYTES
+        sealed = b"".join(self.sealer.seal(kind, "", length, frame.build(head, body, length)))
+        return hashlib.sha256(sealed).digest(), sealed
+
+    def _open_named(self, kind: str, data: bytes, what: str, raw_length_max: int) -> bytes:
         length = len(data) - OVERHEAD_BYTES
         if length < 0:
             raise Corruption(what, "shorter than a seal")
-        opened = self.sealer.open("segment", "", length, data, what)
-        return frame.unbuild(opened, self.decompressor, what, raw_length_max=SEGMENT_RAW_BYTES_MAX)
+        opened = self.sealer.open(kind, "", length, data, what)
+        return frame.unbuild(opened, self.decompressor, what, raw_length_max=raw_length_max)

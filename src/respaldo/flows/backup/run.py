@@ -208,6 +208,7 @@ class _Run:
             snapshot = session.commit(manifest, trust.relied)
             if self._memo is not None:
                 self._memo.commit(snapshot, self._repo.clock.now_ns(), self._packs())
+            session.tidy(catalogue)
             return BackupResult(snapshot=snapshot, manifest=manifest)
 
     def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
@@ -240,9 +241,12 @@ class _Run:
                 )
                 tree = put_tree(session.sink, above, self._repo.ring.name_order)
             session.save()
-            parent = self._parent(load(self._repo), (path,))
+            catalogue = load(self._repo)
+            parent = self._parent(catalogue, (path,))
             manifest = self._manifest(session, session.sink, tree, (path,), parent, reader)
-            return BackupResult(snapshot=session.commit(manifest, set()), manifest=manifest)
+            snapshot = session.commit(manifest, set())
+            session.tidy(catalogue)
+            return BackupResult(snapshot=snapshot, manifest=manifest)
 
     def _reader(self, sink: ChunkSink | DrySink) -> FileReader:
         low, mean, high, strict, loose = self._repo.config.chunker
@@ -257,10 +261,9 @@ class _Run:
         gone = self._memo.packs_gone(self._packs()) if self._memo is not None else set()
         if not gone or self._memo is None:
             return
-        for name in self._repo.index.record_names():
-            if name.startswith("condemned/"):
-                record = self._repo.read_condemnation(name)
-                gone.difference_update(record.packs if record is not None else ())
+        for name in [name for name, _ in self._repo.index.records("condemned/")]:
+            record = self._repo.read_condemnation(name)
+            gone.difference_update(record.packs if record is not None else ())
         if gone:
             self._memo.distrust()
             self._progress.note(0, f"{len(gone)} packs are gone or damaged: looking up what is there of every file")
@@ -268,12 +271,10 @@ class _Run:
     def _parent(self, catalogue: Catalogue, recorded: Iterable[bytes]) -> Snapshot | None:
         """Returns the latest snapshot of the same sources on the same host."""
         sources = tuple(recorded)
-        same = [
-            item
-            for item in catalogue.snapshots
-            if item.manifest.sources == sources and item.manifest.host == self._options.host
-        ]
-        return same[-1] if same else None
+        for item in reversed(catalogue.snapshots):
+            if item.manifest.sources == sources and item.manifest.host == self._options.host:
+                return item
+        return None
 
     def _manifest(
         self,

@@ -11,10 +11,10 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-from respaldo.catalog.snapshots import decide, list_pending, put_pending
+from respaldo.catalog.snapshots import Catalogue, decide, list_pending, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
-from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
+from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, PackName, SessionId, SnapshotId
 from respaldo.core.seams import Progress
 from respaldo.format.content import HOLE
 from respaldo.format.pack import parse_footer
@@ -45,6 +45,8 @@ class Session:
         self._marks = 0
         self._marked_ns = 0
         self._checkpoint_ns = repo.clock.monotonic_ns()
+        self._listed: dict[PackName, int] = {}
+        """What the last look at packs showed (W4)."""
         self.sink = ChunkSink(
             backend=repo.backend,
             vault=repo.vault,
@@ -131,10 +133,22 @@ class Session:
             raise ContentGoneError
         return snapshot
 
+    def tidy(self, before: Catalogue) -> None:
+        """Merges small segments and catalogues where there are many, after `commit`; ``before``: as loaded before it.
+
+        The snapshot is whole without this: what storage or damage prevents, another session does.
+        """
+        try:
+            self._repo.segments.merge(self.id, self._listed)
+            roll_up(self._repo, before)
+        except (StorageError, Corruption) as error:
+            self._progress.note(1, f"small objects were not merged: {error}")
+
     def _mend(self, root: ChunkId, *, whole: bool) -> bool:
         """Lists condemnations, then packs (W4); stores again what is relied on and not safe. Returns whether it did."""
         repo, sink = self._repo, self.sink
         listing = repo.list_packs()
+        self._listed = listing.packs
         self._follow(listing)
         unsafe = (sink.relied.packs | sink.own_packs) - repo.index.usable
         if not unsafe and not whole:

@@ -15,18 +15,20 @@ from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, Stor
 from respaldo.core.ids import parse_hash_leaf
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.result import Damage, KeylessResult
+from respaldo.format.catalogue import CATALOGUE_BYTES_MAX
 from respaldo.format.header import HASH_BYTES, HEADER, HEADER_BYTES_MAX, parse_header
 from respaldo.format.pack import PACK_BYTES_MAX
 from respaldo.format.segment import SEGMENT_BYTES_MAX
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 
 PIECE_BYTES = 4 << 20
-_NAMED_BY_HASH = frozenset({"packs", "segments"})
+_NAMED_BY_HASH = frozenset({"packs", "segments", "catalogue"})
 _LENGTH_BYTES_MAX = {
     HEADER: HEADER_BYTES_MAX,
     "keys": SLOT_BYTES_MAX + HASH_BYTES,
     "packs": PACK_BYTES_MAX,
     "segments": SEGMENT_BYTES_MAX,
+    "catalogue": CATALOGUE_BYTES_MAX,
 }
 """What is longer is not read: storage may say that an object has any number of bytes."""
 

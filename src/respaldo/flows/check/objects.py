@@ -1,4 +1,4 @@
-"""Every object but the packs' bodies: configuration, slots, segments, manifests, outcomes, condemnations, markers.
+"""Every object but the packs' bodies: configuration, slots, segments, manifests, outcomes, catalogues and the rest.
 
 All are read from storage, none from a cache. Segments are compared with the packs that are listed and with the index,
 so that what is found by the index afterwards is what the repository says.
@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from respaldo.catalog.rolls import FOLDER as ROLLS
+from respaldo.catalog.rolls import list_rolls, read_roll
 from respaldo.catalog.snapshots import Snapshot, outcome_name, pending_name
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import (
     PackName,
     SegmentName,
     SnapshotId,
+    catalogue_object,
     pack_object,
     parse_hash_leaf,
     parse_random_leaf,
@@ -26,6 +29,7 @@ from respaldo.core.seams import Cancel
 from respaldo.flows.check.findings import Findings
 from respaldo.flows.check.packs import NOT_ITS_NAME, Pieces
 from respaldo.flows.check.result import Note
+from respaldo.format.catalogue import Row
 from respaldo.format.header import HEADER
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import (
@@ -67,12 +71,16 @@ class Inspector:
         self._findings = findings
         self._cancel = cancel
         self._corrected = 0
+        self._rows: dict[SnapshotId, Row] = {}
+        """What a catalogue may say of each snapshot that is committed and sound."""
+        self._aborted: set[SnapshotId] = set()
 
     def take(self) -> Inventory:
         """Reads everything; manifests before packs, so that every pack that a snapshot needs is listed after it."""
         notes: list[Note] = []
         self._small()
         snapshots = self._snapshots(notes)
+        self._catalogues()
         listing = self._repo.synchronise(lenient=True)
         inventory = Inventory(listing=listing, snapshots=snapshots, notes=notes)
         self._segments(inventory)
@@ -146,18 +154,14 @@ class Inspector:
         name, verdict_name = pending_name(snapshot), outcome_name(snapshot)
         outcome = self._try(verdict_name, partial(self._parse, "outcome", parse_outcome, verdict_name))
         data = self._try(name, partial(self._repo.backend.get_whole, name, RECORD_BYTES_MAX))
-        if data is None:
-            manifest = None
-        else:
-            manifest = self._try(
-                name, lambda: parse_manifest(self._repo.vault.open_record("manifest", name, data), name)
-            )
+        manifest = self._try(name, partial(self._manifest, name, data)) if data is not None else None
         if outcome is None:
             if verdict_name in self._findings.by_name:
                 reason = "its snapshot is undecided, and not shown, until it is decided anew"
                 self._findings.add(verdict_name, reason).affects(snapshot, _WHOLE, below=True)
             return None
         if outcome.verdict is not Verdict.COMMIT:
+            self._aborted.add(snapshot)
             return None
         if manifest is not None and data is not None and hashlib.sha256(data).digest() != outcome.pending_hash:
             self._findings.add(name, "its outcome names another manifest")
@@ -166,7 +170,27 @@ class Inspector:
             if name in self._findings.by_name:
                 self._findings.by_name[name].affects(snapshot, _WHOLE, below=True)
             return None
-        return Snapshot(id=snapshot, manifest=manifest)
+        encoded, times = manifest
+        self._rows[snapshot] = Row(snapshot=snapshot, pending_hash=outcome.pending_hash, manifest=encoded)
+        return Snapshot(id=snapshot, encoded=encoded, time_ns=times[0], started_ns=times[1])
+
+    def _manifest(self, name: str, data: bytes) -> tuple[bytes, tuple[int, int]]:
+        raw = self._repo.vault.open_record("manifest", name, data)
+        parsed = parse_manifest(raw, name)
+        return raw, (parsed.time_ns, parsed.started_ns)
+
+    # --- catalogues --------------------------------------------------------------------------------------------------
+
+    def _catalogues(self) -> None:
+        """Compares every catalogue with the manifests and outcomes that it repeats."""
+        for name in sorted(self._try(ROLLS, partial(list_rolls, self._repo)) or {}):
+            what = catalogue_object(name)
+            merged = self._try(what, partial(read_roll, self._repo, name))
+            for row in merged.rows if merged is not None else ():
+                if row.snapshot in self._aborted:
+                    self._findings.add(what, f"it repeats {pending_name(row.snapshot)}, which was aborted")
+                elif self._rows.get(row.snapshot, row) != row:
+                    self._findings.add(what, f"it does not repeat {pending_name(row.snapshot)}")
 
     # --- segments and the packs' listing -----------------------------------------------------------------------------
 

@@ -1,0 +1,171 @@
+"""Segments of a repository: read into the index, put by sessions, merged so that few are left to read.
+
+Invariant: a merged segment lists every pack that exists of those that the ones it supersedes list, because packs were
+listed after those segments were; it is durable before anybody relies on it. Never deletes anything: says what a
+collector may delete. Implements docs/format.md, "Segment" and "Merging".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from respaldo.backend.base import Backend
+from respaldo.core.errors import Corruption, ObjectExists, RespaldoError
+from respaldo.core.ids import PackName, SegmentName, segment_object
+from respaldo.core.seams import Progress
+from respaldo.format.pack import parse_footer
+from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
+from respaldo.store.index import Index
+from respaldo.store.merged import Standing, Unread, list_hashes
+from respaldo.store.packs import Finished
+from respaldo.store.several import read_several
+from respaldo.store.tiers import Extent, plan
+from respaldo.store.vault import Vault
+
+SEGMENT_FOOTER_BYTES = 16 << 20
+"""A segment takes footers up to about this many bytes."""
+SUPERSEDES_MAX = 1 << 19
+"""Of more than so many, a client that reads all must read some."""
+_END_BYTES_MIN = 176
+"""What footer and trailer take at least."""
+
+
+class Store(Protocol):
+    """Is what segments need of a repository."""
+
+    backend: Backend
+    vault: Vault
+    index: Index
+    damaged: list[RespaldoError]
+
+
+class Segments:
+    """Reads, puts and merges segments. One thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._standing = Standing(store.index, "segments")
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, name: SegmentName) -> Segment:
+        """Reads a segment; raises `Corruption`. For any thread."""
+        what = segment_object(name)
+        data = self._store.backend.get_whole(what, SEGMENT_BYTES_MAX)
+        if hashlib.sha256(data).digest() != name:
+            raise Corruption(what, "its bytes do not have its name")
+        return parse_segment(self._store.vault.open_segment(data, what), what)
+
+    def listed(self) -> dict[SegmentName, int]:
+        """Lists segments: their sizes in bytes."""
+        return {SegmentName(name): size for name, size in list_hashes(self._store.backend, "segments")}
+
+    def apply(self, packs: Mapping[PackName, int], progress: Progress | None) -> None:
+        """Enters what new segments say of listed packs into the index; passes over what is superseded."""
+        index = self._store.index
+        known = index.segments()
+        unread = Unread(self.listed, self.read, known, self._store.damaged)
+        fresh: dict[SegmentName, Extent] = {}
+        for name, segment in unread:
+            self._enter(segment, packs, segment_object(name))
+            fresh[name] = _extent(segment.packs)
+            if progress is not None:
+                progress.note(2, f"applied segment {name.hex()[:12]} ({len(segment.packs)} packs)")
+        passed_over = unread.passed_over()
+        gone = known - unread.there.keys()
+        if fresh or gone:
+            # Extents first: a segment that counts as applied and has none would never be merged.
+            self._standing.note(fresh, gone=gone | passed_over)
+            index.note_segments(fresh.keys() | passed_over, gone)
+
+    def _enter(self, segment: Segment, there: Mapping[PackName, int], what: str) -> None:
+        packs = []
+        for item in segment.packs:
+            if there.get(item.pack) == item.length_bytes and self._store.index.number_of(item.pack) is None:
+                try:
+                    footer = parse_footer(item.footer, what)
+                    if footer.body_length > item.length_bytes - _END_BYTES_MIN:
+                        raise Corruption(what, "gives a pack blocks beyond its end")
+                except Corruption as error:
+                    self._store.damaged.append(error)
+                    continue
+                packs.append((item.pack, item.length_bytes, footer, item.footer))
+        if packs:
+            self._store.index.add_packs(packs)
+
+    def packs_listed(self) -> set[PackName]:
+        """Returns the packs that a segment lists, read from storage; raises `Corruption`."""
+        damaged: list[RespaldoError] = []
+        found = {item.pack for _, segment in Unread(self.listed, self.read, (), damaged) for item in segment.packs}
+        for error in damaged:
+            raise error
+        return found
+
+    # --- putting ---------------------------------------------------------------------------------------------------
+
+    def put(self, session: bytes, packs: Iterable[Finished]) -> None:
+        """Lists durable packs in segments of bounded size and makes those durable."""
+        part: list[Listed] = []
+        length = 0
+        for item in packs:
+            part.append(Listed(pack=item.name, length_bytes=item.length_bytes, footer=item.encoded))
+            length += len(item.encoded)
+            if length >= SEGMENT_FOOTER_BYTES:
+                self._put(Segment(session=session, packs=tuple(part)))
+                part, length = [], 0
+        if part:
+            self._put(Segment(session=session, packs=tuple(part)))
+
+    def _put(self, segment: Segment, *, longer_than: int = 0) -> SegmentName:
+        name, data = self._store.vault.seal_segment(segment.encode(), longer_than=longer_than)
+        with contextlib.suppress(ObjectExists):
+            self._store.backend.put(segment_object(name), [data])
+        self._standing.note({name: _extent(segment.packs)}, gone=set(segment.supersedes))
+        self._store.index.note_segments([name, *segment.supersedes])
+        return name
+
+    # --- merging ---------------------------------------------------------------------------------------------------
+
+    def merge(self, session: bytes, packs: Mapping[PackName, int]) -> SegmentName | None:
+        """Puts one segment for many where there are many; returns its name.
+
+        ``packs``: a listing that is younger than the last `apply`; what it does not show has been deleted.
+        """
+        if not plan(self._standing.extents()):
+            return None
+        there = self.listed()
+        chosen = plan(self._standing.extents(there))
+        listed: dict[PackName, Listed] = {}
+        supersedes: set[SegmentName] = set()
+        for name, segment in read_several(self.read, [SegmentName(name) for name in chosen]):
+            if isinstance(segment, RespaldoError):  # another's collector, or damage, for others to report
+                self._standing.note({}, gone=[name])
+                return None
+            supersedes |= {name, *(there.keys() & set(segment.supersedes))}
+            for item in segment.packs:
+                if packs.get(item.pack) == item.length_bytes:
+                    listed.setdefault(item.pack, item)
+        if not supersedes:
+            return None
+        merged = tuple(listed[name] for name in sorted(listed))
+        names = (*map(SegmentName, chosen), *sorted(supersedes - set(chosen)))[:SUPERSEDES_MAX]
+        longest = max(there[name] for name in supersedes)
+        return self._put(Segment(session=session, packs=merged, supersedes=names), longer_than=longest)
+
+    def superseded(self) -> frozenset[SegmentName]:
+        """Returns the segments that may be deleted: all whose packs another lists that was just read, or that are gone.
+
+        Lists packs last, so that a pack that is not listed has been deleted.
+        """
+        unread = Unread(self.listed, self.read, (), [])
+        listed = {name: [item.pack for item in segment.packs] for name, segment in unread}
+        packs = {PackName(name) for name, _ in list_hashes(self._store.backend, "packs")}
+        empty = {name for name, names in listed.items() if packs.isdisjoint(names) and name in unread.there}
+        return frozenset(unread.passed_over() | empty)
+
+
+def _extent(packs: tuple[Listed, ...]) -> Extent:
+    return Extent(len(packs), sum(len(item.footer) for item in packs))
