@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 import pytest
 
+from respaldo.catalog import snapshots
+from respaldo.catalog.rolls import superseded_rolls
 from respaldo.catalog.snapshots import load, outcome_name
 from respaldo.core.errors import ObjectMissing
-from respaldo.core.ids import PackName
+from respaldo.core.ids import PackName, catalogue_object, segment_object
 from respaldo.flows.backup import session
 from respaldo.flows.backup.session import Session
+from respaldo.store import tiers
 from respaldo.store.repo import Listing, Repo
+from respaldo.store.segments import Segments
 from tests.protocol.collector import Collector, expire
 from tests.protocol.scene import fresh_cache, open_repository
 from tests.protocol.scheduler import Shared
@@ -43,6 +47,37 @@ def test_no_schedule_loses_a_snapshot(theatre):
 def test_no_schedule_of_many_loses_a_snapshot(theatre, part):
     """The same, a thousand times and more."""
     play_all(theatre, range(1000 + part * 250, 1250 + part * 250))
+
+
+def test_no_schedule_that_merges_loses_a_snapshot(theatre, monkeypatch):
+    """The same where every second segment and manifest is merged, and collectors delete at once what is superseded."""
+    monkeypatch.setattr(tiers, "FANOUT", 2)
+    monkeypatch.setattr("respaldo.catalog.snapshots.FANOUT", 2)
+    merged: Counter[str] = Counter()
+    merge, roll, clear = Segments.merge, snapshots.roll, Collector.clear_condemnations
+
+    def counted_merge(this, session, packs):
+        name = merge(this, session, packs)
+        merged["segments"] += name is not None
+        return name
+
+    def counted_roll(repo, listed):
+        name = roll(repo, listed)
+        merged["catalogues"] += name is not None
+        return name
+
+    def clear_all(this):
+        clear(this)
+        segments, rolls = this.repo.superseded_segments(), superseded_rolls(this.repo)
+        this.repo.backend.discard([*map(segment_object, segments), *map(catalogue_object, rolls)])
+        merged["deleted"] += len(segments) + len(rolls)
+
+    monkeypatch.setattr(Segments, "merge", counted_merge)
+    monkeypatch.setattr(snapshots, "roll", counted_roll)
+    monkeypatch.setattr(Collector, "clear_condemnations", clear_all)
+    counts = play_all(theatre, range(500, 530))
+    assert min(counts["snapshots"], counts["packs deleted"]) > 5, counts
+    assert min(merged["segments"], merged["catalogues"], merged["deleted"]) > 5, merged
 
 
 # --- what happens without a rule -----------------------------------------------------------------------------------

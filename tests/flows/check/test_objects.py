@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from respaldo.catalog.snapshots import decide, outcome_name, pending_name
+from respaldo.catalog.decided import cached
+from respaldo.catalog.rolls import row_of
+from respaldo.catalog.snapshots import decide, load, outcome_name, pending_name, put_pending
 from respaldo.core.errors import Corruption, Interrupted, NotARepository
-from respaldo.core.ids import Kind, SegmentName, SnapshotId, pack_object, parse_hash_leaf
+from respaldo.core.ids import Kind, SegmentName, SnapshotId, catalogue_object, pack_object, parse_hash_leaf
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check.keyless import run_keyless
 from respaldo.flows.check.run import run_verify
+from respaldo.format.catalogue import Roll, Row
 from respaldo.format.content import HOLE, ROW
 from respaldo.format.header import close_object
 from respaldo.format.segment import Listed, Segment
@@ -110,6 +115,71 @@ def test_swapped_segments_are_reported(scene, tmp_path):
     backend.damage(second, scene.objects[first])
     result = verify(backend, tmp_path)
     assert [(damage.name, damage.reason) for damage in result.damages] == [(first, NAME), (second, NAME)]
+
+
+def _plant_catalogue(repo, *rows):
+    name, data = repo.vault.seal_catalogue(Roll(rows=rows).encode())
+    repo.backend.put(catalogue_object(name), [data])
+    return catalogue_object(name)
+
+
+def _rows(repo):
+    load(repo)
+    return [row_of(snapshot, entry) for snapshot, entry in sorted(cached(repo.index)) if entry.committed]
+
+
+def test_sound_catalogue_is_sound(scene, tmp_path):
+    """What repeats manifests and outcomes rightly, or speaks of what was forgotten, is no damage."""
+    backend = scene.backend()
+    with opened(backend, tmp_path / "writer") as repo:
+        rows = _rows(repo)
+        assert len(rows) == 2
+        forgotten = Row(snapshot=SnapshotId(b"\xff" * 16), pending_hash=bytes(32), manifest=b"")
+        _plant_catalogue(repo, *rows, forgotten)
+    assert verify(backend, tmp_path / "cache").damages == ()
+
+
+@pytest.mark.parametrize("kind", ["flip", "cut", "empty"])
+def test_damaged_catalogue_is_named(scene, tmp_path, kind):
+    """With the key and without; nothing is lost by it."""
+    backend = scene.backend()
+    with opened(backend, tmp_path / "writer") as repo:
+        name = _plant_catalogue(repo, *_rows(repo))
+    backend.damage(name, harm(backend.get(name), kind))
+    result = verify(backend, tmp_path / "cache")
+    assert (only(result), result.damages[0].needed) == ((name, NAME, ()), False)
+    keyless = run_keyless(backend, progress=Silent(), cancel=Cancel())
+    assert [(damage.name, damage.reason) for damage in keyless.damages] == [(name, NAME)]
+
+
+@pytest.mark.parametrize("change", [{"pending_hash": bytes(32)}, {"manifest": b"\xc0"}])
+def test_catalogue_that_contradicts_a_manifest_is_reported(scene, tmp_path, change):
+    """The manifest and its outcome are right, whatever a catalogue says; also to a client that believed it."""
+    backend = scene.backend()
+    with opened(backend, tmp_path / "writer") as repo:
+        first, second = _rows(repo)
+        name = _plant_catalogue(repo, replace(first, **change), second)
+    for cache in ("writer", "fresh"):
+        reason = f"it does not repeat {pending_name(first.snapshot)}"
+        assert only(verify(backend, tmp_path / cache)) == (name, reason, ())
+
+
+def test_catalogue_that_takes_an_aborted_snapshot_for_committed_is_reported(scene, tmp_path):
+    """An abort is one for good."""
+    backend = scene.backend()
+    aborted = SnapshotId(b"\xee" * 16)
+    with opened(backend, tmp_path / "writer") as repo:
+        manifest = load(repo).snapshots[0].manifest
+        pending_hash = put_pending(repo, aborted, manifest)
+        decide(repo, aborted, Verdict.ABORT, pending_hash)
+        name = _plant_catalogue(
+            repo, *_rows(repo), Row(snapshot=aborted, pending_hash=pending_hash, manifest=manifest.encode())
+        )
+    assert only(verify(backend, tmp_path / "cache")) == (
+        name,
+        f"it repeats {pending_name(aborted)}, which was aborted",
+        (),
+    )
 
 
 def _plant_segment(repo, *packs):
