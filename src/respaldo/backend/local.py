@@ -249,10 +249,11 @@ class LocalBackend(Backend):
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # deleted meanwhile
-                if stat.S_ISDIR(status.st_mode):
-                    continue  # somebody's, and no object can be mistaken for it
                 name = f"{folder}/{leaf}"
-                found[name] = _size(status, name)
+                if stat.S_IFMT(status.st_mode) == stat.S_IFREG:  # almost all: tens of thousands take a second
+                    found[name] = status.st_size
+                elif not stat.S_ISDIR(status.st_mode):  # a directory is somebody's: no object is mistaken for it
+                    found[name] = _size(status, name)
         status = _still_there(fd)
         if status.st_mtime_ns > self._clock.now_ns() - _SETTLED_NS:
             try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from respaldo.core.ids import NAME_BYTES, SnapshotId, parse_random_leaf
+from respaldo.core.ids import NAME_BYTES, SnapshotId
 from respaldo.format.snapshot import parse_manifest
 from respaldo.store.index import ROWS_PER_TRANSACTION, Index
 
@@ -53,18 +53,16 @@ def decode(record: memoryview) -> Decided | None:
     checksum, flags, time_ns, started_ns, pending_hash = _HEAD.unpack_from(record)
     if checksum != zlib.crc32(record[_SUM_BYTES:]):
         return None
-    return Decided(
-        bool(flags & _COMMITTED), bool(flags & _ROLLED), time_ns, started_ns, pending_hash, bytes(record[_HEAD.size :])
-    )
+    manifest = bytes(record[_HEAD.size :])
+    return Decided(flags & _COMMITTED != 0, flags & _ROLLED != 0, time_ns, started_ns, pending_hash, manifest)
 
 
 def cached(index: Index) -> Iterator[tuple[SnapshotId, Decided]]:
     """Yields what the cache holds; valid until something is written to the index."""
     for name, record in index.records(_FOLDER):
-        leaf = parse_random_leaf(name[len(_FOLDER) :])
         decided = decode(record)
-        if leaf is not None and decided is not None:
-            yield SnapshotId(leaf), decided
+        if decided is not None:  # names are none but this module's own
+            yield SnapshotId(bytes.fromhex(name[len(_FOLDER) :])), decided
 
 
 def keep(index: Index, entries: Mapping[SnapshotId, Decided]) -> None:

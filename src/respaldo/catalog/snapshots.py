@@ -37,14 +37,16 @@ class Snapshot:
     encoded: bytes
     time_ns: int
     started_ns: int
-    _parsed: list[Manifest] = field(default_factory=list, init=False, repr=False, compare=False)
+    _parsed: Manifest | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def manifest(self) -> Manifest:
         """What the snapshot says of itself."""
-        if not self._parsed:
-            self._parsed.append(parse_manifest(self.encoded, pending_name(self.id)))
-        return self._parsed[0]
+        parsed = self._parsed
+        if parsed is None:
+            parsed = parse_manifest(self.encoded, pending_name(self.id))
+            object.__setattr__(self, "_parsed", parsed)
+        return parsed
 
     @property
     def hex(self) -> str:
@@ -235,8 +237,9 @@ def list_pending(repo: Repo) -> set[SnapshotId]:
 
 def _ids(repo: Repo, folder: str) -> dict[SnapshotId, None]:
     found: dict[SnapshotId, None] = {}
+    start = len(folder) + 1
     for name, _ in repo.backend.list(folder):
-        parsed = parse_random_leaf(name.partition("/")[2])
+        parsed = parse_random_leaf(name[start:])
         if parsed is not None:
             found[SnapshotId(parsed)] = None
     return found
