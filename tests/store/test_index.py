@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, PackName, SegmentName
 from respaldo.format.pack import BlockRow, Footer, parse_footer
-from respaldo.store.index import Index, Indexed
+from respaldo.store.index import Index
+from respaldo.store.packrow import Indexed
 
 
 def chunk(number):
@@ -49,15 +52,24 @@ def entered(name, ids, length=65536):
     return PackName(name), length, made, made.encode()
 
 
+def open_index(path, recent=None):
+    """An index, which merges as soon as more rows than ``recent`` are in its recent database."""
+    made = Index(path)
+    if recent is not None:
+        made.ordinals.recent_rows_min = recent
+    return made
+
+
 class IndexMachine(RuleBasedStateMachine):
     """Adds and forgets packs, closes, reopens, crashes; a dict of packs says what must be found."""
 
     packs = Bundle("packs")
+    recent: int | None = None
 
     def __init__(self):
         super().__init__()
         self.path = Path(tempfile.mkdtemp(prefix="respaldo-index-"))
-        self.index = Index(self.path / "index")
+        self.index = open_index(self.path / "index", self.recent)
         self.model: dict[PackName, list[ChunkId]] = {}
         self.serial = itertools.count()
 
@@ -100,18 +112,40 @@ class IndexMachine(RuleBasedStateMachine):
             self.index.add_packs([entered(b"n" * 32, [chunk(number) for number in numbers])])
         self.index._publish = publish
 
+    @rule(numbers=st.lists(st.integers(0, 300), min_size=1, max_size=30), writes=st.integers(1, 300))
+    def dies_at_a_write(self, numbers, writes):
+        """Dies after some transactions, in the middle of a merge perhaps: a pack is there whole or not at all."""
+        left = itertools.repeat(True, writes)
+        write = self.index._environment.write
+
+        def dying(action):
+            if not next(left, False):
+                raise InterruptedError
+            return write(action)
+
+        self.index._environment.write = dying
+        ids = [chunk(number) for number in numbers]
+        name = PackName(hashlib.sha256(b"pack %d" % next(self.serial)).digest())
+        try:
+            self.index.add_packs([entered(name, ids)])
+            self.model[name] = ids
+        except InterruptedError:
+            pass
+        finally:
+            self.index._environment.write = write
+
     @rule()
     def reopen(self):
         """Closes and opens again: everything is still there."""
         self.index.close()
-        self.index = Index(self.path / "index")
+        self.index = open_index(self.path / "index", self.recent)
 
     @rule()
     def machine_crashes(self):
         """The machine loses power while the index is written: it begins empty."""
         self.index.close()
         (self.path / "index" / "dirty-1").write_bytes(b"another boot")
-        self.index = Index(self.path / "index")
+        self.index = open_index(self.path / "index", self.recent)
         self.model.clear()
 
     @rule(name=packs)
@@ -140,8 +174,16 @@ class IndexMachine(RuleBasedStateMachine):
             assert set(self.index.copies(chunk(number))) == there
 
 
-IndexMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+class MergingMachine(IndexMachine):
+    """Is the same with an index that merges all the time."""
+
+    recent = 25
+
+
+for machine, examples in ((IndexMachine, 15), (MergingMachine, 6)):
+    machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=12, deadline=None)
 test_index_agrees_with_a_dict = IndexMachine.TestCase
+test_index_that_merges_agrees_with_a_dict = MergingMachine.TestCase
 
 
 @pytest.fixture
@@ -205,24 +247,140 @@ def test_large_pack_takes_several_transactions(index):
     assert all(index.find(chunk_id, usable_only=False) == (number, row) for row, chunk_id in enumerate(ids))
 
 
+def rows(index):
+    """How many rows the base and the recent database hold."""
+    with index._environment.read() as txn:
+        return index.ordinals._base_count(txn), txn.stat(index._dbs["recent"])["entries"]
+
+
+def test_recent_rows_are_merged_when_they_outgrow_their_share(tmp_path):
+    """Rows go to the recent database until it is full, then all of them into the base; all are found all along."""
+    index = open_index(tmp_path / "index", recent=100)
+    numbers = index.add_packs([entered(b"a" * 32, [chunk(number) for number in range(80)])])
+    assert rows(index) == (0, 80)
+    numbers += index.add_packs([entered(b"b" * 32, [chunk(number) for number in range(80, 160)])])
+    assert rows(index) == (160, 0)
+    numbers += index.add_packs([entered(b"c" * 32, [chunk(number) for number in range(100)])])
+    assert rows(index) == (160, 100)
+    assert index.chunk_count() == 260
+    index.close()
+    index = open_index(tmp_path / "index")
+    assert rows(index) == (160, 100)
+    assert index.copies(chunk(7)) == [(numbers[0], 7), (numbers[2], 7)]
+    assert index.copies(chunk(90)) == [(numbers[1], 10), (numbers[2], 90)]
+    index.close()
+
+
+def test_merge_drops_rows_of_packs_that_are_gone(tmp_path):
+    """Once most rows are of forgotten packs, a merge leaves them out, and only them."""
+    index = open_index(tmp_path / "index", recent=50)
+    names = [PackName(b"%032d" % number) for number in range(20)]
+    given = index.add_packs(
+        [entered(name, [chunk(serial * 20 + row) for row in range(20)]) for serial, name in enumerate(names)]
+    )
+    assert rows(index) == (400, 0)
+    index.forget_packs([Indexed(number, name, 65536) for name, number in zip(names[5:], given[5:], strict=True)])
+    index.add_packs([entered(b"z" * 32, [chunk(number) for number in range(1000, 1060)])])
+    assert rows(index) == (160, 0)
+    for number in [*range(100), *range(1000, 1060)]:
+        assert len(index.copies(chunk(number))) == 1
+    assert index.copies(chunk(100)) == []
+    index.close()
+
+
+def test_what_was_entered_and_not_published_is_cleared_away(tmp_path):
+    """Footers that a failed run left behind go with the next one, those of a process that runs stay."""
+    index = open_index(tmp_path / "index")
+    with pytest.raises(ZeroDivisionError):
+        index.add_packs(itertools.chain([entered(b"a" * 32, [chunk(1)])] * 2, (1 // 0 for _ in "x")))
+    part = [entered(b"b" * 32, [chunk(2)])]
+    [ours] = index._environment.write(lambda txn: index._put_packs(part, txn))
+    [theirs] = index._environment.write(lambda txn: index._put_packs(part, txn))
+    parent = b"%d" % os.getppid()
+    index._environment.write(lambda txn: txn.put(theirs.to_bytes(4, "big"), parent, db=index._dbs["pending"]))
+    index.add_packs([entered(b"c" * 32, [chunk(3)])])
+    assert index.pack(ours) is None
+    assert index.footer(ours) == b""
+    assert index.footer(theirs) == part[0][3]
+    assert [pack.name for pack in index.packs()] == [b"c" * 32]
+    assert index.number_of(PackName(b"b" * 32)) is None
+    index.close()
+
+
+def test_packs_that_were_taken_for_abandoned_do_not_come_to_exist(index):
+    """Whoever clears a pack that is still being entered makes its process fail, not enter a pack without a footer."""
+
+    def packs():
+        name, length, made, encoded = entered(b"a" * 32, [chunk(1)])
+        yield name, length, made, encoded + bytes(2 << 20)
+        index._environment.write(index._clear_abandoned)
+
+    with pytest.raises(StorageFailed, match="took this one for dead"):
+        index.add_packs(packs())
+    assert index.number_of(PackName(b"a" * 32)) is None
+    assert index.find(chunk(1), usable_only=False) is None
+
+
+def advance(index, number):
+    """Makes the next pack get a number."""
+    index._environment.write(lambda txn: txn.put(b"next", number.to_bytes(4, "big"), db=index._dbs["counters"]))
+
+
+@pytest.mark.parametrize("recent", [0, 1000])
+def test_ordinals_beyond_three_bytes(tmp_path, recent):
+    """Chunks are found whatever the ordinal, and no pack lies across a multiple of 2^24."""
+    index = open_index(tmp_path / "index", recent=recent)
+    firsts = [(1 << 24) - 20, (3 << 24) + 5, (1 << 32) - 100]
+    for serial, first in enumerate(firsts):
+        advance(index, first)
+        for part in range(2):
+            ids = [chunk(serial * 100 + part * 15 + row) for row in range(15)]
+            [number] = index.add_packs([entered(b"%d%d" % (serial, part) + b"x" * 30, ids)])
+            assert number == ((1 << 24) if (serial, part) == (0, 1) else first + 15 * part)
+            assert [index.find(item, usable_only=False) for item in ids] == [(number, row) for row in range(15)]
+    with pytest.raises(StorageFailed, match="no numbers left"):
+        index.add_packs([entered(b"y" * 32, [chunk(number) for number in range(100)])])
+    assert index.number_of(PackName(b"y" * 32)) is None
+    index.close()
+
+
+def test_sizes_are_told_apart(index):
+    """What the index takes on disk, and what footers and records beside it take."""
+    before = index.length_bytes()
+    index.add_packs([entered(b"a" * 32, [ChunkId(hashlib.sha256(b"%d" % row).digest()) for row in range(5000)])])
+    index.put_records({"pending/x": bytes(100_000)})
+    after = index.length_bytes()
+    assert after[1] - before[1] >= 5000 * 36 + 100_000
+    assert after[0] - before[0] > 5000 * 6
+
+
 OTHER = """
 import sys, pathlib
 sys.path.insert(0, {root!r})
 from tests.store.test_index import chunk, entered
-from respaldo.store.index import Index
-index = Index(pathlib.Path(sys.argv[1]))
+from tests.store.test_index import open_index
+index = open_index(pathlib.Path(sys.argv[1]), int(sys.argv[3]))
 for number in range(int(sys.argv[2]), int(sys.argv[2]) + 40):
     index.add_packs([entered(b'%032d' % number, [chunk(number)])])
     index.add_packs([entered(b's%031d' % (number % 40), [chunk(1000 + number % 40)])])
+    print(number, flush=True)
 index.close()
 """
 
 
-def test_two_processes_write_one_index(tmp_path, index):
-    """Processes that add packs at once, some of them the same ones, lose nothing and enter each pack once."""
+@pytest.mark.parametrize("recent", [1000, 10])
+def test_two_processes_write_one_index(tmp_path, recent):
+    """Processes that add packs at once, some of them the same ones, lose nothing and enter each pack once.
+
+    With few recent rows, all of them merge all the time.
+    """
+    index = open_index(tmp_path / "index", recent)
     script = OTHER.format(root=str(Path(__file__).parents[2]))
     others = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "index"), str(first)]) for first in (100, 200)
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "index"), str(first), str(recent)], stdout=subprocess.DEVNULL
+        )
+        for first in (100, 200)
     ]
     for number in range(40):
         index.add_packs([entered(b"s%031d" % number, [chunk(1000 + number)])])
@@ -234,6 +392,29 @@ def test_two_processes_write_one_index(tmp_path, index):
         assert len(index.copies(chunk(number))) == 1
     numbers = [pack.number for pack in index.packs()]
     assert len(numbers) == len(set(numbers))
+    index.close()
+
+
+@pytest.mark.parametrize(("after", "recent"), [(1, 1000), (5, 1000), (2, 0), (6, 0)])
+def test_killed_process_leaves_an_index_that_is_right(tmp_path, after, recent):
+    """What a process that is killed said it had entered is there, and the rest whole or not at all."""
+    script = OTHER.format(root=str(Path(__file__).parents[2]))
+    command = [sys.executable, "-c", script, str(tmp_path / "index"), "100", str(recent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        said = [int(process.stdout.readline()) for _ in range(after)]
+        process.kill()
+    index = open_index(tmp_path / "index", recent)
+    names = {pack.name for pack in index.packs()}
+    for number in said:
+        assert len(index.copies(chunk(number))) == 1
+        assert {b"%032d" % number, b"s%031d" % (number % 40)} <= names
+    for number in range(100, 140):
+        assert (index.find(chunk(number), usable_only=False) is not None) == (b"%032d" % number in names)
+    index.add_packs([entered(b"z" * 32, [chunk(1)])])
+    with index._environment.read() as txn:
+        held = {name: txn.stat(index._dbs[name])["entries"] for name in ("packs", "names", "footers", "pending")}
+    assert held == {"packs": len(names) + 1, "names": len(names) + 1, "footers": len(names) + 1, "pending": 0}
+    index.close()
 
 
 @pytest.mark.parametrize("database", ["footers", "packs"])

@@ -399,6 +399,36 @@ def test_segments_are_of_bounded_size(repo, backend, monkeypatch):
     assert sorted(listed) == sorted(packs)
 
 
+def test_new_client_enters_all_segments_and_goes_on_where_that_was_cut_off(repo, backend, tmp_path, monkeypatch):
+    """A client that finds many segments knows every chunk; one that fails at the last knows none, and then all."""
+    monkeypatch.setattr("respaldo.store.segments.SEGMENT_FOOTER_BYTES", 20_000)
+    ids, packs = store(repo, pieces(2000))
+    names = sorted(SegmentName(parse_hash_leaf(name[9:])) for name, _ in backend.list("segments"))
+    listed = repo.read_segment(names[0]).packs
+    repo.segments._put(Segment(session=SESSION, packs=tuple(listed)))  # packs that stand in two segments
+    names = sorted(SegmentName(parse_hash_leaf(name[9:])) for name, _ in backend.list("segments"))
+    with Repo.open(backend, SECRET, cache_dir=tmp_path / "new", clock=Clock(), random=os.urandom) as other:
+        read = other.segments.read
+
+        def failing(name):
+            if name == names[-1]:
+                raise StorageFailed("segments", "the line is cut")
+            return read(name)
+
+        other.segments.read = failing
+        with pytest.raises(StorageFailed):
+            other.synchronise()
+        assert list(other.index.packs()) == []
+        assert all(other.index.find(chunk_id, usable_only=False) is None for chunk_id in ids)
+        other.segments.read = read
+        other.synchronise()
+        assert other.damaged == []
+        assert sorted(pack.name for pack in other.index.packs()) == sorted(packs)
+        assert other.index.segments() == set(names)
+        assert all(len(other.index.copies(chunk_id)) == 1 for chunk_id in ids)
+        assert other.index.chunk_count() >= len(ids)
+
+
 def test_names_that_mean_nothing_are_ignored(repo, backend, tmp_path):
     """What others leave in a folder is no object."""
     store(repo, pieces(5))

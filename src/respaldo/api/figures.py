@@ -21,7 +21,8 @@ class Stats:
 
     ``raw_bytes``: what all snapshots together would restore to. ``deduplicated_bytes``: chunks as they were, each once
     (a copy that a collector has not cleared away yet counts again). ``stored_bytes``: packs and segments with seals and
-    padding. ``histogram``: number of data chunks by the power of two that is not above their length.
+    padding. ``index_bytes``, ``cached_bytes``: the local index, and the footers and manifests cached beside it.
+    ``histogram``: number of data chunks by the power of two that is not above their length.
     """
 
     snapshots: int
@@ -34,6 +35,7 @@ class Stats:
     compressed_bytes: int
     stored_bytes: int
     index_bytes: int
+    cached_bytes: int
     chunks: int
     blocks: int
     histogram: tuple[tuple[int, int], ...]
@@ -57,6 +59,7 @@ def measure(repo: Repo, catalogue: Catalogue, progress: Progress) -> Stats:
         data_bytes += data
         tree_bytes += sum(footer.lengths) - data
     segments = repo.backend.list("segments")
+    index_bytes, cached_bytes = repo.index.length_bytes()
     return Stats(
         snapshots=len(catalogue.snapshots),
         undecided=len(catalogue.undecided),
@@ -67,7 +70,8 @@ def measure(repo: Repo, catalogue: Catalogue, progress: Progress) -> Stats:
         tree_bytes=tree_bytes,
         compressed_bytes=sealed_bytes,
         stored_bytes=sum(listing.packs.values()) + sum(length for _, length in segments),
-        index_bytes=repo.index.length_bytes(),
+        index_bytes=index_bytes,
+        cached_bytes=cached_bytes,
         chunks=chunks,
         blocks=blocks,
         histogram=tuple(sorted(sizes.items())),

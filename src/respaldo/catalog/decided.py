@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from respaldo.core.ids import NAME_BYTES, SnapshotId
 from respaldo.format.snapshot import parse_manifest
-from respaldo.store.index import ROWS_PER_TRANSACTION, Index
+from respaldo.store.index import Index
+from respaldo.store.ordinals import ROWS_PER_TRANSACTION
 
 _HEAD = struct.Struct("<IBqq32s")
 _SUM_BYTES = 4

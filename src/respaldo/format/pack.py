@@ -25,6 +25,7 @@ BLOCK_ROW = struct.Struct("<B3xIII32s")
 TRAILER = struct.Struct("<QQ")
 """Offset of the footer's seal, zero."""
 
+_PADDING = (1, 2, 3)
 _KINDS = frozenset(int(kind) for kind in Kind)
 SEAL_BYTES = 72
 TRAILER_BYTES = TRAILER.size + SEAL_BYTES
@@ -134,7 +135,7 @@ def parse_footer(data: bytes, what: str) -> Footer:
         raise Corruption(what, "its footer has chunks outside every block")
     if sum(block.sealed_length for block in blocks) > PACK_BYTES_MAX:
         raise Corruption(what, "its blocks are longer than a pack")
-    if b"".join(BLOCK_ROW.pack(*block) for block in blocks) != rows:
+    if any(any(rows[at :: BLOCK_ROW.size]) for at in _PADDING):
         raise Corruption(what, "not a canonical footer")
     return Footer(session=session, body_hash=body_hash, blocks=blocks, ids=ids, lengths=lengths)
 

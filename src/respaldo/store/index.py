@@ -1,66 +1,40 @@
 """The index: chunk → (pack, row of its footer), kept locally in LMDB; derived from footers, disposable.
 
-A chunk counts as known only when its full id stands in the footer that a row points to, so that a shared prefix can
-never lose data. Rows are packed without node headers: key = first 2 bytes of the id, values = 6 more bytes, pack number
-and row (14 bytes, ``dupfixed``). A pack is entered last under its name, so that a pack whose rows are half written does
-not exist. Never says that a chunk is there before its pack is durable: who adds a pack has put it.
+Every chunk of every pack has an ordinal; a pack's number is that of its first chunk, the others count on, and none is
+ever given twice. `Ordinals` says which ordinals a chunk may have by some bytes of its id; a chunk counts as known only
+when its full id stands in the footer that an ordinal leads to, so that a shared prefix can never lose data. A pack is
+entered last under its name, so that a pack whose rows are half written does not exist; until then it is noted as
+pending for its process, and cleared away when that is gone. Never says that a chunk is there before its pack is
+durable: who adds a pack has put it.
 """
 
 from __future__ import annotations
 
+import os
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import lmdb
-from blake3 import blake3
 
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SegmentName
-from respaldo.core.seams import Buffer
-from respaldo.format.pack import Footer
-from respaldo.store.local import Environment
+from respaldo.store.local import Environment, alive
+from respaldo.store.ordinals import DATABASES, Ordinals, Reader
+from respaldo.store.packrow import CHECK_BYTES, PACK, Entering, Hint, Indexed, check
+from respaldo.store.rows import ORDINALS_IN_RUN, Rows
 
-LAYOUT = "index 3"
-ROWS_PER_TRANSACTION = 2000
-_KEY_BYTES = 2
-_PREFIX_BYTES = 6
-_ROW = struct.Struct(">II")
+LAYOUT = "index 4"
+ORDINALS_MAX = 1 << 32
+_ENTERED_BYTES = 1 << 20
+"""Footers are written in transactions of about so many bytes: they are memory until then."""
+_PUBLISHED = 1000
 _NUMBER = struct.Struct(">I")
-_PACK = struct.Struct(">32sQII")
-"""Name, length in bytes, offset of the ids in the encoded footer, number of chunks."""
 _NEXT = b"next"
-_CHECK_BYTES = 16
-"""A BLAKE3 of row and footer of a pack behind the footer: one that rotted would pass for damage of the repository."""
-
-
-class Indexed(NamedTuple):
-    """Is a pack as the index knows it: number, name, length in bytes."""
-
-    number: int
-    name: PackName
-    length_bytes: int
-
-
-def _check(packed: Buffer, encoded: bytes) -> bytes:
-    return blake3(packed).update(encoded).digest(_CHECK_BYTES)
-
-
-class _Hint:
-    """Is the place behind the chunk found last: what was stored in a row is mostly looked up in a row.
-
-    One comparison instead of a look-up in the tree, which gives up the interpreter's lock twice.
-    """
-
-    __slots__ = ("at", "end", "footer", "number", "start")
-
-    def __init__(self, number: int, footer: memoryview, start: int, end: int, at: int) -> None:
-        self.number = number
-        self.footer = footer
-        self.start = start
-        self.end = end
-        self.at = at
+_VERSION = b"packs version"
+"""Under it, what changes whenever packs come or go, in this process or another."""
 
 
 class Index:
@@ -71,9 +45,10 @@ class Index:
             path,
             layout=LAYOUT,
             databases={
-                "chunks": True,
+                **DATABASES,
                 "packs": False,
                 "names": False,
+                "pending": False,
                 "footers": False,
                 "segments": False,
                 "records": False,
@@ -81,10 +56,16 @@ class Index:
             },
         )
         self._dbs = self._environment.dbs
+        self._path = path
+        self.ordinals = Ordinals(self._environment, "counters")
         self._txn: lmdb.Transaction | None = None
-        self._cursor: lmdb.Cursor | None = None
+        self._reader: Reader | None = None
         self._ids_at: dict[int, tuple[int, int]] = {}
-        self._hint: _Hint | None = None
+        self._numbers: list[int] = []
+        """The keys of `_ids_at`, ascending."""
+        self._packs: tuple[bytes, list[Indexed]] = (b"", [])
+        """Version and packs of the last listing: a run goes over them half a dozen times."""
+        self._hint: Hint | None = None
         self.usable: set[int] = set()
         """Numbers of the packs that new data may be deduplicated against: listed, whole, not condemned."""
 
@@ -97,26 +78,33 @@ class Index:
         """Throws the index away, to be built anew."""
         self._end_read()
         self._ids_at.clear()
+        self._numbers.clear()
+        self._packs = (b"", [])
         self.usable.clear()
         self._environment.discard()
         self._dbs = self._environment.dbs
 
-    def length_bytes(self) -> int:
-        """Returns what the index takes on disk, cached footers and manifests included."""
-        return self._environment.length_bytes()
+    def length_bytes(self) -> tuple[int, int]:
+        """Returns what the index takes on disk, and what the footers and manifests that are cached beside it take."""
+        txn = self._read()
+        cached = 0
+        for name in ("footers", "records"):
+            stat = txn.stat(self._dbs[name])
+            cached += stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
+        return max(self._environment.length_bytes() - cached, 0), cached
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     def _read(self) -> lmdb.Transaction:
         if self._txn is None:
             self._txn = self._environment.begin_read()
-            self._cursor = self._txn.cursor(db=self._dbs["chunks"])
+            self._reader = self.ordinals.begin(self._txn)
         return self._txn
 
     def _end_read(self) -> None:
         self._hint = None
         if self._txn is not None:
-            self._cursor = None
+            self._reader = None
             self._txn.abort()
             self._txn = None
 
@@ -133,63 +121,60 @@ class Index:
             hint.at += CHUNK_ID_BYTES
             return hint.number, row
         txn = self._read()
-        cursor = self._cursor
-        if cursor is None:  # pragma: no cover - _read made it
+        reader = self._reader
+        if reader is None:  # pragma: no cover - _read made it
             return None
-        prefix = chunk_id[_KEY_BYTES : _KEY_BYTES + _PREFIX_BYTES]
-        if not cursor.set_range_dup(chunk_id[:_KEY_BYTES], prefix):
-            return None
-        footers = self._dbs["footers"]
-        while True:
-            value = cursor.value()
-            if value[:_PREFIX_BYTES] != prefix:
-                return None
-            number, row = _ROW.unpack_from(value, _PREFIX_BYTES)
-            if number in self.usable or not usable_only:
-                at, end = self._ids_at.get(number) or self._find_ids(txn, number)
-                if at >= 0:
-                    footer = txn.get(_NUMBER.pack(number), db=footers)
-                    start = at + row * CHUNK_ID_BYTES
-                    if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
-                        self._hint = _Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)
-                        return number, row
-            if not cursor.next_dup():
-                return None
+        for ordinal in reader.find(chunk_id):
+            number = self._number_at(txn, ordinal)
+            if number in self.usable or (number >= 0 and not usable_only):
+                at, end = self._ids_at[number]
+                start = at + (ordinal - number) * CHUNK_ID_BYTES
+                footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"])
+                if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
+                    self._hint = Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)
+                    return number, ordinal - number
+        return None
 
     def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
         """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""
         txn = self._read()
-        cursor = txn.cursor(db=self._dbs["chunks"])
-        prefix = chunk_id[_KEY_BYTES : _KEY_BYTES + _PREFIX_BYTES]
         found: list[tuple[int, int]] = []
-        more = cursor.set_range_dup(chunk_id[:_KEY_BYTES], prefix)
-        while more and cursor.value()[:_PREFIX_BYTES] == prefix:
-            number, row = _ROW.unpack_from(cursor.value(), _PREFIX_BYTES)
-            at, _ = self._find_ids(txn, number)
-            start = at + row * CHUNK_ID_BYTES
+        for ordinal in self._reader.find(chunk_id) if self._reader is not None else ():
+            number = self._number_at(txn, ordinal)
+            if number < 0:
+                continue
+            start = self._ids_at[number][0] + (ordinal - number) * CHUNK_ID_BYTES
             footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"])
-            if at >= 0 and footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
-                found.append((number, row))
-            more = cursor.next_dup()
+            if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
+                found.append((number, ordinal - number))
         return found
 
-    def _find_ids(self, txn: lmdb.Transaction, number: int) -> tuple[int, int]:
-        """Returns where the ids begin and end in a pack's footer, -1 where the pack is not (or no longer) entered."""
-        packed = txn.get(_NUMBER.pack(number), db=self._dbs["packs"])
-        if packed is None:
-            return -1, -1
-        name, _, at, count = _PACK.unpack(packed)
-        if txn.get(name, db=self._dbs["names"]) != _NUMBER.pack(number):
-            return -1, -1
-        found = self._ids_at[number] = (int(at), int(at) + int(count) * CHUNK_ID_BYTES)
-        return found
+    def _number_at(self, txn: lmdb.Transaction, ordinal: int) -> int:
+        """Returns the number of the pack that an ordinal belongs to, -1 where that is not (or no longer) entered."""
+        at = bisect_right(self._numbers, ordinal) - 1
+        if at >= 0:
+            number = self._numbers[at]
+            first, end = self._ids_at[number]
+            if (ordinal - number) * CHUNK_ID_BYTES < end - first:
+                return number
+        cursor = txn.cursor(db=self._dbs["packs"])
+        key = _NUMBER.pack(ordinal)
+        if not (cursor.set_range(key) and cursor.key() == key) and not cursor.prev():
+            return -1  # with no key at or above it, a cursor is at the end, and `prev` goes to the last one
+        number = int(_NUMBER.unpack(cursor.key())[0])
+        name, _, first, count = PACK.unpack(cursor.value())
+        if ordinal >= number + count or txn.get(name, db=self._dbs["names"]) != cursor.key():
+            return -1
+        self._numbers.insert(bisect_right(self._numbers, number), number)
+        self._ids_at[number] = (int(first), int(first) + int(count) * CHUNK_ID_BYTES)
+        return number
 
     def pack(self, number: int) -> Indexed | None:
         """Returns the pack of a number."""
         packed = self._read().get(_NUMBER.pack(number), db=self._dbs["packs"])
         if packed is None:
             return None
-        name, length_bytes, _, _ = _PACK.unpack(packed)
+        name, length_bytes, _, _ = PACK.unpack(packed)
         return Indexed(number, PackName(name), length_bytes)
 
     def footer(self, number: int) -> bytes:
@@ -213,19 +198,25 @@ class Index:
         packed, stored = txn.get(key, db=self._dbs["packs"]), txn.get(key, db=self._dbs["footers"])
         if packed is None or stored is None:
             return None
-        encoded = bytes(stored[:-_CHECK_BYTES])
-        if stored[-_CHECK_BYTES:] != _check(packed, encoded):
+        encoded = bytes(stored[:-CHECK_BYTES])
+        if stored[-CHECK_BYTES:] != check(packed, encoded):
             raise lmdb.CorruptedError("a footer is not what was entered")
-        name, length_bytes, *_ = _PACK.unpack(packed)
+        name, length_bytes, *_ = PACK.unpack(packed)
         return Indexed(number, PackName(name), length_bytes), encoded
 
     def packs(self) -> Iterator[Indexed]:
-        """Yields the packs that are entered."""
+        """Iterates over the packs that are entered, in the order of their numbers."""
         txn = self._read()
-        for name, number in list(txn.cursor(db=self._dbs["names"])):
-            packed = txn.get(number, db=self._dbs["packs"])
-            if packed is not None:
-                yield Indexed(_NUMBER.unpack(number)[0], PackName(bytes(name)), _PACK.unpack(packed)[1])
+        version = bytes(txn.get(_VERSION, b"", db=self._dbs["counters"]))
+        if not version or version != self._packs[0]:
+            pending = {bytes(key) for key in txn.cursor(db=self._dbs["pending"]).iternext(values=False)}
+            found = []
+            for key, packed in txn.cursor(db=self._dbs["packs"]):
+                if key not in pending:
+                    name, length_bytes, _, _ = PACK.unpack(packed)
+                    found.append(Indexed(int.from_bytes(key, "big"), name, length_bytes))
+            self._packs = (version, found)
+        return iter(self._packs[1])
 
     def number_of(self, name: PackName) -> int | None:
         """Returns the number of a pack, None where it is not entered."""
@@ -238,33 +229,80 @@ class Index:
 
     def chunk_count(self) -> int:
         """Returns the number of rows, copies and rows of packs that are gone included."""
-        return int(self._read().stat(self._dbs["chunks"])["entries"])
+        return self.ordinals.count(self._read())
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def add_packs(self, packs: Iterable[tuple[PackName, int, Footer, bytes]]) -> list[int]:
-        """Enters packs that are durable: (name, length in bytes, footer, encoded footer). Returns their numbers."""
+    def add_packs(self, packs: Iterable[Entering]) -> list[int]:
+        """Enters packs that are durable; returns their numbers. Takes any number of them, one after the other."""
         self._end_read()
         entered: list[tuple[int, PackName]] = []
-        rows: list[tuple[bytes, bytes]] = []
-        for name, length_bytes, footer, encoded in packs:
-            number = self._environment.write(partial(self._enter, (name, length_bytes, footer, encoded)))
-            entered.append((number, name))
-            ids = footer.ids
-            rows += [
-                (ids[at : at + _KEY_BYTES], ids[at + _KEY_BYTES : at + 8] + _ROW.pack(number, row))
-                for row, at in enumerate(range(0, len(ids), CHUNK_ID_BYTES))
-            ]
-        rows.sort()
-        for first in range(0, len(rows), ROWS_PER_TRANSACTION):
-            self._environment.write(partial(self._put_rows, rows[first : first + ROWS_PER_TRANSACTION]))
-        return self._environment.write(partial(self._publish, entered))
+        with Rows(self._path.parent) as rows:
+            part: list[Entering] = []
+            held = 0
+            for pack in packs:
+                part.append(pack)
+                if not held and not entered:  # not where there is nothing to enter: a mark costs a sync
+                    self._end_read()
+                    self._environment.write(self._clear_abandoned)
+                held += len(pack[3])
+                if held >= _ENTERED_BYTES:
+                    entered += self._enter(part, rows)
+                    part, held = [], 0
+            entered += self._enter(part, rows)
+            self._end_read()  # whoever yields packs may have looked something up
+            self.ordinals.insert(rows, self._live(), entered[0][0] if entered else 0)
+        numbers: list[int] = []
+        for first in range(0, len(entered), _PUBLISHED):
+            numbers += self._environment.write(partial(self._publish, entered[first : first + _PUBLISHED]))
+        return numbers
+
+    def _live(self) -> Iterator[tuple[int, int]]:
+        """Yields where the ordinals of every pack begin and end, pending ones included."""
+        with self._environment.read() as txn:
+            for key, packed in txn.cursor(db=self._dbs["packs"]):
+                number = int(_NUMBER.unpack(key)[0])
+                yield number, number + int(PACK.unpack(packed)[3])
+
+    def _enter(self, part: list[Entering], rows: Rows) -> list[tuple[int, PackName]]:
+        if not part:
+            return []
+        self._end_read()
+        numbers = self._environment.write(partial(self._put_packs, part))
+        for number, (_, _, footer, _) in zip(numbers, part, strict=True):
+            rows.add(footer.ids, number)
+        return [(number, pack[0]) for number, pack in zip(numbers, part, strict=True)]
+
+    def _put_packs(self, part: list[Entering], txn: lmdb.Transaction) -> list[int]:
+        dbs = self._dbs
+        numbers = []
+        next_number = int(_NUMBER.unpack(txn.get(_NEXT, _NUMBER.pack(1), db=dbs["counters"]))[0])
+        for name, length_bytes, footer, encoded in part:
+            count = len(footer.ids) // CHUNK_ID_BYTES
+            number = next_number
+            if number // ORDINALS_IN_RUN != (number + max(count, 1) - 1) // ORDINALS_IN_RUN:
+                number = (number // ORDINALS_IN_RUN + 1) * ORDINALS_IN_RUN
+            next_number = number + max(count, 1)
+            if next_number >= ORDINALS_MAX:
+                hint = "remove it; it is made again from the repository"
+                raise StorageFailed(str(self._path), "local cache: the index has no numbers left", hint=hint)
+            ids_at = encoded.find(footer.ids) if footer.ids else 0
+            key = _NUMBER.pack(number)
+            packed = PACK.pack(name, length_bytes, ids_at, count)
+            txn.put(key, packed, db=dbs["packs"])
+            txn.put(key, encoded + check(packed, encoded), db=dbs["footers"])
+            txn.put(key, b"%d" % os.getpid(), db=dbs["pending"])
+            numbers.append(number)
+        txn.put(_NEXT, _NUMBER.pack(next_number), db=dbs["counters"])
+        return numbers
 
     def _publish(self, entered: list[tuple[int, PackName]], txn: lmdb.Transaction) -> list[int]:
         """Makes entered packs exist; where another process was first with one, its number stands, ours is dropped."""
         numbers: list[int] = []
         for number, name in entered:
             key = _NUMBER.pack(number)
+            if not txn.delete(key, db=self._dbs["pending"]):
+                raise StorageFailed(str(self._path), "local cache: another process took this one for dead")
             first = txn.get(name, db=self._dbs["names"])
             if first is None:
                 txn.put(name, key, db=self._dbs["names"])
@@ -272,21 +310,20 @@ class Index:
                 txn.delete(key, db=self._dbs["packs"])
                 txn.delete(key, db=self._dbs["footers"])
             numbers.append(int(_NUMBER.unpack(first or key)[0]))
+        self._change(txn)
         return numbers
 
-    def _put_rows(self, rows: list[tuple[bytes, bytes]], txn: lmdb.Transaction) -> None:
-        txn.cursor(self._dbs["chunks"]).putmulti(rows, dupdata=True)
+    def _change(self, txn: lmdb.Transaction) -> None:
+        """Says that packs have come or gone."""
+        before = int.from_bytes(txn.get(_VERSION, b"", db=self._dbs["counters"]), "big")
+        txn.put(_VERSION, (before + 1).to_bytes(8, "big"), db=self._dbs["counters"])
 
-    def _enter(self, pack: tuple[PackName, int, Footer, bytes], txn: lmdb.Transaction) -> int:
-        name, length_bytes, footer, encoded = pack
-        counters = self._dbs["counters"]
-        number = int(_NUMBER.unpack(txn.get(_NEXT, _NUMBER.pack(1), db=counters))[0])
-        txn.put(_NEXT, _NUMBER.pack(number + 1), db=counters)
-        ids_at = encoded.find(footer.ids) if footer.ids else 0
-        packed = _PACK.pack(name, length_bytes, ids_at, len(footer.ids) // CHUNK_ID_BYTES)
-        txn.put(_NUMBER.pack(number), packed, db=self._dbs["packs"])
-        txn.put(_NUMBER.pack(number), encoded + _check(packed, encoded), db=self._dbs["footers"])
-        return number
+    def _clear_abandoned(self, txn: lmdb.Transaction) -> None:
+        """Takes out what processes that are gone, or this one when it failed, entered and did not publish."""
+        for key, process in list(txn.cursor(db=self._dbs["pending"])):
+            if int(process) == os.getpid() or not alive(int(process)):
+                for database in ("pending", "packs", "footers"):
+                    txn.delete(key, db=self._dbs[database])
 
     def forget_packs(self, packs: Iterable[Indexed]) -> None:
         """Takes packs out that are no longer listed; their rows stay behind and point nowhere."""
@@ -299,10 +336,12 @@ class Index:
                 txn.delete(item.name, db=self._dbs["names"])
                 txn.delete(key, db=self._dbs["packs"])
                 txn.delete(key, db=self._dbs["footers"])
+            self._change(txn)
 
         self._environment.write(drop)
         for item in gone:
-            self._ids_at.pop(item.number, None)
+            if self._ids_at.pop(item.number, None) is not None:
+                del self._numbers[bisect_left(self._numbers, item.number)]
             self.usable.discard(item.number)
 
     def note_segments(self, applied: Iterable[SegmentName], gone: Iterable[SegmentName] = ()) -> None:

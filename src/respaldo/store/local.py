@@ -45,7 +45,8 @@ def boot_id() -> bytes:
         return b""
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this number runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -280,7 +281,7 @@ class Environment:
         self.env.sync(force=True)
         for mark in self._path.glob(_MARK + "*"):
             process = mark.name.removeprefix(_MARK)
-            if mark == self._mark or not process.isdecimal() or not _alive(int(process)):
+            if mark == self._mark or not process.isdecimal() or not alive(int(process)):
                 mark.unlink(missing_ok=True)
 
     def length_bytes(self) -> int:

@@ -43,8 +43,9 @@ from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
 from respaldo.store import slots
-from respaldo.store.index import Index, Indexed
+from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
+from respaldo.store.packrow import Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from respaldo.backend.base import Backend
@@ -20,13 +20,14 @@ from respaldo.format.pack import parse_footer
 from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
 from respaldo.store.index import Index
 from respaldo.store.merged import Standing, Unread, list_hashes
+from respaldo.store.packrow import Entering
 from respaldo.store.packs import Finished
 from respaldo.store.several import read_several
 from respaldo.store.tiers import Extent, plan
 from respaldo.store.vault import Vault
 
-SEGMENT_FOOTER_BYTES = 16 << 20
-"""A segment takes footers up to about this many bytes."""
+SEGMENT_FOOTER_BYTES = 8 << 20
+"""A segment takes footers up to about this many bytes: whoever reads one holds it in memory up to five times."""
 SUPERSEDES_MAX = 1 << 19
 """Of more than so many, a client that reads all must read some."""
 _END_BYTES_MIN = 176
@@ -69,11 +70,16 @@ class Segments:
         known = index.segments()
         unread = Unread(self.listed, self.read, known, self._store.damaged)
         fresh: dict[SegmentName, Extent] = {}
-        for name, segment in unread:
-            self._enter(segment, packs, segment_object(name))
-            fresh[name] = _extent(segment.packs)
-            if progress is not None:
-                progress.note(2, f"applied segment {name.hex()[:12]} ({len(segment.packs)} packs)")
+
+        def entering() -> Iterator[Entering]:  # all in one, so that the index is written once, in order
+            entered = {pack.name for pack in index.packs()}
+            for name, segment in unread:
+                yield from self._entering(segment, packs, entered, segment_object(name))
+                fresh[name] = _extent(segment.packs)
+                if progress is not None:
+                    progress.note(2, f"applied segment {name.hex()[:12]} ({len(segment.packs)} packs)")
+
+        index.add_packs(entering())
         passed_over = unread.passed_over()
         gone = known - unread.there.keys()
         if fresh or gone:
@@ -81,20 +87,22 @@ class Segments:
             self._standing.note(fresh, gone=gone | passed_over)
             index.note_segments(fresh.keys() | passed_over, gone)
 
-    def _enter(self, segment: Segment, there: Mapping[PackName, int], what: str) -> None:
-        packs = []
+    def _entering(
+        self, segment: Segment, there: Mapping[PackName, int], entered: set[PackName], what: str
+    ) -> Iterator[Entering]:
+        """Yields what a segment says of packs that are there and not entered; adds them to those that are."""
         for item in segment.packs:
-            if there.get(item.pack) == item.length_bytes and self._store.index.number_of(item.pack) is None:
-                try:
-                    footer = parse_footer(item.footer, what)
-                    if footer.body_length > item.length_bytes - _END_BYTES_MIN:
-                        raise Corruption(what, "gives a pack blocks beyond its end")
-                except Corruption as error:
-                    self._store.damaged.append(error)
-                    continue
-                packs.append((item.pack, item.length_bytes, footer, item.footer))
-        if packs:
-            self._store.index.add_packs(packs)
+            if there.get(item.pack) != item.length_bytes or item.pack in entered:
+                continue
+            try:
+                footer = parse_footer(item.footer, what)
+                if footer.body_length > item.length_bytes - _END_BYTES_MIN:
+                    raise Corruption(what, "gives a pack blocks beyond its end")
+            except Corruption as error:
+                self._store.damaged.append(error)
+                continue
+            entered.add(item.pack)
+            yield item.pack, item.length_bytes, footer, item.footer
 
     def packs_listed(self) -> set[PackName]:
         """Returns the packs that a segment lists, read from storage; raises `Corruption`."""

@@ -25,7 +25,8 @@ _BAR_WIDTH = 40
     ),
     notes=(
         "snapshots, undecided, packs, segments, blocks, chunks, raw_bytes, deduplicated_bytes, tree_bytes, "
-        "compressed_bytes, stored_bytes, index_bytes, free_bytes, total_bytes, deduplication_ratio, compression_ratio, "
+        "compressed_bytes, stored_bytes, index_bytes, cached_bytes (footers and manifests beside the local index), "
+        "free_bytes, total_bytes, deduplication_ratio, compression_ratio, "
         "histogram: a list of from_bytes and chunks."
     ),
 )
@@ -57,6 +58,7 @@ def _fields(stats: Stats) -> dict[str, object]:
         "compressed_bytes": stats.compressed_bytes,
         "stored_bytes": stats.stored_bytes,
         "index_bytes": stats.index_bytes,
+        "cached_bytes": stats.cached_bytes,
         "free_bytes": free,
         "total_bytes": total,
         "deduplication_ratio": round(stats.raw_bytes / stats.deduplicated_bytes, 3)
@@ -82,7 +84,7 @@ def _text(stats: Stats) -> str:
         ("compressed", f"{show.size(stats.compressed_bytes)} ({show.ratio(whole, stats.compressed_bytes)})"),
         ("stored", f"{show.size(stats.stored_bytes)} in {show.count(stats.packs, 'pack')}"),
         ("chunks", f"{show.count(stats.chunks)} in {show.count(stats.blocks, 'block')}"),
-        ("local index", show.size(stats.index_bytes)),
+        ("local index", f"{show.size(stats.index_bytes)}, and {show.size(stats.cached_bytes)} of cached footers"),
     ]
     if stats.space:
         free, total = stats.space

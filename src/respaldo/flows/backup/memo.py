@@ -198,8 +198,11 @@ class Memo:
 
     def packs_gone(self, there: set[PackName]) -> set[PackName]:
         """Returns the packs that were there when a run was last committed, and are not any more."""
+        return self._packs_then() - there
+
+    def _packs_then(self) -> set[PackName]:
         names = self._read().cursor(db=self._dbs["packs"]).iternext(values=False)
-        return {PackName(bytes(name)) for name in names} - there
+        return {PackName(bytes(name)) for name in names}
 
     def distrust(self) -> None:
         """Leaves of everything that is remembered a hint only, whose every chunk is to be looked up."""
@@ -211,7 +214,7 @@ class Memo:
         ``packs``: all that are there and whole.
         """
         self.flush()
-        gone = self.packs_gone(packs)
+        then = self._packs_then()
         self._end_read()
 
         def note(txn: lmdb.Transaction) -> None:
@@ -220,9 +223,9 @@ class Memo:
                     if number != _NEXT:
                         txn.delete(number, db=self._dbs["runs"])
             txn.put(_NUMBER.pack(self.run), snapshot + _NUMBER.pack(now_ns), db=self._dbs["runs"])
-            for name in gone:
+            for name in then - packs:
                 txn.delete(name, db=self._dbs["packs"])
-            for name in packs:
+            for name in packs - then:
                 txn.put(name, b"", db=self._dbs["packs"])
 
         self._environment.write(note)

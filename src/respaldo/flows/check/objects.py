@@ -42,7 +42,7 @@ from respaldo.format.snapshot import (
     parse_outcome,
 )
 from respaldo.store import slots
-from respaldo.store.index import Indexed
+from respaldo.store.packrow import Indexed
 from respaldo.store.packs import read_footer
 from respaldo.store.repo import Listing, Repo, read_header
 
