@@ -135,13 +135,12 @@ class Backend(ABC):
         """
 
     def get_whole(self, name: str, length_max: int) -> bytes:
-        """Returns all bytes of an object; one that is longer than it may be is `Corruption`, and is not read."""
-        length = self.exists(name)
-        if length is None:
-            raise ObjectMissing(name)
-        if length > length_max:
+        """Returns all bytes of an object; one that is longer than it may be is `Corruption`, and not read on."""
+        data = self.get(name, 0, length_max + 1)  # one call, where asking first would be two
+        if len(data) > length_max:
+            length = self.exists(name) or len(data)
             raise Corruption(name, f"it is {length} bytes long, more than such an object can be")
-        return self.get(name, 0, length)
+        return data
 
     @abstractmethod
     def list(self, folder: str) -> Listing:

@@ -309,9 +309,13 @@ def _still_there(fd: int) -> os.stat_result:
     return status
 
 
+_ASKED_FOR_BYTES = 1 << 20
+
+
 def _read(fd: int, name: str, offset: int, length: int | None) -> bytes:
-    if length is None:
-        length = max(0, _size(os.fstat(fd), name) - offset)
+    if length is None or length > _ASKED_FOR_BYTES:  # a buffer is made for all that is asked for
+        end = _size(os.fstat(fd), name)
+        length = max(0, end - offset if length is None else min(end - offset, length))
     content = os.pread(fd, length, offset)
     if len(content) == length or not content:
         return content
