@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 import stat
 import subprocess
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,13 @@ from tests.flows.restore.world import TIME, World, ours
 @pytest.fixture
 def world():
     return World()
+
+
+@pytest.fixture
+def short():
+    """A directory whose path is short enough for a socket's name."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def files(folder):
@@ -303,6 +313,46 @@ def test_a_hard_link_group_of_mixed_types_fails(world, tmp_path):
 
 
 # --- the target ------------------------------------------------------------------------------------------------------
+
+
+def occupy(path, kind):
+    """Puts something under a name that no file's content may silently take the place of."""
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.fspath(path))
+    else:
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("needs the right to make devices")
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "character device"])
+def test_a_file_does_not_take_the_place_of_a_device_or_its_like(world, short, kind):
+    """Whoever names one as the target of a file wants to write to it, or is mistaken; it is never replaced."""
+    entry = world.file(b"f", b"content")
+    (short / "folder").mkdir()
+    for there, target in ((short / "x", short / "x"), (short / "folder/f", short / "folder")):
+        occupy(there, kind)
+        for act in (world.restore, world.plan):
+            with pytest.raises(TargetError, match=f"there is a {kind}") as caught:
+                act(entry, target, path=b"/source/f")
+            assert caught.value.exit_status == 1
+            assert "another" in caught.value.hint
+        assert not there.is_file()
+        assert world.restore(entry, target, RestoreOptions(overwrite=Overwrite.NEVER), path=b"/source/f").kept == 1
+        assert not there.is_file()
+
+
+def test_a_fifo_is_restored_over_itself(world, tmp_path):
+    """What is there already as the snapshot has it is not refused."""
+    os.mkfifo(tmp_path / "x")
+    entry = Entry(name=b"f", mode=stat.S_IFIFO | 0o600, mtime_ns=TIME, **ours())
+    result = world.restore(entry, tmp_path / "x", path=b"/source/f")
+    assert (result.failed, result.attributes) == (0, 1)
+    assert (tmp_path / "x").stat().st_mtime_ns == TIME
 
 
 def test_a_full_target_is_refused_before_anything_is_written(world, tmp_path, monkeypatch):

@@ -40,6 +40,12 @@ from respaldo.fs.settle import Owners
 
 JOBS_AHEAD = 512
 ENTRIES_AHEAD = 4096
+_SPECIAL = {
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +133,23 @@ def _root(restore: Restore) -> _Root:
         place, name = target, entry.name
     around = Entry(name=b"", mode=stat.S_IFDIR | 0o755, mark=Mark.PARTIAL)
     place = place or (b"/" if target.startswith(b"/") else b".")
+    if restore.options.overwrite is not Overwrite.NEVER:
+        _refuse_special(os.path.join(place, name), entry)
     return _Root(place, restore.path.rpartition(b"/")[0] or b"/", around, replace(entry, name=name))
+
+
+def _refuse_special(path: bytes, entry: Entry) -> None:
+    """Raises `TargetError` where a single file would take the place of a device, a FIFO or a socket: a typing error."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return
+    kind = stat.S_IFMT(found.st_mode)
+    what = _SPECIAL.get(kind)
+    same = kind == stat.S_IFMT(entry.mode) and entry.rdev == os.major(found.st_rdev) << 32 | os.minor(found.st_rdev)
+    if what is not None and not same:
+        hint = "restore to another path, or take away first what is there"
+        raise TargetError(path, f"there is a {what}, which a restore does not replace", hint=hint)
 
 
 def _folder(stack: ExitStack, restore: Restore, root: _Root, *, looks_only: bool) -> Folder | None:
