@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from respaldo.api.blocks import Blocks
+from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import StorageFailed
 from respaldo.core.model import Mark
 from respaldo.flows.backup import files as files_module
 from respaldo.flows.backup import opening, reader, walker
+from respaldo.flows.restore.run import Restore, run_restore
 from respaldo.store.chunks import ChunkSink
-from tests.flows.backup.world import World, assert_equal, walk_model
+from tests.flows.backup.world import World, assert_equal, entries_below, walk_model
 
 SIZES = pytest.mark.parametrize("size", [1000, 3 << 20], ids=["small", "large"])
 
@@ -357,3 +360,47 @@ def test_name_without_a_status(tree: World, monkeypatch):
             assert {found[path].mark for path in found if path.startswith(b"dir/")} == {Mark.UNREADABLE}
     tree.check(trust_times=True)
     assert_equal(tree.model(tree.check()), walk_model(tree.source))
+
+
+@SIZES
+@pytest.mark.parametrize("metadata_only", [False, True])
+def test_file_that_changes_between_the_readings_of_its_names(tree: World, monkeypatch, size, metadata_only):
+    """Each name is recorded, and restored, as it was when it was read; names that became equal are one file again."""
+    first, second = os.urandom(size), os.urandom(size)
+    names = [tree.source / name for name in ("a", "dir/b", "dir/c", "dir/d")]
+    names[0].write_bytes(first)
+    for name in names[1:]:
+        os.link(names[0], name)
+    real = walker.Walker._descend
+
+    def descend(*given):
+        parent, row = given[1:3]
+        if parent.child_name(row) == b"dir":
+            if metadata_only:
+                os.utime(names[0], ns=(5, 5))
+            else:
+                names[0].write_bytes(second)
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(walker.Walker, "_descend", descend)
+        result = tree.backup()
+    assert result.complete
+    trees = TreeReader(tree.repo.source)
+    entry = next(entry for path, entry in entries_below(tree.repo, result) if path == os.fsencode(tree.source))
+    restored = tree.path / "restored"
+    restore = Restore(
+        blocks=Blocks(tree.repo),
+        trees=trees,
+        manifest=result.manifest,
+        entry=entry,
+        path=os.fsencode(tree.source),
+        target=os.fsencode(restored),
+    )
+    done = run_restore(restore)
+    assert (done.failed, done.damaged) == (0, 0)
+    found = [restored / name.relative_to(tree.source) for name in names]
+    later = first if metadata_only else second
+    assert [path.read_bytes() for path in found] == [first, later, later, later]
+    assert found[0].samefile(found[1]) == metadata_only
+    tree.check()

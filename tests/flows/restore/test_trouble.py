@@ -296,20 +296,45 @@ def test_a_hole_longer_than_any_file_fails(world, tmp_path, size):
         assert result.exit_status == 3
 
 
-def test_a_hard_link_group_of_mixed_types_fails(world, tmp_path):
-    """Names of one group that are not one file: the first counts."""
+@pytest.mark.parametrize("again", [False, True])
+def test_names_of_a_group_that_differ_become_copies(world, tmp_path, again):
+    """Names of one group that are not one file get what each of them holds; the first is linked to by its equals."""
     group = b"g" * 16
     entry = world.directory(
         b"",
         replace(world.file(b"a", b"1"), link_group=group),
         replace(symlink(b"b", b"/etc"), link_group=group),
-        replace(world.file(b"c", b"other"), link_group=group),
+        replace(world.file(b"c", b"2"), link_group=group),
         replace(world.file(b"d", b"1"), link_group=group),
+        world.directory(
+            b"e",
+            replace(world.file(b"f", b"2"), link_group=group),
+            Entry(name=b"g", mode=stat.S_IFIFO | 0o600, mtime_ns=TIME, link_group=group, **ours()),
+            replace(world.file(b"h", b"1"), link_group=group),
+            replace(world.file(b"i", os.urandom(5 << 20)), link_group=group),
+        ),
     )
-    result = world.restore(entry, tmp_path / "t")
-    assert files(tmp_path / "t") == ["a", "d"]
-    assert (result.failed, result.exit_status) == (2, 4)
-    assert (tmp_path / "t/a").samefile(tmp_path / "t/d")
+    target = tmp_path / "t"
+    options = RestoreOptions(overwrite=Overwrite.ALWAYS, verify=True)
+    if again:
+        # As a restore that took them for one file would have left it.
+        (target / "e").mkdir(parents=True)
+        (target / "a").write_bytes(b"1")
+        for name in ("c", "d", "e/f", "e/h"):
+            os.link(target / "a", target / name)
+    result = world.restore(entry, target, options)
+    assert (result.failures, result.failed, result.exit_status) == ((), 0, 0)
+    content = {name: (target / name).read_bytes() for name in ("a", "c", "d", "e/f", "e/h")}
+    assert content == {"a": b"1", "c": b"2", "d": b"1", "e/f": b"2", "e/h": b"1"}
+    assert (target / "e/i").stat().st_size == 5 << 20
+    assert os.readlink(target / "b") == "/etc"
+    assert (target / "e/g").is_fifo()
+    assert (target / "a").samefile(target / "d")
+    assert (target / "a").samefile(target / "e/h")
+    assert (target / "a").stat().st_nlink == 3
+    assert any(note.startswith("5 names of hard-linked files") for note in result.notes)
+    again_result = world.restore(entry, target)
+    assert (again_result.created, again_result.overwritten, again_result.attributes) == (0, 0, 0)
 
 
 # --- the target ------------------------------------------------------------------------------------------------------

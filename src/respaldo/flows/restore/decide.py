@@ -1,15 +1,15 @@
 """Decisions: what is done about each entry that is no directory, by what is there and by the overwrite policy.
 
-Also keeps the account of hard links: the first selected name of a group gets the content, the others are linked to it.
+Also keeps the account of hard links: the first selected name of a group gets the content, the others are linked to it,
+but for those that the snapshot has with other content, as of a file that changed between the readings of its names.
 """
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from respaldo.core.errors import Corruption
 from respaldo.core.model import Entry, Mark
 from respaldo.flows.restore.columns import Columns, Files
 from respaldo.flows.restore.contents import Contents
@@ -52,6 +52,8 @@ class Decider:
         self._cold = cold
         self._groups: dict[bytes, _Group] = {}
         self.columns = Columns(owners)
+        self.unalike = 0
+        """How many names differ from the first of their group and are copies of their own."""
 
     @property
     def settles_directories(self) -> bool:
@@ -82,7 +84,8 @@ class Decider:
             if there:
                 yield from self._present(directory, there, present)
         plain = Files()
-        for entry in missing:
+        for given in missing:
+            entry = self._parted(given)
             if not self.columns.add(plain, entry):
                 yield self._new(directory, entry, There.NOTHING, present)
         yield from self.plain(plain)
@@ -111,11 +114,15 @@ class Decider:
         if group is None:
             self._remember(directory, entry, 0)
             return None
-        if not _same_file(group.like, entry):
-            return Fail(
-                entry.name, Corruption(f"hard links of {_shown(entry.name)}", "its names do not stand for one file")
-            )
         return Link(entry, there, group.origin, group.ino)
+
+    def _parted(self, entry: Entry) -> Entry:
+        """Takes an entry out of its group where the group's first name stands for something else."""
+        group = self._groups.get(entry.link_group) if entry.link_group else None
+        if group is None or entry.mark in NOT_STORED or _same_file(group.like, entry):
+            return entry
+        self.unalike += 1
+        return replace(entry, link_group=b"")
 
     def _remember(self, directory: Where, entry: Entry, ino: int) -> None:
         relative = directory()
@@ -142,7 +149,8 @@ class Decider:
         regular = stat.S_IFREG
         present.probe([row for entry, row in there if entry.mode & present.mode(row) & _TYPE == regular])
         equal: list[Entry] = []
-        for entry, row in there:
+        for given, row in there:
+            entry = self._parted(given)
             step = self._one(directory, entry, present, row)
             if step is None:
                 equal.append(entry)
@@ -218,7 +226,3 @@ def _same_file(one: Entry, other: Entry) -> bool:
         and (one.size, one.rdev, one.target) == (other.size, other.rdev, other.target)
         and one.content == other.content
     )
-
-
-def _shown(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

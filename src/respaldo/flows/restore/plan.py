@@ -107,6 +107,11 @@ class Planner:
         present = self._stack[-1].present if self._stack else None
         return None if present is None else present.folder
 
+    @property
+    def unalike(self) -> int:
+        """How many names were taken out of their hard-link groups so far, having content of their own."""
+        return self._decider.unalike
+
     def _leaves(self, tree: ChunkId | None) -> Iterator[Leaf]:
         return iter(()) if tree is None else self._trees.leaves(tree)
 

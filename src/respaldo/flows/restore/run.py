@@ -278,6 +278,7 @@ class _Run:
                             ahead -= self._next(queue, writer)
                 while queue:
                     self._next(queue, writer)
+                self._tally.unalike = planner.unalike
             finally:
                 files.abandon()
                 self._site.abandon()

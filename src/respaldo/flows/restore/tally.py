@@ -25,6 +25,7 @@ class Tally:
         self.failures: list[tuple[bytes, str]] = []
         self.rewritten = 0
         self.unlinked = 0
+        self.unalike = 0
         self.mounts_kept = 0
         self._missed: dict[str, tuple[int, bytes]] = {}
         self._actions: list[Action] = []
@@ -111,5 +112,7 @@ class Tally:
             yield f"{self.rewritten} files were rewritten in place: while that lasted they were neither old nor new"
         if self.unlinked:
             yield f"{self.unlinked} hard links could not be made; these names have content of their own"
+        if self.unalike:
+            yield f"{self.unalike} names of hard-linked files have content of their own in the snapshot, too"
         if self.mounts_kept:
             yield f"{self.mounts_kept} mount points were not deleted"
