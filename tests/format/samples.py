@@ -14,6 +14,7 @@ from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
 from respaldo.core.ids import CatalogueName, ChunkId, PackName, SegmentName, SnapshotId
 from respaldo.format import canonical, catalogue, content, frame, header, pack, segment, snapshot, tree
+from respaldo.kernel.layout import INODE_FLAGS
 
 SESSION = bytes(range(16))
 IDS = tuple(ChunkId(bytes([n]) * 32) for n in range(1, 60))
@@ -242,7 +243,7 @@ def leaves(draw: st.DrawFn) -> tree.Leaf:
         if kind == stat.S_IFREG:
             size = draw(st.integers(0, (1 << 63) - 1) | st.just(0))
         elif kind in {stat.S_IFBLK, stat.S_IFCHR}:
-            size = draw(st.integers(0, (1 << 64) - 1))
+            size = draw(st.integers(0, (1 << 12) - 1)) << 32 | draw(st.integers(0, (1 << 20) - 1))
         mark = draw(st.sampled_from([0, 0, 0, *(m for m, kinds in tree._MARKS.items() if kind in kinds)]))
         if mark:
             marks[row] = int(mark)
@@ -259,7 +260,8 @@ def leaves(draw: st.DrawFn) -> tree.Leaf:
             pairs = draw(st.dictionaries(names, st.binary(max_size=9), min_size=1, max_size=3))
             xattrs[row] = tuple(sorted(pairs.items()))
         mode = kind | draw(st.integers(0, 0o7777))
-        rows.append(tree.META.pack(mode, draw(u32s), draw(u32s), draw(u32s), size, draw(i64s), draw(i64s)))
+        flags = draw(u32s) & INODE_FLAGS
+        rows.append(tree.META.pack(mode, draw(u32s), draw(u32s), flags, size, draw(i64s), draw(i64s)))
     return tree.Leaf(
         names=b"".join(name + b"\0" for name in there),
         meta=b"".join(rows),

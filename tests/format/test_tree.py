@@ -10,6 +10,7 @@ import pytest
 from respaldo.core.errors import Corruption
 from respaldo.core.model import Content, Mark
 from respaldo.format import canonical, content, tree
+from respaldo.kernel.layout import INODE_FLAGS
 from tests.format.samples import BRANCH, DIRECTORY, FILE, IDS, LEAF, LINK, meta
 
 
@@ -246,3 +247,31 @@ def test_run_of_files_with_as_many_chunks_as_stand_in_a_tree_fits():
         links=dict.fromkeys(range(count), b"L" * 16),
     )
     assert len(tree.parse_tree(leaf.encode(), "x")) == count
+
+
+def named(mode, *, size=0, flags=0):
+    """Asserts that a leaf with such an entry is refused by the entry's name."""
+    leaf = tree.Leaf(names=b"ahead\0odd one\0", meta=meta(FILE) + meta(mode, size=size, flags=flags))
+    with pytest.raises(Corruption, match="odd one"):
+        tree.parse_tree(leaf.encode(), "x")
+
+
+@pytest.mark.parametrize("bit", [bit for bit in range(32) if not INODE_FLAGS >> bit & 1])
+def test_inode_flags_that_are_never_kept_are_refused(bit):
+    """A writer leaves them out; whoever makes them up has other things in mind, too."""
+    named(FILE, flags=1 << bit | 0x10)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFBLK, stat.S_IFCHR])
+def test_device_numbers_are_those_of_linux(kind):
+    """Twelve bits for the major number and twenty for the minor; what goes beyond makes no device anywhere."""
+    most = ((1 << 12) - 1) << 32 | (1 << 20) - 1
+    tree.parse_tree(one(kind, size=most).encode(), "x")
+    for size in (1 << 20, 1 << 31, 1 << 44, 1 << 63):
+        named(kind, size=size)
+
+
+@pytest.mark.parametrize("mode", [0, 0o644, 0o050000, 0o170000, 1 << 16 | FILE, 1 << 31 | FILE])
+def test_impossible_modes_are_refused_by_name(mode):
+    """A directory of thousands of entries is not looked through by hand."""
+    named(mode)

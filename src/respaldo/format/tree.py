@@ -17,6 +17,7 @@ from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.core.model import EMPTY, Content, Entry, Mark
 from respaldo.format import canonical
+from respaldo.kernel.layout import INODE_FLAGS
 
 META = struct.Struct("<IIIIQqq")
 """Mode, uid, gid, attributes, size (or rdev), mtime ns, btime ns: 40 bytes, as the kernel's ``scan`` gives them."""
@@ -120,6 +121,10 @@ def default_count(mode: int, size: int, mark: int) -> int:
 
 _WITHOUT_CONTENT = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.LOST})
 _TYPES = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR})
+_DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
+_NO_FLAGS = ~INODE_FLAGS
+_NO_DEVICE = ~(((1 << 12) - 1) << 32 | ((1 << 20) - 1))
+"""Linux has twelve bits for the major number of a device, and twenty for the minor."""
 _UNKNOWN = 0
 """The mode of an entry that the file system named and would not describe."""
 _FILE = frozenset({stat.S_IFREG})
@@ -221,12 +226,16 @@ def _validate(leaf: Leaf, what: str) -> None:
         last = name
     _validate_rows(leaf, count, what)
     needed = symlinks = 0
-    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
+    for row, (mode, _, _, attributes, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
         kind = stat.S_IFMT(mode)
         mark = leaf.marks.get(row, 0)
         known = kind in _TYPES or (mode == _UNKNOWN and mark == Mark.UNREADABLE)
         if not known or mode >> 16 or (kind == stat.S_IFREG and size >> 63):
-            raise Corruption(what, "an entry in it has an impossible type or size")
+            raise Corruption(what, f"its entry {_shown(names[row])} has an impossible type or size")
+        if attributes & _NO_FLAGS:
+            raise Corruption(what, f"its entry {_shown(names[row])} has inode flags that are never kept")
+        if kind in _DEVICES and size & _NO_DEVICE:
+            raise Corruption(what, f"its entry {_shown(names[row])} has an impossible device number")
         level = leaf.levels.get(row)
         if level is not None and (kind != stat.S_IFREG or mark in _WITHOUT_CONTENT or not size):
             raise Corruption(what, "an entry in it that is no file, or an empty one, has a file's content")
@@ -255,3 +264,7 @@ def _validate_rows(leaf: Leaf, count: int, what: str) -> None:
         raise Corruption(what, "an entry in it has an unknown mark")
     if any(number >> 32 for ids in (leaf.users, leaf.groups) for number in ids):
         raise Corruption(what, "it names a user or group that cannot be")
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
