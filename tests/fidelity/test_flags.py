@@ -276,3 +276,21 @@ def test_roots_snapshot_restored_by_an_ordinary_user(anybodys):
 
     in_child(with_a_device, nobody=True)
     assert os.listdir(anybodys / "again") != []
+
+
+@pytest.mark.parametrize("flag", [0x8000, 0x200_0000], ids=["no tail merging", "direct access"])
+def test_flags_that_are_handed_down_come_back_where_they_were(product, top, ext4, flag):
+    """What `chattr` sets is set again, on files and directories, and on nothing beside them."""
+    source, target = top / "source", ext4 / "target"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder" / "without").write_bytes(b"1")
+    (source / "with").write_bytes(b"2")
+    if not set_flags(source / "folder", flag) or not set_flags(source / "with", flag):
+        pytest.skip("this file system does not know the flag")
+    product.snapshot(source)
+    product.restore(source, target)
+    assert_equal(source, target)
+    found = picture(target)
+    assert found[b"with"].flags & flag
+    assert found[b"folder"].flags & flag
+    assert not found[b"folder/without"].flags & flag

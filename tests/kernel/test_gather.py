@@ -227,7 +227,7 @@ def test_inode_flags_are_read_and_masked(verbs, tmp_path):
 
 def test_mask_of_inode_flags_is_the_documented_one():
     """The mask holds secure deletion to project inheritance, and not extents, encryption or verity."""
-    assert layout.INODE_FLAGS == 0x2083_40FF
+    assert layout.INODE_FLAGS == 0x2283_C0FF
 
 
 def test_files_of_proc_read_as_changed(verbs):

@@ -33,7 +33,7 @@ APPEND_ONLY = 0x20
 FLAGS_WHEN_EMPTY = 0x0080_0004
 """No copy-on-write and compression: they concern only what is written after they are set."""
 FLAGS_IN_THE_WAY = IMMUTABLE | APPEND_ONLY
-FLAGS_HANDED_DOWN = 0x0081_40CF
+FLAGS_HANDED_DOWN = 0x0281_C0CF
 """What a directory gives to the files that are made in it: all that can be, but for what forbids changes."""
 
 # _IOR('f', 1, long) and _IOW('f', 2, long): the size in the number is a long's, what is read and written is an int.

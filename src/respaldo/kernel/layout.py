@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-REVISION: Final = 1
+REVISION: Final = 2
 
 # One entry of a directory as it is backed up: mode (all of st_mode), uid, gid, attributes (inode flags; 0 in `scan`),
 # size (bytes of a file or a link's target; major << 32 | minor of a device; else 0), mtime_ns, btime_ns (0: none).
@@ -74,8 +74,10 @@ INODE_FLAGS: Final = (
     | 0x0000_0040  # d  no dump
     | 0x0000_0080  # A  no atime
     | 0x0000_4000  # j  journal data
+    | 0x0000_8000  # t  no tail merging
     | 0x0001_0000  # D  synchronous directory
     | 0x0002_0000  # T  top directory
     | 0x0080_0000  # C  no copy-on-write
+    | 0x0200_0000  # x  direct access to files (DAX)
     | 0x2000_0000  # P  project inheritance
 )

@@ -61,7 +61,7 @@
 #include <linux/fs.h>
 
 /* Raised whenever a signature, a layout or a result changes; the package refuses a native module of another one. */
-#define KERNEL_REVISION 1
+#define KERNEL_REVISION 2
 
 /* ------------------------------------------------------------------------------------------------ little-endian -- */
 
@@ -129,9 +129,9 @@ enum { SCATTER_OWNER_FAILED = 1 };
 enum stage { STAGE_OK, STAGE_CHECK, STAGE_OPEN, STAGE_WRITE, STAGE_OWNER, STAGE_MODE, STAGE_TIMES, STAGE_CLOSE, STAGE_RENAME };
 
 /* The inode flags that a user can set and a restore gives back: secure deletion, undelete, compress, synchronous,
- * immutable, append-only, no dump, no atime, journal data, synchronous directory, top directory, no copy-on-write,
- * project inheritance. The others (extents, encrypted, verity, inline data …) describe the file system's own doing. */
-#define INODE_FLAGS UINT32_C(0x208340FF)
+ * immutable, append-only, no dump, no atime, journal data, no tail merging, synchronous directory, top directory, no
+ * copy-on-write, direct access, project inheritance. The others (extents, encrypted, verity, inline data …) describe the file system's own doing. */
+#define INODE_FLAGS UINT32_C(0x2283C0FF)
 
 #define PREFIX_MAX 200
 #define HOLE 4096u

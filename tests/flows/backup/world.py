@@ -28,7 +28,7 @@ from respaldo.store.repo import Repo, create
 HOUR_NS = 3600 * 10**9
 SECRET = Secret(key=bytes(range(32)))
 _GETFLAGS = 0x80086601
-_KEPT_FLAGS = 0x208340FF
+_KEPT_FLAGS = 0x2283C0FF
 
 
 class ShiftedClock:
