@@ -338,6 +338,40 @@ def test_files_with_holes_round_trip(runs, seed):
         assert HOLE not in {chunk_id for _, chunk_id in TreeReader(shelf).nodes(content)}
 
 
+@given(st.integers(1000, 1030), st.integers(1, 3))
+@settings(max_examples=40)
+def test_holes_that_come_one_by_one_are_one_also_at_the_end_of_a_node(count, pieces):
+    """A hole that fills its node is not cut in two by the next piece of it."""
+    shelf = Shelf()
+    chunks = [(bytes([1 + number % 255]) * 32, 10) for number in range(count)]
+    content = build(shelf, [*chunks, *[(HOLE, 5)] * pieces, *chunks])
+    assert read(shelf, content) == [*chunks, (HOLE, 5 * pieces), *chunks]
+
+
+def test_holes_that_meet_are_refused_within_and_across_nodes():
+    """A list of 2^60 tiny holes, made of six nodes, ends at the second one."""
+    for rows in ([(HOLE, 1)] * 2, [(HOLE, 1)], [(HOLE, 1), (b"x" * 32, 1), (HOLE, 1)]):
+        shelf = Shelf()
+        node, length = shelf.put(Kind.LIST, b"".join(ROW.pack(*row) for row in rows)), len(rows)
+        for _ in range(5):
+            node, length = shelf.put(Kind.LIST, ROW.pack(node, length) * 1024), length * 1024
+        with pytest.raises(Corruption, match="adjacent"):
+            list(TreeReader(shelf).list_rows(Content(level=6, ids=node)))
+
+
+def test_shared_nodes_are_counted_and_looked_up_once():
+    """How much of a file is data, and what it consists of, takes as long as what is stored of it."""
+    shelf = Shelf()
+    node, length = shelf.put(Kind.LIST, ROW.pack(b"x" * 32, 1) + ROW.pack(HOLE, 1)), 2
+    for _ in range(5):
+        node, length = shelf.put(Kind.LIST, ROW.pack(node, length) * 1024), length * 1024
+    content = Content(level=6, ids=node)
+    assert TreeReader(shelf).data_bytes(content) == length // 2
+    assert list(TreeReader(shelf).nodes(content))[-1] == (0, b"x" * 32)
+    with pytest.raises(Corruption):
+        TreeReader(shelf).data_bytes(Content(level=9, ids=node))
+
+
 def test_hole_of_nothing_is_none():
     """An empty hole leaves no trace."""
     shelf = Shelf()

@@ -155,6 +155,8 @@ class ListBuilder:
     def add(self, chunk_id: bytes, length: int) -> None:
         """Appends a chunk."""
         self.length += length
+        # Only now is a hole that fills its node known to end there.
+        self._close_full(0)
         self._levels[0].append((chunk_id, length))
         if self._listed:
             self._close_full(0)
@@ -173,7 +175,6 @@ class ListBuilder:
             if rows and rows[-1][0] == HOLE:
                 length += rows.pop()[1]
             rows.append((HOLE, length))
-            self._close_full(0)
 
     def _to_list(self) -> None:
         self._listed = True
@@ -265,11 +266,37 @@ class TreeReader:
         return None
 
     def list_rows(self, content: Content) -> Iterator[Row]:
-        """Yields the rows at level 1 of a list: data chunks and holes. Raises `Corruption`, `ChunkMissing`."""
-        for chunk_id in content:
-            yield from self._rows(chunk_id, content.level, None)
+        """Yields the rows at level 1 of a list: data chunks and holes. Raises `Corruption`, `ChunkMissing`.
 
-    def _rows(self, chunk_id: ChunkId, level: int, expected: int | None) -> Iterator[Row]:
+        Between two holes comes data, so that whoever writes the rows meets the end of his disk before that of his time.
+        """
+        after_hole = False
+        for chunk_id in content:
+            for row in self._rows(chunk_id, content.level, None):
+                is_hole = row.id == HOLE
+                if is_hole and after_hole:
+                    raise Corruption(f"list {chunk_id.hex()[:16]}", "two holes are adjacent in it")
+                after_hole = is_hole
+                yield row
+
+    def data_bytes(self, content: Content) -> int:
+        """Returns how many bytes of a list are data, reading each node once; raises `Corruption`, `ChunkMissing`."""
+        known: dict[tuple[ChunkId, int], int] = {}
+        return sum(self._data_bytes(chunk_id, content.level, known) for chunk_id in content)
+
+    def _data_bytes(self, chunk_id: ChunkId, level: int, known: dict[tuple[ChunkId, int], int]) -> int:
+        key = (chunk_id, level)
+        if key not in known:
+            total = 0
+            for row in self._node(chunk_id, level):
+                if level > 1:
+                    total += self._data_bytes(row.id, level - 1, known)
+                elif row.id != HOLE:
+                    total += row.length
+            known[key] = total
+        return known[key]
+
+    def _node(self, chunk_id: ChunkId, level: int) -> list[Row]:
         what = f"list {chunk_id.hex()[:16]}"
         if not 0 < level <= LEVEL_MAX:
             raise Corruption(what, "lists are nested too deep")
@@ -277,21 +304,33 @@ class TreeReader:
         if len(raw) > NODE_BYTES_MAX:
             raise Corruption(what, "longer than a list node can be")
         rows = parse_node(raw, what)
+        if level > 1 and any(row.id == HOLE for row in rows):
+            raise Corruption(what, "a hole stands above the lowest level")
+        return rows
+
+    def _rows(self, chunk_id: ChunkId, level: int, expected: int | None) -> Iterator[Row]:
+        rows = self._node(chunk_id, level)
         if expected is not None and sum(row.length for row in rows) != expected:
-            raise Corruption(what, "its rows do not add up to what refers to it")
+            raise Corruption(f"list {chunk_id.hex()[:16]}", "its rows do not add up to what refers to it")
         for row in rows:
             if level == 1:
                 yield row
-            elif row.id == HOLE:
-                raise Corruption(what, "a hole stands above the lowest level")
             else:
                 yield from self._rows(row.id, level - 1, row.length)
 
     def nodes(self, content: Content) -> Iterator[tuple[int, ChunkId]]:
-        """Yields (level, id) of all that content refers to, lists first, data chunks as level 0, holes left out."""
+        """Yields (level, id) of all that content refers to, lists first, data chunks as level 0, holes left out.
+
+        A list that is referred to more than once is gone through once.
+        """
         stack = [(content.level, chunk_id) for chunk_id in reversed(list(content))]
+        seen: set[tuple[int, ChunkId]] = set()
         while stack:
             level, chunk_id = stack.pop()
+            if level:
+                if (level, chunk_id) in seen:
+                    continue
+                seen.add((level, chunk_id))
             yield level, chunk_id
             if level:
                 rows = parse_node(self._reader.get(Kind.LIST, chunk_id), f"list {chunk_id.hex()[:16]}")

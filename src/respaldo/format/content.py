@@ -7,6 +7,7 @@ or all zero for a hole of that length; above, those of nodes one level down. Imp
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import NamedTuple
 
 from respaldo.core.errors import Corruption
@@ -36,6 +37,8 @@ def parse_node(data: bytes, what: str) -> list[Row]:
     rows = [Row(ChunkId(name), length) for name, length in ROW.iter_unpack(data)]
     if any(row.length == 0 for row in rows) or sum(row.length for row in rows) >> 63:
         raise Corruption(what, "a row of its list has an impossible length")
+    if any(one.id == HOLE and other.id == HOLE for one, other in pairwise(rows)):
+        raise Corruption(what, "two holes are adjacent in it")
     return rows
 
 

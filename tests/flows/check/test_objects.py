@@ -414,13 +414,31 @@ def test_equal_subtrees_are_read_once_and_named_everywhere(empty):
 
 def test_lists_that_are_not_whole_are_gone_through_once(empty):
     """Eight levels of nodes that each hold the next one a thousand times, with a lie at the bottom; the check ends."""
-    [node], _ = store(empty, [(Kind.LIST, ROW.pack(HOLE, 1) * 1024)])
+    [chunk], _ = store(empty, [(Kind.DATA, b"x")])
+    [node], _ = store(empty, [(Kind.LIST, ROW.pack(chunk, 1) * 1024)])
     for _ in range(7):
         [node], _ = store(empty, [(Kind.LIST, ROW.pack(node, 1 << 52) * 1024)])
     leaf = Leaf(names=b"f\0", meta=_file(1 << 62), content=node, levels={0: (8, 1)})
     _committed(empty, _root(empty, leaf))
     [damage] = run(empty).damages
     assert damage.reason == "a row of it has another length than what it refers to"
+    assert [item.path for item in damage.affected] == [b"/f"]
+
+
+@pytest.mark.parametrize("levels", [1, 2, 6])
+def test_holes_are_never_adjacent(empty, levels):
+    """Neither in a node nor across nodes, of whatever level; the lengths are all right."""
+    [chunk], _ = store(empty, [(Kind.DATA, b"x")])
+    rows = ROW.pack(HOLE, 1) * 2 if levels == 1 else ROW.pack(HOLE, 1) + ROW.pack(chunk, 1) + ROW.pack(HOLE, 1)
+    length = len(rows) // ROW.size
+    [node], _ = store(empty, [(Kind.LIST, rows)])
+    for _ in range(levels - 1):
+        [node], _ = store(empty, [(Kind.LIST, ROW.pack(node, length) * 1024)])
+        length *= 1024
+    leaf = Leaf(names=b"f\0", meta=_file(length), content=node, levels={0: (levels, 1)})
+    _committed(empty, _root(empty, leaf))
+    [damage] = run(empty).damages
+    assert "two holes are adjacent" in damage.reason
     assert [item.path for item in damage.affected] == [b"/f"]
 
 

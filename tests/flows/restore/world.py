@@ -166,6 +166,9 @@ class World:
                 raise ChunkMissing("list", chunk_id)
             yield from self.lists[chunk_id]
 
+    def data_bytes(self, content):
+        return sum(length for chunk_id, length in self.list_rows(content) if chunk_id != HOLE)
+
     # --- restoring ---
 
     def manifest_of(self, **values):

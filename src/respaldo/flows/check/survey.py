@@ -10,13 +10,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
 from respaldo.core.seams import Cancel
 from respaldo.flows.check.chunks import Chunks
 from respaldo.flows.check.findings import Finding, Findings, Positions
-from respaldo.format.content import HOLE, parse_node
+from respaldo.format.content import HOLE, Row, parse_node
 from respaldo.format.tree import META, Branch, Leaf, default_count, parse_tree
 
 DIRECTORIES_NAMED_MAX = 1 << 20
@@ -45,6 +46,8 @@ class Survey:
         self._dirty = Positions()
         self._runs: dict[ChunkId, tuple[int, bytes, bytes]] = {}
         self._lists: dict[tuple[int, int, int], int] = {}
+        self._hole_first: set[tuple[ChunkId, int]] = set()
+        self._hole_last: set[tuple[ChunkId, int]] = set()
         self._spoilt: dict[tuple[int, int, int], tuple[Finding, ...]] = {}
         """Lists that are not whole, and why: one that holds another a thousand times is gone through once, too."""
         self._naming = False
@@ -166,13 +169,15 @@ class Survey:
         what = f"list {chunk_id.hex()[:16]}"
         total = 0
         try:
-            for row in parse_node(raw, what):
+            rows = parse_node(raw, what)
+            for row in rows:
                 total += row.length
                 if row.id == HOLE:
                     if level > 1:
                         raise Corruption(what, "a hole stands above the lowest level")
                 elif self._content(row.id, level - 1, blame) not in {row.length, -1}:
                     raise Corruption(what, "a row of it has another length than what it refers to")
+            self._check_holes(chunk_id, level, rows, what)
         except Corruption as error:
             blame.append(self._findings.add(what, error.reason))
         if blame:
@@ -180,6 +185,17 @@ class Survey:
         if level == 1:
             self.references += len(raw) // CHUNK_ID_BYTES
         return total
+
+    def _check_holes(self, chunk_id: ChunkId, level: int, rows: list[Row], what: str) -> None:
+        """Raises `Corruption` where a node's last hole meets the next one's first."""
+        if level > 1:
+            for one, other in pairwise(rows):
+                if (one.id, level - 1) in self._hole_last and (other.id, level - 1) in self._hole_first:
+                    raise Corruption(what, "two holes are adjacent below it")
+        if rows[0].id == HOLE or (rows[0].id, level - 1) in self._hole_first:
+            self._hole_first.add((chunk_id, level))
+        if rows[-1].id == HOLE or (rows[-1].id, level - 1) in self._hole_last:
+            self._hole_last.add((chunk_id, level))
 
     def _fit(self, tree_id: ChunkId, branch: Branch, blame: list[Finding]) -> None:
         """Checks that the runs of a long directory have the lengths it says, and that names ascend from run to run."""

@@ -68,7 +68,7 @@ class Contents:
         if not entry.content.level:
             return entry.size
         try:
-            return sum(length for chunk_id, length in self._trees.list_rows(entry.content) if chunk_id != HOLE)
+            return self._trees.data_bytes(entry.content)
         except (ChunkMissing, Corruption):
             return 0
 

@@ -59,3 +59,7 @@ class Trees(Protocol):
     def list_rows(self, content: Content, /) -> Iterator[Row]:
         """Yields the data chunks and holes of a file whose content is a list (level 1 and above)."""
         ...
+
+    def data_bytes(self, content: Content, /) -> int:
+        """Returns how many bytes of such a file are no holes, in a time that is bounded by what is stored of it."""
+        ...
