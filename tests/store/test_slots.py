@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
 from respaldo.backend.faults import CHANGES, Fault, Faults, lasting_failure
+from respaldo.backend.local import LocalBackend
 from respaldo.backend.memory import MemoryBackend
 from respaldo.codec.slots import SLOTS_MAX, Kdf, Secret
-from respaldo.core.errors import Corruption, StorageFailed, UsageError, WrongSecret
+from respaldo.core.errors import Corruption, StorageDenied, StorageError, StorageFailed, UsageError, WrongSecret
 from respaldo.store import slots
 from tests.flows.check.scenes import flipped
 from tests.store.repositories import OTHER, SECRET, initialise, opened
@@ -116,6 +118,52 @@ def test_damaged_slots_do_not_keep_another_from_opening(repo):
         assert caught.value.name == other
         infos, damaged = slots.describe(repo.backend, repo.vault)
         assert ([info.label for info in infos], [error.name for error in damaged]) == (["first"], [other])
+
+
+KINDS = ["directory", "FIFO", "socket", "symlink", "unreadable"]
+
+
+def misplace(path, kind):
+    """Puts something under a name that is no object, or cannot be read."""
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        before = os.getcwd()
+        os.chdir(path.parent)
+        try:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path.name)
+        finally:
+            os.chdir(before)
+    elif kind == "symlink":
+        path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_slot_does_not_keep_another_from_opening(tmp_path, kind):
+    """Whatever stands in the place of one slot, the others open; where none does, that one is named."""
+    local = LocalBackend(tmp_path / "repository", create=True)
+    initialise(local)
+    with opened(local, tmp_path / "cache") as repo:
+        name = "keys/" + "0" * 16
+        misplace(tmp_path / "repository" / name, kind)
+        if kind == "unreadable":
+            local.put(name, [b"x"])
+            real = local.get
+
+            def get(asked, offset=0, length=None):
+                if asked == name:
+                    raise StorageDenied(name, "Permission denied")
+                return real(asked, offset, length)
+
+            local.get = get
+        assert opens(repo, SECRET)
+        with pytest.raises((Corruption, StorageError), match=name) as caught:
+            opens(repo, OTHER)
+        assert "no other key slot opens" in caught.value.hint
+        assert not isinstance(caught.value, WrongSecret)
 
 
 def test_label_may_be_long_but_not_longer(repo):

@@ -149,7 +149,8 @@ class Backend(ABC):
         Objects that are there from the start of the call to its end are in it; ones put or deleted meanwhile may be.
         A crash neither takes away what a listing showed nor brings back what it showed to be gone: its caller relies on
         both. A folder that was never written to is empty. Complete or an error: a repository that is missing or out of
-        reach is StorageFailed, never an empty listing.
+        reach is StorageFailed, never an empty listing. A thing that is no object where one should be is Corruption;
+        among the key slots, each of which serves alone, it is listed with a size of 0.
         """
 
     @abstractmethod
@@ -173,6 +174,10 @@ class Backend(ABC):
     @abstractmethod
     def exists(self, name: str) -> int | None:
         """Returns an object's size in bytes, or None where there is none."""
+
+    def misplaced(self) -> Listing:
+        """Returns (name, 0) of what is no object and stands where one should be; none where a medium has no such."""
+        return []
 
     def space(self) -> tuple[int, int] | None:
         """Returns the free and the total space in bytes, or None where the medium cannot tell."""

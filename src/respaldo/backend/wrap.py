@@ -52,6 +52,9 @@ class Wrapper(Backend):
     def exists(self, name: str) -> int | None:
         return self.inner.exists(name)
 
+    def misplaced(self) -> Listing:
+        return self.inner.misplaced()
+
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()
 

@@ -116,7 +116,9 @@ def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
 
 
 def read_header(backend: Backend) -> Header:
-    """Returns the header; raises `NotARepository` where there is none."""
+    """Returns the header; raises `NotARepository` where there is none, `Corruption` where it is no file."""
+    if backend.exists(HEADER) is None:
+        raise NotARepository(backend.location, "it has no header")
     try:
         data = backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
     except ObjectMissing:

@@ -12,7 +12,7 @@ from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import OVERHEAD_BYTES
 from respaldo.codec.slots import SLOT_BYTES_MAX, SLOTS_MAX, Kdf, Secret, Slot, parse_slot, unwrap, wrap
-from respaldo.core.errors import Corruption, ObjectMissing, UsageError, WrongSecret
+from respaldo.core.errors import Corruption, ObjectMissing, StorageDenied, StorageError, UsageError, WrongSecret
 from respaldo.core.seams import Random
 from respaldo.format import canonical, frame
 from respaldo.format.header import HASH_BYTES, Header, close_object, unclose_object
@@ -70,10 +70,10 @@ def _names(backend: Backend) -> list[str]:
 def open_master(backend: Backend, header: Header, secret: Secret) -> bytes:
     """Returns the master key; tries every slot of the secret's method, so that it does not show which one opened.
 
-    Raises `WrongSecret` where none opens, `Corruption` where none opens and a slot is damaged: one damaged slot does
-    not keep the others from opening.
+    Raises `WrongSecret` where none opens; `Corruption`, or what storage said, where none opens and a slot could not be
+    read: one such slot does not keep the others from opening.
     """
-    damaged: Corruption | None = None
+    unread: Corruption | StorageError | None = None
     for name in _names(backend):
         try:
             slot = read(backend, name)
@@ -81,10 +81,11 @@ def open_master(backend: Backend, header: Header, secret: Secret) -> bytes:
                 return unwrap(slot, secret, header.hash)
         except (WrongSecret, ObjectMissing):
             continue
-        except Corruption as error:
-            damaged = error
-    if damaged is not None:
-        raise damaged
+        except (Corruption, StorageError) as error:
+            unread = error
+            unread.hint = "no other key slot opens with this passphrase or key; put this one right, or use another"
+    if unread is not None:
+        raise unread
     raise WrongSecret
 
 
@@ -103,6 +104,9 @@ def describe(backend: Backend, vault: Vault) -> tuple[list[SlotInfo], list[Corru
                 case _:
                     raise Corruption(name, "what the slot says of itself is malformed")
         except ObjectMissing:
+            continue
+        except StorageDenied as error:
+            damaged.append(Corruption(name, f"it cannot be read ({error.reason})"))
             continue
         except Corruption as error:
             damaged.append(error)

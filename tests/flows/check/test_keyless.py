@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from respaldo.backend.faults import Faults
+from respaldo.backend.local import LocalBackend
 from respaldo.backend.memory import MemoryBackend
 from respaldo.backend.wrap import ReadOnly, Wrapper
-from respaldo.core.errors import Interrupted, NotARepository, StorageFailed
+from respaldo.core.errors import Corruption, Interrupted, NotARepository, StorageFailed
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check import keyless
 from respaldo.flows.check.keyless import run_keyless
+from respaldo.store.repo import read_header
 from tests.flows.check.scenes import flipped
 
 
@@ -64,7 +68,9 @@ def test_impossible_length_is_named_and_not_read(scene):
             return [(name, 1 << 40) for name, _ in self.inner.list(folder)]
 
         def get(self, name, offset=0, length=None):
-            pytest.fail(f"{name} was read")
+            if (name, offset, length) != ("header", 0, 20):  # whose it is
+                pytest.fail(f"{name} was read")
+            return self.inner.get(name, offset, length)
 
     result = scrub(Endless(scene.backend()))
     assert sorted(damage.name for damage in result.damages) == sorted(scene.objects)
@@ -134,3 +140,46 @@ def test_scrub_stops_when_it_is_asked_to(scene):
     cancel.request("SIGTERM")
     with pytest.raises(Interrupted):
         run_keyless(scene.backend(), progress=Silent(), cancel=cancel)
+
+
+@pytest.fixture
+def on_disk(scene, tmp_path):
+    """The same repository as files."""
+    made = LocalBackend(tmp_path / "repository", create=True)
+    for name, content in scene.objects.items():
+        made.put(name, [content])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["directory", "FIFO", "symlink"])
+def test_what_stands_in_the_place_of_an_object_is_damage(scene, on_disk, tmp_path, kind):
+    """A listing passes over a directory, and what is lost under it would go unnoticed."""
+    for name in scene.objects:
+        if name == "header":
+            continue
+        folder, _, leaf = name.partition("/")
+        path = next((tmp_path / "repository" / folder).rglob(leaf))
+        content = path.read_bytes()
+        path.unlink()
+        {"directory": path.mkdir, "FIFO": lambda: os.mkfifo(path), "symlink": lambda: path.symlink_to("x")}[kind]()  # noqa: B023
+        result = scrub(on_disk)
+        assert {damage.name for damage in result.damages} == {name}
+        assert result.exit_status == 4
+        path.rmdir() if kind == "directory" else path.unlink()
+        path.write_bytes(content)
+    assert scrub(on_disk).damages == ()
+
+
+def test_header_that_is_no_header_is_called_the_same_with_and_without_a_key(on_disk, tmp_path):
+    """A sparse file is no repository; what is no file is damage; nobody reads either to its end."""
+    header = tmp_path / "repository" / "header"
+    header.write_bytes(b"")
+    os.truncate(header, 1 << 40)
+    for act in (scrub, read_header):
+        with pytest.raises(NotARepository):
+            act(on_disk)
+    header.unlink()
+    os.mkfifo(header)
+    for act in (scrub, read_header):
+        with pytest.raises(Corruption, match="header"):
+            act(on_disk)

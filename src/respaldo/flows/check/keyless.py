@@ -16,7 +16,7 @@ from respaldo.core.ids import parse_hash_leaf
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.result import Damage, KeylessResult
 from respaldo.format.catalogue import CATALOGUE_BYTES_MAX
-from respaldo.format.header import HASH_BYTES, HEADER, HEADER_BYTES_MAX, parse_header
+from respaldo.format.header import HASH_BYTES, HEADER, HEADER_BYTES_MAX, MAGIC, parse_header
 from respaldo.format.pack import PACK_BYTES_MAX
 from respaldo.format.segment import SEGMENT_BYTES_MAX
 from respaldo.format.snapshot import RECORD_BYTES_MAX
@@ -38,11 +38,21 @@ def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> Keyl
     length = backend.exists(HEADER)
     if length is None:
         raise NotARepository(backend.location, "it has no header")
+    if length > HEADER_BYTES_MAX and backend.get(HEADER, 0, len(MAGIC)) != MAGIC:
+        raise NotARepository(backend.location, "its header is not that of a repository")
+    misplaced = {name for name, _ in backend.misplaced()}
+    damages = [Damage(name=name, reason="something else stands where an object should be") for name in misplaced]
+    damages.sort(key=lambda damage: damage.name)
     objects = [(HEADER, length)]
     for folder in sorted(FOLDERS):
-        objects += sorted(backend.list(folder))
+        try:
+            objects += sorted(item for item in backend.list(folder) if item[0] not in misplaced)
+        except Corruption as error:
+            beside = f"the others of {folder} could not be listed beside it: {error.reason}"
+            damages.append(Damage(name=error.name, reason=beside))
+    for damage in damages:
+        progress.note(-1, str(damage))
     progress.total(files=len(objects), length_bytes=sum(length for _, length in objects))
-    damages: list[Damage] = []
     read = checked = 0
     for name, length in objects:
         cancel.check()
