@@ -11,6 +11,7 @@ from respaldo.backend.faults import Fault, Faults, lasting_failure, passing_fail
 from respaldo.backend.memory import MemoryBackend
 from respaldo.backend.wrap import Counting, Latency, RateLimit, ReadOnly, Retry, Wrapper
 from respaldo.core.errors import ObjectExists, ObjectMissing, StorageDenied, StorageFailed
+from respaldo.core.seams import Cancel
 from tests.backend.contract import BackendContract
 
 
@@ -165,6 +166,29 @@ def test_rate_limit_is_shared_by_threads():
     for thread in threads:
         thread.join()
     assert sorted(pauses) == [1.0, 2.0]
+
+
+def test_rate_limit_ends_with_the_run():
+    """A stop that is asked for in the middle of a wait ends it within a moment, and what comes later does not wait."""
+    time = FakeTime()
+    inner = MemoryBackend()
+    stop = Cancel()
+    backend = RateLimit(inner, 100, time, time.sleep)
+    backend.lift_when(lambda: stop.requested)
+    real = time.sleep
+
+    def sleep(seconds):
+        real(seconds)
+        if sum(time.sleeps) >= 3:
+            stop.request("SIGINT")
+
+    backend._sleep = sleep
+    began = time.ns
+    backend.put("packs/ab", [bytes(20_000)])
+    backend.put("segments/ab", [bytes(20_000)])
+    assert 3 * 10**9 <= time.ns - began <= 3.2 * 10**9
+    assert (inner.exists("packs/ab"), inner.exists("segments/ab")) == (20_000, 20_000)
+    assert max(time.sleeps) <= 0.1
 
 
 @pytest.mark.parametrize("rate", [0, -1])

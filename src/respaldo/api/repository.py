@@ -86,9 +86,10 @@ def verify_keyless(location: str, *, progress: Progress, cancel: Cancel) -> Keyl
 class Repository:
     """Is an open repository. A context manager; one thread."""
 
-    def __init__(self, repo: store.Repo, secret: Secret, *, pinned: bool) -> None:
+    def __init__(self, repo: store.Repo, secret: Secret, *, pinned: bool, limit: RateLimit | None = None) -> None:
         self._repo = repo
         self._secret = secret
+        self._limit = limit
         self._trees = TreeReader(repo.source)
         self._synchronised = False
         self.pinned = pinned
@@ -112,13 +113,12 @@ class Repository:
         backend = open_backend(location)
         try:
             wrapped: Backend = backend if writes else ReadOnly(backend)
-            if limit_bytes_per_s:
-                wrapped = RateLimit(wrapped, limit_bytes_per_s)
+            limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
             header = store.read_header(backend)
             pins = Pins(places, location)
             pins.check(header)
             repo = store.Repo.open(
-                wrapped,
+                wrapped if limit is None else limit,
                 secret,
                 cache_dir=places.cache_dir,
                 clock=SystemClock(),
@@ -128,7 +128,7 @@ class Repository:
         except BaseException:
             backend.close()
             raise
-        return cls(repo, secret, pinned=pins.trust(header))
+        return cls(repo, secret, pinned=pins.trust(header), limit=limit)
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +189,7 @@ class Repository:
         """Backs up paths; raises `SourceError` where a source as a whole cannot be read."""
         from respaldo.flows.backup.run import run_backup  # noqa: PLC0415 - start-up time
 
+        self._lift_limit(cancel)
         return run_backup(self._repo, sources, options, progress=progress, cancel=cancel)
 
     def backup_stream(
@@ -204,7 +205,13 @@ class Repository:
         """Backs up what a stream gives, as a file of that name; ``finish`` may raise at its end: no snapshot then."""
         from respaldo.flows.backup.run import run_stream  # noqa: PLC0415 - start-up time
 
+        self._lift_limit(cancel)
         return run_stream(self._repo, name, stream, options, finish=finish, progress=progress, cancel=cancel)
+
+    def _lift_limit(self, cancel: Cancel) -> None:
+        """Lets what is under way, and the checkpoint, go out at full speed once a stop was asked for."""
+        if self._limit is not None:
+            self._limit.lift_when(lambda: cancel.requested)
 
     # --- restoring -------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ Sleep = Callable[[float], None]
 _SLICE_S: Final = 0.05
 _SLICE_MIN_BYTES: Final = 1 << 12
 _SLICE_MAX_BYTES: Final = 1 << 20
+_STEP_S: Final = 0.1
+"""How long a wait may go on after it was called off."""
 
 
 class Wrapper(Backend):
@@ -118,7 +120,12 @@ class RateLimit(Wrapper):
         self._sleep = sleep
         self._lock = threading.Lock()
         self._free_at_ns = 0
+        self._lifted: Callable[[], bool] | None = None
         self._slice_bytes = min(max(int(upload_bytes_per_s * _SLICE_S), _SLICE_MIN_BYTES), _SLICE_MAX_BYTES)
+
+    def lift_when(self, lifted: Callable[[], bool]) -> None:
+        """Says when nobody is to wait any more, now or later: whoever was asked to stop saves what he has, at once."""
+        self._lifted = lifted
 
     def put(self, name: str, pieces: Sequence[Buffer]) -> None:
         folder, _ = check_name(name)
@@ -139,8 +146,13 @@ class RateLimit(Wrapper):
             now_ns = self._clock.monotonic_ns()
             start_ns = max(now_ns, self._free_at_ns)
             self._free_at_ns = start_ns + length_bytes * 10**9 // self._rate
-        if start_ns > now_ns:
-            self._sleep((start_ns - now_ns) / 1e9)
+        left_s = (start_ns - now_ns) / 1e9
+        while left_s > 0:
+            if self._lifted is not None and self._lifted():
+                return
+            step_s = left_s if self._lifted is None else min(left_s, _STEP_S)
+            self._sleep(step_s)
+            left_s -= step_s
 
 
 class Counting(Wrapper):
