@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.ids import Kind
+from respaldo.format.content import HOLE
 from respaldo.format.tree import Branch, parse_tree
 from tests.flows.backup.world import World, assert_equal, entries_below, entry_at, walk_model
 
@@ -182,6 +184,30 @@ def test_holes_are_recorded_as_they_are(world: World, name):
     world.check()
     result = world.check()
     assert result.figures.read_bytes == 0
+
+
+def test_holes_of_big_files_are_found_whatever_blocks_they_have(world: World):
+    """What is preallocated behind the end, and a file's own map, count as blocks: enough to outweigh a hole."""
+    path = world.source / "file"
+    with path.open("wb") as file:
+        file.write(os.urandom(1 << 20))
+        file.seek(3 << 20)
+        file.write(os.urandom(1 << 20))
+    keep_size = 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        if libc.fallocate(fd, keep_size, ctypes.c_long(4 << 20), ctypes.c_long(4 << 20)):
+            pytest.skip("cannot preallocate here")
+        hole = os.lseek(fd, 0, os.SEEK_HOLE)
+    finally:
+        os.close(fd)
+    found = path.stat()
+    if found.st_blocks * 512 < found.st_size or hole != 1 << 20:
+        pytest.skip("this file system does not count so, or knows no holes")
+    result = world.check()
+    rows = list(TreeReader(world.repo.source).list_rows(entry_at(world.repo, result, path).content))
+    assert [row.length for row in rows if row.id == HOLE] == [2 << 20]
 
 
 def test_zeros_that_are_no_hole_are_data(world: World):

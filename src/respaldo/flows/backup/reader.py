@@ -132,7 +132,8 @@ class FileReader:
             start = self._resume(builder, resume.load(), status)
             if start:
                 os.lseek(fd, start, os.SEEK_SET)
-        sparse = status.st_blocks * 512 < size
+        # Not by its blocks: preallocated and extended ones, and a file's own map of them, can outweigh its holes.
+        sparse = bool(size) and _has_hole(fd, start, size)
         for begin, end in _extents(fd, start, size) if sparse else ((start, size),):
             builder.hole(begin - builder.length)
             if not self._stream_extent(fd, begin, end, builder, status, resume):
@@ -267,6 +268,17 @@ def _extents(fd: int, start: int, size: int) -> Iterator[tuple[int, int]]:
             return
         yield begin, end
         position = end
+
+
+def _has_hole(fd: int, start: int, size: int) -> bool:
+    """Whether the file system names a hole before the end; every file has one there."""
+    try:
+        return os.lseek(fd, start, os.SEEK_HOLE) < size if start < size else False
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.lseek(fd, start, os.SEEK_SET)
 
 
 def _data_after(fd: int, position: int) -> int | None:
