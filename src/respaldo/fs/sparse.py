@@ -33,19 +33,25 @@ def write_all(fd: int, pieces: list[memoryview], offset: int) -> None:
                 batch[0] = batch[0][written:]
 
 
-def write_sparse(fd: int, piece: memoryview, offset: int) -> None:
-    """Writes a piece but for the aligned blocks of zeros in it: the file must have a hole there already."""
+def write_sparse(fd: int, piece: memoryview, offset: int) -> int:
+    """Writes a piece but for the aligned blocks of zeros in it: the file must have a hole there already.
+
+    Returns how many bytes it wrote.
+    """
     raw = bytes(piece)
-    start = at = 0
+    start = at = written = 0
     while at < len(raw):
         end = min(len(raw), at + HOLE_BYTES - (offset + at) % HOLE_BYTES)
         if end - at == HOLE_BYTES and raw[at:end] == _ZEROS:
             if start < at:
                 write_all(fd, [piece[start:at]], offset + start)
+                written += at - start
             start = end
         at = end
     if start < at:
         write_all(fd, [piece[start:at]], offset + start)
+        written += at - start
+    return written
 
 
 def stretch(fd: int, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Silent
+from respaldo.flows.restore import files as files_module
 from respaldo.flows.restore.options import Action, Overwrite, RestoreOptions, Verb
 from respaldo.fs.match import Rules
 from tests.flows.restore.world import TIME, World, ours, picture
@@ -450,6 +452,29 @@ def test_groups_across_file_systems_get_content_of_their_own(world, linked, tmp_
         assert any("hard links" in note for note in result.notes)
     finally:
         subprocess.run(["umount", tmp_path / "t/d"], check=True)
+
+
+def test_bytes_written_do_not_count_what_was_left_out(world, tmp_path):
+    """Neither recorded holes nor zeros that became holes, of which any number take no time."""
+    zeros, data = bytes(1 << 20), os.urandom(1 << 20)
+    entry = world.directory(b"", world.file(b"f", pieces=[data, 1 << 33, data]))
+    assert world.restore(entry, tmp_path / "t").written_bytes == 2 << 20
+    entry = world.directory(b"", world.file(b"f", zeros * 8 + data))
+    assert world.restore(entry, tmp_path / "s", RestoreOptions(sparse=True)).written_bytes == 1 << 20
+
+
+def test_links_that_fail_altogether_are_not_counted_as_copies(world, tmp_path, monkeypatch):
+    """What has no content of its own afterwards did not get any."""
+    fifo = Entry(name=b"a", mode=stat.S_IFIFO | 0o600, mtime_ns=TIME, link_group=GROUP, **ours())
+    entry = world.directory(b"", fifo, replace(fifo, name=b"b"))
+
+    def node(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(files_module.Draft, "node", node)
+    result = world.restore(entry, tmp_path / "t")
+    assert (result.created, files(tmp_path / "t")) == (0, [])
+    assert not any("hard links" in note for note in result.notes)
 
 
 # --- owners ----------------------------------------------------------------------------------------------------------

@@ -139,8 +139,7 @@ class Files:
                 if not file.fresh:
                     punch(file.fd, offset, length)
             elif sparse:
-                write_sparse(file.fd, next(views), offset)
-                file.written += length
+                file.written += write_sparse(file.fd, next(views), offset)
             else:
                 if not together:
                     start = offset
@@ -251,8 +250,9 @@ class Files:
             self._make_link(source, names[-1], entry.name, replace=step.there in {There.SAME_TYPE, There.OTHER})
         except OSError as error:
             if error.errno in _CANNOT_LINK:
-                site.tally.unlinked += 1
+                failed = site.tally.failed
                 self._without_link(step)
+                site.tally.unlinked += site.tally.failed == failed
             else:
                 site.fail(entry.name, error)
             return
