@@ -24,7 +24,19 @@ Listing = list[tuple[str, int]]
 
 HEADER: Final = "header"
 FOLDERS: Final = frozenset(
-    ("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "log", "catalogue")
+    (
+        "packs",
+        "segments",
+        "pending",
+        "outcome",
+        "condemned",
+        "sessions",
+        "keys",
+        "config",
+        "ballast",
+        "log",
+        "catalogue",
+    )
 )
 
 # No upper case (file systems that fold it), no separator, no leading dot (temporaries, "." and "..").
@@ -182,6 +194,10 @@ class Backend(ABC):
     def space(self) -> tuple[int, int] | None:
         """Returns the free and the total space in bytes, or None where the medium cannot tell."""
         return None
+
+    def sweep_litter(self, before_ns: int) -> int:  # noqa: ARG002 - for those that have temporaries
+        """Deletes temporaries that were last written to before a time (ns since the epoch); returns how many."""
+        return 0
 
     def close(self) -> None:
         """Lets go of descriptors and connections; may be called again; nothing else may be called after it."""

@@ -90,6 +90,9 @@ class Faults(Backend):
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()
 
+    def sweep_litter(self, before_ns: int) -> int:
+        return self.inner.sweep_litter(before_ns)
+
     def close(self) -> None:
         self.inner.close()
 

@@ -60,6 +60,9 @@ class Wrapper(Backend):
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()
 
+    def sweep_litter(self, before_ns: int) -> int:
+        return self.inner.sweep_litter(before_ns)
+
     def close(self) -> None:
         self.inner.close()
 
@@ -224,6 +227,9 @@ class ReadOnly(Wrapper):
             self.delete(name)
         return 0
 
+    def sweep_litter(self, before_ns: int) -> int:  # noqa: ARG002
+        raise _refusal(self.location)
+
 
 class Retry(Wrapper):
     """Repeats what failed with an error that says ``retryable``, ever later, with jitter.
@@ -286,6 +292,9 @@ class Retry(Wrapper):
 
     def space(self) -> tuple[int, int] | None:
         return self._repeat(lambda _number: self.inner.space())
+
+    def sweep_litter(self, before_ns: int) -> int:
+        return self._repeat(lambda _number: self.inner.sweep_litter(before_ns))
 
     def _holds(self, name: str, pieces: Sequence[Buffer]) -> bool:
         content = b"".join(flat(piece) for piece in pieces)

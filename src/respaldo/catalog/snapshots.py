@@ -7,13 +7,14 @@ bytes; a short or unauthentic outcome means undecided. Nothing is ever written o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.rolls import apply_rolls, roll
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, UsageError
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, ObjectMissing, UsageError
 from respaldo.core.ids import SnapshotId, parse_random_leaf
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
@@ -63,13 +64,16 @@ class Snapshot:
 class Catalogue:
     """Is what a listing of manifests and outcomes showed: snapshots by time, those undecided, what is damaged.
 
-    ``loose``: how many of the snapshots no catalogue is known to repeat.
+    ``loose``: how many of the snapshots no catalogue is known to repeat. ``aborted``: those that can never be
+    snapshots, whose manifests are still there. ``vanished``: listed, and gone when they were to be read.
     """
 
     snapshots: tuple[Snapshot, ...]
     undecided: tuple[SnapshotId, ...]
     damaged: tuple[Corruption, ...]
     loose: int = 0
+    aborted: tuple[SnapshotId, ...] = ()
+    vanished: tuple[SnapshotId, ...] = ()
 
     def find(self, name: str) -> Snapshot:
         """Returns the snapshot that a name means: ``latest``, an id or its beginning, a label.
@@ -148,9 +152,7 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
         repo.backend.put(name, [repo.vault.seal_record("outcome", name, outcome.encode())])
     except ObjectExists:
         try:
-            standing = parse_outcome(
-                repo.vault.open_record("outcome", name, repo.backend.get_whole(name, RECORD_BYTES_MAX)), name
-            )
+            standing = read_outcome(repo, snapshot)
         except Corruption:
             if verdict is Verdict.ABORT:
                 raise
@@ -159,6 +161,29 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
             return Verdict.ABORT
         return standing.verdict
     return verdict
+
+
+def forget(repo: Repo, snapshot: SnapshotId) -> None:
+    """Forgets a snapshot: its manifest, which is the step that counts, *then* its outcome; what is gone is no error."""
+    for name in (pending_name(snapshot), outcome_name(snapshot)):
+        with contextlib.suppress(ObjectMissing):
+            repo.backend.delete(name)
+
+
+def read_undecided(repo: Repo, snapshot: SnapshotId) -> tuple[Manifest, bytes]:
+    """Reads a manifest from storage, whatever its outcome; returns it and the SHA-256 of its object.
+
+    Raises `ObjectMissing` where it has gone, `Corruption`.
+    """
+    name = pending_name(snapshot)
+    data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
+    return parse_manifest(repo.vault.open_record("manifest", name, data), name), hashlib.sha256(data).digest()
+
+
+def read_outcome(repo: Repo, snapshot: SnapshotId) -> Outcome:
+    """Reads an outcome; raises `ObjectMissing`, and `Corruption` where it is torn or not authentic."""
+    name = outcome_name(snapshot)
+    return parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get_whole(name, RECORD_BYTES_MAX)), name)
 
 
 def load(repo: Repo) -> Catalogue:
@@ -177,6 +202,7 @@ def load(repo: Repo) -> Catalogue:
         repo.index.put_records({}, map(pending_name, gone))
     missing = [snapshot for snapshot in pending if snapshot in outcomes and snapshot not in entries]
     damaged: list[Corruption] = []
+    vanished: list[SnapshotId] = []
     if len(missing) >= FANOUT:
         found, _ = apply_rolls(repo, entries, set(missing))
         entries.update(found)
@@ -189,6 +215,8 @@ def load(repo: Repo) -> Catalogue:
             damaged.append(got)
         elif isinstance(got, Decided):
             fresh[snapshot] = got
+        else:
+            vanished.append(snapshot)
     if fresh:
         keep(repo.index, fresh)
         entries.update(fresh)
@@ -199,15 +227,20 @@ def load(repo: Repo) -> Catalogue:
     ]
     snapshots.sort(key=lambda item: item.order)
     loose = sum(entry.committed and not entry.rolled for entry in entries.values())
-    return Catalogue(snapshots=tuple(snapshots), undecided=tuple(undecided), damaged=tuple(damaged), loose=loose)
+    return Catalogue(
+        snapshots=tuple(snapshots),
+        undecided=tuple(undecided),
+        damaged=tuple(damaged),
+        loose=loose,
+        aborted=tuple(snapshot for snapshot, entry in entries.items() if not entry.committed),
+        vanished=tuple(vanished),
+    )
 
 
 def _read(repo: Repo, snapshot: SnapshotId) -> Decided | None:
     """Returns what a decided snapshot came to, None where its outcome is torn or not authentic. For any thread."""
-    name = outcome_name(snapshot)
     try:
-        data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
-        outcome = parse_outcome(repo.vault.open_record("outcome", name, data), name)
+        outcome = read_outcome(repo, snapshot)
     except Corruption:
         return None
     if outcome.verdict is not Verdict.COMMIT:
@@ -233,6 +266,11 @@ def roll_up(repo: Repo, before: Catalogue) -> None:
 def list_pending(repo: Repo) -> set[SnapshotId]:
     """Lists the manifests that are there, decided or not."""
     return set(_ids(repo, "pending"))
+
+
+def list_outcomes(repo: Repo) -> set[SnapshotId]:
+    """Lists the outcomes that are there, whatever they say."""
+    return set(_ids(repo, "outcome"))
 
 
 def _ids(repo: Repo, folder: str) -> dict[SnapshotId, None]:

@@ -12,11 +12,13 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.core.model import EMPTY, Content, Entry, Mark
 from respaldo.format import canonical
+from respaldo.format.columns import u32_array
 from respaldo.kernel.layout import INODE_FLAGS
 
 META = struct.Struct("<IIIIQqq")
@@ -125,6 +127,8 @@ _DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
 _NO_FLAGS = ~INODE_FLAGS
 _NO_DEVICE = ~(((1 << 12) - 1) << 32 | ((1 << 20) - 1))
 """Linux has twelve bits for the major number of a device, and twenty for the minor."""
+_TYPE_MASK = stat.S_IFMT(0xFFFF)
+_WITH_CONTENT = frozenset({stat.S_IFREG, stat.S_IFDIR})
 _UNKNOWN = 0
 """The mode of an entry that the file system named and would not describe."""
 _FILE = frozenset({stat.S_IFREG})
@@ -149,6 +153,39 @@ class Branch:
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
         return canonical.pack([BRANCH, b"".join(RUN.pack(*run) for run in self.runs)])
+
+
+class References(NamedTuple):
+    """Is what a leaf refers to: ids of trees and of data chunks, joined, and (level, id) of lists."""
+
+    trees: bytes
+    data: bytes
+    lists: list[tuple[int, bytes]]
+
+
+def references(leaf: Leaf) -> References:
+    """Returns what a leaf refers to, in the order of its entries. By columns: no object is made for an entry."""
+    kinds = [mode & _TYPE_MASK for mode in u32_array(leaf.meta)[:: META.size // 4]]
+    if not leaf.levels and stat.S_IFDIR not in kinds:
+        return References(b"", leaf.content, [])
+    trees, data, lists = bytearray(), bytearray(), []
+    sizes = [size for _, _, _, _, size, _, _ in META.iter_unpack(leaf.meta)]
+    at = 0
+    for row, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
+        if kind not in _WITH_CONTENT:
+            continue
+        level, count = leaf.levels.get(row) or (0, default_count(kind, size, leaf.marks.get(row, 0)))
+        if not count:
+            continue
+        end = at + count * CHUNK_ID_BYTES
+        if kind == stat.S_IFDIR:
+            trees += leaf.content[at:end]
+        elif level:
+            lists.append((level, leaf.content[at:end]))
+        else:
+            data += leaf.content[at:end]
+        at = end
+    return References(bytes(trees), bytes(data), lists)
 
 
 def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) -> Leaf | Branch:

@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from respaldo.backend.base import Backend
 from respaldo.core.errors import StorageFailed
-from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.format.pack import BLOCK_RAW_BYTES_MAX
 from respaldo.store.index import Index
@@ -153,6 +153,32 @@ class ChunkSink:
         block.lengths += len(raw).to_bytes(4, "little")
         return ChunkId(chunk_id)
 
+    def copy(self, block: Block) -> None:
+        """Appends a block as it is sealed, for whoever moves it from another pack and has checked it."""
+        if self._failed is not None:
+            raise self._failed
+        self._fresh.update(block.ids[at : at + CHUNK_ID_BYTES] for at in range(0, len(block.ids), CHUNK_ID_BYTES))
+        self._wait_for_room()
+        self._under_way.append(self._pool.submit(self._pass_on, block))
+        if self._finished:
+            self._enter()
+
+    def _pass_on(self, block: Block) -> None:
+        """Runs in a worker: appends a sealed block to a pack; finishes the pack that is full."""
+        try:
+            full = self._append(block, trees=block.kind is not Kind.DATA)
+            if full is not None:
+                self._finish(full)
+        except BaseException as error:
+            self._failed = error
+            raise
+
+    def _wait_for_room(self) -> None:
+        while len(self._under_way) >= self._limit:
+            self._under_way.popleft().result()
+        while self._under_way and self._under_way[0].done():
+            self._under_way.popleft().result()
+
     def _room(self, kind: Kind, length: int) -> _Open:
         """Submits the open block of a kind and opens one that takes a chunk of a length.
 
@@ -178,10 +204,7 @@ class ChunkSink:
 
     def _submit(self, kind: Kind) -> None:
         block, self._open[kind] = self._open[kind], _Open(memoryview(b""))
-        while len(self._under_way) >= self._limit:
-            self._under_way.popleft().result()
-        while self._under_way and self._under_way[0].done():
-            self._under_way.popleft().result()
+        self._wait_for_room()
         self._under_way.append(self._pool.submit(self._seal, kind, block))
         if self._finished:
             self._enter()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -121,10 +121,7 @@ class Index:
             hint.at += CHUNK_ID_BYTES
             return hint.number, row
         txn = self._read()
-        reader = self._reader
-        if reader is None:  # pragma: no cover - _read made it
-            return None
-        for ordinal in reader.find(chunk_id):
+        for ordinal in self._reader.find(chunk_id) if self._reader is not None else ():
             number = self._number_at(txn, ordinal)
             if number in self.usable or (number >= 0 and not usable_only):
                 at, end = self._ids_at[number]
@@ -138,16 +135,26 @@ class Index:
     def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
         """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""
         txn = self._read()
-        found: list[tuple[int, int]] = []
-        for ordinal in self._reader.find(chunk_id) if self._reader is not None else ():
+        ordinals = self._reader.find(chunk_id) if self._reader is not None else []
+        return [position for found, position in self._at(txn, ordinals) if found == chunk_id]
+
+    def _at(self, txn: lmdb.Transaction, ordinals: Iterable[int]) -> Iterator[tuple[bytes, tuple[int, int]]]:
+        """Yields the whole id and the position of each ordinal of a pack that is entered."""
+        for ordinal in ordinals:
             number = self._number_at(txn, ordinal)
-            if number < 0:
-                continue
-            start = self._ids_at[number][0] + (ordinal - number) * CHUNK_ID_BYTES
-            footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"])
-            if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
-                found.append((number, ordinal - number))
-        return found
+            footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"]) if number >= 0 else None
+            if footer is not None:
+                start = self._ids_at[number][0] + (ordinal - number) * CHUNK_ID_BYTES
+                yield bytes(footer[start : start + CHUNK_ID_BYTES]), (number, ordinal - number)
+
+    def duplicates(self) -> Iterator[list[tuple[int, int]]]:
+        """Yields (pack number, row) of all copies of every chunk that has several; nothing may be written meanwhile."""
+        txn = self._read()
+        for ordinals in self._reader.shared() if self._reader is not None else ():
+            by_id: dict[bytes, list[tuple[int, int]]] = {}
+            for chunk_id, position in self._at(txn, ordinals):
+                by_id.setdefault(chunk_id, []).append(position)
+            yield from (copies for copies in by_id.values() if len(copies) > 1)
 
     def _number_at(self, txn: lmdb.Transaction, ordinal: int) -> int:
         """Returns the number of the pack that an ordinal belongs to, -1 where that is not (or no longer) entered."""
@@ -346,15 +353,19 @@ class Index:
 
     def note_segments(self, applied: Iterable[SegmentName], gone: Iterable[SegmentName] = ()) -> None:
         """Remembers segments as applied, and forgets those that are no longer listed."""
+        self._replace("segments", dict.fromkeys(map(bytes, applied), b""), map(bytes, gone))
+
+    def _replace(self, database: str, fresh: Mapping[bytes, bytes], gone: Iterable[bytes]) -> None:
         self._end_read()
+        names = list(gone)  # an action may run twice
 
-        def note(txn: lmdb.Transaction) -> None:
-            for name in applied:
-                txn.put(name, b"", db=self._dbs["segments"])
-            for name in gone:
-                txn.delete(name, db=self._dbs["segments"])
+        def replace(txn: lmdb.Transaction) -> None:
+            for name, value in fresh.items():
+                txn.put(name, value, db=self._dbs[database])
+            for name in names:
+                txn.delete(name, db=self._dbs[database])
 
-        self._environment.write(note)
+        self._environment.write(replace)
 
     def segments(self) -> set[SegmentName]:
         """Returns the segments that were applied."""
@@ -381,15 +392,7 @@ class Index:
 
     def put_records(self, records: dict[str, bytes], gone: Iterable[str] = ()) -> None:
         """Caches immutable records, and forgets those that are gone."""
-        self._end_read()
-
-        def put(txn: lmdb.Transaction) -> None:
-            for name, data in records.items():
-                txn.put(name.encode(), data, db=self._dbs["records"])
-            for name in gone:
-                txn.delete(name.encode(), db=self._dbs["records"])
-
-        self._environment.write(put)
+        self._replace("records", {name.encode(): data for name, data in records.items()}, map(str.encode, gone))
 
     def record_names(self) -> list[str]:
         """Returns the names of all cached records."""

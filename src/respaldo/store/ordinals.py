@@ -11,11 +11,14 @@ many of them. Whether a row tells the truth is for the caller to find out.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import compress, count
+from operator import eq
 
 import lmdb
 
+from respaldo.format.columns import u32_array
 from respaldo.store.local import Environment
 from respaldo.store.rows import (
     BUCKETS,
@@ -193,3 +196,23 @@ class Reader:
                 found.append(int.from_bytes(value[_KEY:], "big"))
                 more = cursor.next_dup()
         return found
+
+    def shared(self) -> Iterator[list[int]]:
+        """Yields the ordinals of all rows that have the same 4 bytes of an id, where they are several."""
+        for number in range(PARTITIONS):
+            words = bytearray()
+            if self._base is not None:
+                words += words_of_buckets(_read_buckets(self._txn.cursor(db=self._base), number))
+            if self._recent is not None:
+                keys = [bytes((number, second)) for second in range(BUCKETS)]
+                rows = self._recent.getmulti(keys, dupdata=True, dupfixed_bytes=_ROW, keyfixed=True)
+                words += words_of_rows(bytes(rows))
+            ordered = sort_words(words)
+            prefixes = u32_array(ordered)[1::2]
+            ordinals = ordinals_of(ordered)
+            end = 0
+            for at in compress(count(), map(eq, prefixes, prefixes[1:])):
+                if at < end:
+                    continue
+                end = bisect_right(prefixes, prefixes[at], at)
+                yield ordinals[at:end].tolist()
