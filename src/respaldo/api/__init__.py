@@ -20,6 +20,7 @@ from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
 from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
+from respaldo.flows.gc.options import PackPlan, PruneOptions, PrunePlan, PruneResult
 from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Figures, Manifest
@@ -46,7 +47,11 @@ __all__ = [
     "KeylessResult",
     "Manifest",
     "Overwrite",
+    "PackPlan",
     "Places",
+    "PruneOptions",
+    "PrunePlan",
+    "PruneResult",
     "Repository",
     "RestoreOptions",
     "RestorePlan",

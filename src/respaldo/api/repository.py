@@ -31,10 +31,12 @@ from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_ra
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import KeylessResult, VerifyResult
+from respaldo.flows.gc.options import PruneOptions, PrunePlan, PruneResult
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Config
 from respaldo.store import repo as store
+from respaldo.store.ballast import keep_ballast
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def init(
         header = store.create(
             backend, secret=secret, kdf=kdf, config=config, clock=clock, random=system_random, label=label
         )
+        keep_ballast(backend, system_random)
     Pins(places, location).trust(header)
     if recovery is not None:
         with Repository.open(location, secret, places=places, writes=True) as repository:
@@ -252,6 +255,20 @@ class Repository:
         from respaldo.flows.check.run import run_verify  # noqa: PLC0415 - start-up time
 
         return run_verify(self._repo, options, progress=progress, cancel=cancel)
+
+    # --- freeing space ---------------------------------------------------------------------------------------------
+
+    def prune(self, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> PruneResult:
+        """Frees what no snapshot needs; forgets none. Nothing is deleted where a snapshot needs what is not there."""
+        from respaldo.flows.gc.run import run_prune  # noqa: PLC0415 - start-up time
+
+        return run_prune(self._repo, options, progress=progress, cancel=cancel)
+
+    def plan_prune(self, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> PrunePlan:
+        """Returns what `prune` would do; changes nothing."""
+        from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
+
+        return plan_prune(self._repo, options, progress=progress, cancel=cancel)
 
     # --- keys ------------------------------------------------------------------------------------------------------
 

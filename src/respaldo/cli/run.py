@@ -26,6 +26,7 @@ COMMANDS = {
     "snapshot": "Back up files and directories.",
     "snapshots": "List what was backed up.",
     "restore": "Write a snapshot, or a part of it, back.",
+    "prune": "Free the space that no snapshot needs.",
     "verify": "Check the repository.",
     "ls": "List what a snapshot holds.",
     "stats": "Count snapshots, chunks and bytes.",

@@ -10,6 +10,7 @@ import click
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)(B?)\s*", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SHARE = re.compile(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", re.ASCII)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -37,6 +38,20 @@ class Size(click.ParamType[int]):
         if found is None:
             self.fail(f"{value!r} is not a size; write 500K, 20MiB, 1.5G or 2TB", param, ctx)
         return found
+
+
+class Share(click.ParamType[float]):
+    """Is a share from 0% to 100%, as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        if isinstance(value, float):
+            return value
+        found = _SHARE.fullmatch(str(value))
+        if not found or float(found[1]) > 100:
+            self.fail(f"{value!r} is not a share; write 0% to 100%", param, ctx)
+        return float(found[1]) / 100
 
 
 class Rate(Size):
@@ -69,5 +84,6 @@ class Moment(click.ParamType[int]):
 
 
 SIZE = Size()
+SHARE = Share()
 RATE = Rate()
 MOMENT = Moment()

@@ -1,0 +1,1 @@
+"""The collector: marks what snapshots need, moves it together, deletes the rest."""

@@ -1,0 +1,134 @@
+"""Copies: what is live in a pack that is to go is written into another pack.
+
+A block that is wanted whole is copied as it is sealed, once its seal was checked; of any other, the chunks that are
+wanted are taken out, checked against their ids and sealed anew, apart from those of every other block, because blocks
+never mix sources. Copies are durable and listed in a segment when `finish` returns. Implements docs/format.md, "Prune"
+(G2, G5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from respaldo.codec.seal import HEAD_BYTES
+from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.ids import CHUNK_ID_BYTES, Kind, pack_object
+from respaldo.core.seams import Cancel
+from respaldo.flows.gc.bitmaps import Bitmaps, set_bits
+from respaldo.format.columns import u32_bytes
+from respaldo.format.pack import BlockRow, Footer, parse_footer
+from respaldo.store.ballast import with_ballast
+from respaldo.store.chunks import ChunkSink
+from respaldo.store.packs import Block, Finished, open_block
+from respaldo.store.repo import Repo
+
+
+class Copier:
+    """Copies for one collector. A context manager; one thread."""
+
+    def __init__(self, repo: Repo, collector: bytes, live: Bitmaps, cancel: Cancel) -> None:
+        self._repo = repo
+        self._live = live
+        self._cancel = cancel
+        self._collector = collector
+        self._sink = ChunkSink(
+            backend=repo.backend,
+            vault=repo.vault,
+            index=repo.index,
+            id_keys=repo.ring.id_keys,
+            session=collector,
+            block_bytes=repo.config.block_bytes,
+            pack_bytes=repo.config.pack_bytes,
+        )
+        self.blocks = 0
+        self.chunks = 0
+        self.made: list[Finished] = []
+
+    def pack(self, number: int) -> None:
+        """Copies what is live in a pack and in no usable one; notes where else the rest lies.
+
+        Raises `Corruption` where something is not what was stored, `ObjectMissing` where the pack is gone.
+        """
+        entry = self._repo.index.entry(number)
+        if entry is None:
+            raise ObjectMissing(f"pack {number}")
+        what = pack_object(entry[0].name)
+        footer = parse_footer(entry[1], what)
+        live = self._live.number(number)
+        for at, block in enumerate(footer.blocks):
+            first = footer.first_rows[at]
+            part = (live >> first) & ((1 << block.chunks) - 1)
+            if not part:
+                continue
+            self._cancel.check()
+            wanted = list(self._wanted(footer, first, set_bits(part, block.chunks)))
+            if not wanted:
+                continue
+            sealed = self._repo.backend.get(what, footer.offsets[at], block.sealed_length)
+            if len(wanted) == block.chunks:
+                self._whole(block, footer, first, sealed, what)
+            else:
+                self._part(block, footer, wanted, sealed, what)
+
+    def _wanted(self, footer: Footer, first: int, bits: bytes) -> Iterator[int]:
+        """Yields the rows of a block that are live and have no usable copy; marks the copies of the others."""
+        for row, bit in enumerate(bits, first):
+            if not bit:
+                continue
+            found = self._repo.index.find(footer.chunk_id(row), usable_only=True)
+            if found is None:
+                yield row
+            else:
+                self._live.add(found)
+
+    def _whole(self, block: BlockRow, footer: Footer, first: int, sealed: bytes, what: str) -> None:
+        if len(sealed) != block.sealed_length or sealed[24:HEAD_BYTES] != block.commitment:
+            raise Corruption(what, "a block is not the one that the footer describes")
+        kind = Kind(block.kind)
+        self._repo.vault.sealer.open(kind.word, "", block.raw_length, sealed, what)
+        end = first + block.chunks
+        self._sink.copy(
+            Block(
+                kind=kind,
+                head=sealed[:HEAD_BYTES],
+                body=sealed[HEAD_BYTES:],
+                raw_length=block.raw_length,
+                ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
+                lengths=u32_bytes(footer.lengths[first:end]),
+            )
+        )
+        self.blocks += 1
+
+    def _part(self, block: BlockRow, footer: Footer, wanted: list[int], sealed: bytes, what: str) -> None:
+        raw = memoryview(open_block(self._repo.vault, block, sealed, what))
+        kind = Kind(block.kind)
+        for row in wanted:
+            _, offset, length = footer.place(row)
+            chunk = raw[offset : offset + length]
+            self._repo.source.check(kind, footer.chunk_id(row), chunk)
+            self._sink.put(kind, chunk)
+        self._sink.separate()
+        self.chunks += len(wanted)
+
+    def finish(self) -> None:
+        """Makes the copies durable and lists them in a segment; what is in them is live."""
+        self._sink.flush()
+        made = self._sink.unlisted
+        if made:
+            with_ballast(self._repo.backend, lambda: self._repo.put_segments(self._collector, made))
+        for item in made:
+            number = self._repo.index.number_of(item.name)
+            if number is not None:
+                self._live.fill(number, len(item.footer.lengths))
+        self.made += made
+        made.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sink.close()

@@ -1,0 +1,200 @@
+"""The mark: goes through the trees of all roots and notes where what they need lies.
+
+Invariant: a tree's bit is set only together with the bits of all that it refers to, or the marks are thrown away: so a
+tree that is marked is never read again, not for another root, and not when roots are listed again. Works by columns; a
+bit a chunk, and nothing that grows with the number of entries. Implements docs/format.md, "Prune" (G1, G5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from respaldo.catalog.snapshots import list_pending
+from respaldo.core.errors import ChunkMissing, ObjectMissing, StorageFailed
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
+from respaldo.core.seams import Cancel, Progress
+from respaldo.flows.gc.bitmaps import Bitmaps
+from respaldo.flows.gc.roots import Roots, list_roots
+from respaldo.format.content import HOLE, parse_node
+from respaldo.format.tree import Branch, parse_tree, references
+from respaldo.store.repo import Listing, Repo
+
+_TRIES = 20
+_LOOKS = 5
+
+
+class _VanishedError(Exception):
+    """Says that a root was forgotten before all of it was read: another may have taken over from it meanwhile."""
+
+
+class Mark:
+    """Holds what is live. One thread."""
+
+    def __init__(self, repo: Repo, *, progress: Progress, cancel: Cancel) -> None:
+        self._repo = repo
+        self._progress = progress
+        self._cancel = cancel
+        self._done: dict[SnapshotId, ChunkId] = {}
+        self._incomplete = False
+        """Whether an undecided root lacked something: it must be gone through again, it may be committed by then."""
+        self._lenient = False
+        self._looks = _LOOKS
+        self.live = Bitmaps()
+        self.roots = Roots(committed={}, undecided={}, unreadable={})
+        self.listing = Listing(packs={}, condemned=frozenset())
+        self.trees = 0
+        self.references = 0
+
+    def update(self, leaving_out: Callable[[Roots], Collection[SnapshotId]] = lambda _roots: ()) -> None:
+        """Lists roots, then condemnations, then packs, and marks what is not marked yet; again where one vanishes.
+
+        ``leaving_out`` is asked which undecided roots are none. Raises `ChunkMissing` or `Corruption` where a root
+        needs what cannot be had: then nobody knows what is live.
+        """
+        for _ in range(_TRIES):
+            self.roots = list_roots(self._repo)
+            self._synchronise()
+            if self._incomplete or self._moved():
+                self._clear()
+            try:
+                self._all(leaving_out(self.roots))
+            except _VanishedError:
+                self._clear()
+                continue
+            if not self._moved():
+                return
+        raise StorageFailed("packs", "what is needed moved again and again while it was looked at", retryable=True)
+
+    def _all(self, leave_out: Collection[SnapshotId]) -> None:
+        unreadable = [error for snapshot, error in self.roots.unreadable.items() if snapshot not in leave_out]
+        if unreadable:
+            raise unreadable[0]
+        # Committed ones first: what an undecided one lacks must not hide behind its marks.
+        for snapshot, root in self.roots.committed.items():
+            self._root(snapshot, root, lenient=False)
+        for snapshot, item in self.roots.undecided.items():
+            if snapshot not in leave_out:
+                self._root(snapshot, item.root, lenient=True)
+
+    def _root(self, snapshot: SnapshotId, root: ChunkId, *, lenient: bool) -> None:
+        if self._done.get(snapshot) == root:
+            return
+        self._lenient = lenient
+        self._looks = _LOOKS
+        self._progress.note(2, f"marking snapshot {snapshot.hex()[:8]}")
+        try:
+            self._walk(root)
+        except (ChunkMissing, ObjectMissing):
+            if snapshot not in list_pending(self._repo):
+                raise _VanishedError from None
+            raise
+        self._done[snapshot] = root
+
+    def _clear(self) -> None:
+        self.live = Bitmaps()
+        self._done.clear()
+        self._incomplete = False
+
+    def _moved(self) -> bool:
+        """Whether a pack is gone in which something is live: it lies elsewhere now, and nobody knows what it was."""
+        return any(self._repo.index.pack(number) is None for number in self.live.rows)
+
+    def _synchronise(self) -> None:
+        self.listing = self._repo.synchronise(self._progress)
+
+    # --- walking ---------------------------------------------------------------------------------------------------
+
+    def _walk(self, root: ChunkId) -> None:
+        stack = [root]
+        while stack:
+            tree_id = stack.pop()
+            self._cancel.check()
+            position = self.position(Kind.TREE, tree_id)
+            if position is None or not self.live.add(position):
+                continue
+            self.trees += 1
+            raw = self._read(Kind.TREE, tree_id)
+            if not raw:
+                continue
+            tree = parse_tree(raw, f"tree {tree_id.hex()[:16]}")
+            if isinstance(tree, Branch):
+                stack += [run_id for run_id, _ in tree.runs]
+                continue
+            found = references(tree)
+            stack += [
+                ChunkId(found.trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(found.trees), CHUNK_ID_BYTES)
+            ]
+            self._data(found.data)
+            for level, list_id in found.lists:
+                self._list(level, ChunkId(list_id))
+
+    def _list(self, level: int, list_id: ChunkId) -> None:
+        stack = [(level, list_id)]
+        while stack:
+            level, node_id = stack.pop()
+            position = self.position(Kind.LIST, node_id)
+            if position is None or not self.live.add(position):
+                continue
+            raw = self._read(Kind.LIST, node_id)
+            if not raw:
+                continue
+            rows = parse_node(raw, f"list {node_id.hex()[:16]}")
+            below = [row.id for row in rows if row.id != HOLE]
+            if level > 1:
+                stack += [(level - 1, each) for each in below]
+            else:
+                self._data(b"".join(below))
+
+    def _data(self, ids: bytes) -> None:
+        """Marks data chunks. The loop that everything is spent in: `Bitmaps.add` is written out."""
+        find, rows = self._repo.index.find, self.live.rows
+        self.references += len(ids) // CHUNK_ID_BYTES
+        for at in range(0, len(ids), CHUNK_ID_BYTES):
+            chunk_id = ChunkId(ids[at : at + CHUNK_ID_BYTES])
+            position = find(chunk_id, usable_only=True) or self.position(Kind.DATA, chunk_id)
+            if position is None:
+                continue
+            number, row = position
+            byte = row >> 3
+            try:
+                rows[number][byte] |= 1 << (row & 7)
+            except (KeyError, IndexError):
+                self.live.add(position)
+
+    def position(self, kind: Kind, chunk_id: ChunkId) -> tuple[int, int] | None:
+        """Returns where a chunk lies, by choice in a pack that is not condemned; looks again where it is not found.
+
+        None where an undecided root lacks it: its writer will store it again. Else raises `ChunkMissing`.
+        """
+        index = self._repo.index
+        while True:
+            found = index.find(chunk_id, usable_only=True) or index.find(chunk_id, usable_only=False)
+            if found is not None:
+                return found
+            if not self._look_again():
+                break
+        if self._lenient:
+            self._incomplete = True
+            return None
+        raise ChunkMissing(kind.word, chunk_id)
+
+    def _look_again(self) -> bool:
+        """Brings the index up to date, because another collector may just have moved something; not for ever."""
+        if not self._looks:
+            return False
+        self._looks -= 1
+        self._synchronise()
+        return True
+
+    def _read(self, kind: Kind, chunk_id: ChunkId) -> bytes:
+        """Returns a tree or list; empty where an undecided root lacks it."""
+        while True:
+            try:
+                return self._repo.source.get(kind, chunk_id)
+            except (ChunkMissing, ObjectMissing):
+                if self._look_again():
+                    continue
+                if not self._lenient:
+                    raise
+                self._incomplete = True
+                return b""

@@ -1,0 +1,60 @@
+"""The look at copies that are about to become the only ones: what is deleted must not have been the sound one.
+
+A chunk may lie in several packs because one copy was found damaged and was stored again. So where a pack that is to go
+holds a copy of something that is live elsewhere, the copy that stays is read and checked first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.ids import Kind
+from respaldo.core.seams import Cancel
+from respaldo.flows.gc.bitmaps import Bitmaps, set_bits
+from respaldo.format.pack import parse_footer
+from respaldo.store.repo import Repo
+
+
+def needed_after_all(
+    repo: Repo, live: Bitmaps, going: Iterable[int], cancel: Cancel
+) -> tuple[set[int], list[Corruption]]:
+    """Returns the packs of those that go that must stay, because copies elsewhere are damaged; and what is damaged."""
+    leaving = set(going)
+    only = Bitmaps()
+    for copies in repo.index.duplicates():
+        staying = [copy for copy in copies if copy[0] not in leaving and copy in live]
+        if staying and any(copy[0] in leaving for copy in copies):
+            only.add(staying[0])
+    needed: set[int] = set()
+    damages: list[Corruption] = []
+    for number in sorted(only.rows):
+        entry = repo.index.entry(number)
+        if entry is None:
+            continue  # gone: the next look at roots finds out
+        footer = parse_footer(entry[1], "pack")
+        bits = only.number(number)
+        for at, block in enumerate(footer.blocks):
+            first = footer.first_rows[at]
+            part = (bits >> first) & ((1 << block.chunks) - 1)
+            if not part:
+                continue
+            cancel.check()
+            rows = [row for row, bit in enumerate(set_bits(part, block.chunks), first) if bit]
+            kind = Kind(block.kind)
+            try:
+                raw = memoryview(repo.source.block(number, at))
+            except ObjectMissing:
+                continue
+            except Corruption as error:
+                damages.append(error)
+                raw = memoryview(b"")
+            for row in rows:
+                _, offset, length = footer.place(row)
+                try:
+                    repo.source.check(kind, footer.chunk_id(row), raw[offset : offset + length])
+                except Corruption as error:
+                    if raw:
+                        damages.append(error)
+                    needed |= {copy for copy, _ in repo.index.copies(footer.chunk_id(row))} & leaving
+    return needed, damages

@@ -1,0 +1,53 @@
+"""What a collector clears away besides packs: records that nobody can need any more, each in an order that is safe.
+
+Never deletes an abort, because a slow writer could commit after it; never anything that it cannot read, save what
+storage itself left half-written. Implements docs/format.md, "Prune" (what may be deleted), "Forgetting and expiry",
+"Markers".
+"""
+
+from __future__ import annotations
+
+from respaldo.catalog.rolls import superseded_rolls
+from respaldo.catalog.snapshots import list_outcomes, list_pending, load, outcome_name, pending_name, read_outcome
+from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.ids import catalogue_object
+from respaldo.format.snapshot import Verdict
+from respaldo.store.markers import DAY_NS, read_markers
+from respaldo.store.repo import Repo
+from respaldo.store.sweep import sweep_condemnations, sweep_segments
+
+_ABORTED = b"abort"
+
+
+def tidy(repo: Repo) -> tuple[tuple[str, int], ...]:
+    """Clears away; returns how many objects of each folder."""
+    swept = {
+        "segments": sweep_segments(repo),
+        "catalogue": repo.backend.discard(map(catalogue_object, superseded_rolls(repo))),
+        "condemned": sweep_condemnations(repo),
+        "pending": repo.backend.discard(pending_name(snapshot) for snapshot in load(repo).aborted),
+        "outcome": _outcomes(repo),
+        "sessions": repo.backend.discard(read_markers(repo).stale),
+        "temporary": repo.backend.sweep_litter(repo.clock.now_ns() - DAY_NS),
+    }
+    return tuple(swept.items())
+
+
+def _outcomes(repo: Repo) -> int:
+    """Deletes commits of manifests that are gone: a forgetting that was interrupted after its first step."""
+    outcomes = list_outcomes(repo)
+    orphans = outcomes - list_pending(repo)  # listed after them: a manifest comes before its outcome
+    done = []
+    for snapshot in sorted(orphans):
+        name = outcome_name(snapshot)
+        if repo.index.record(name) == _ABORTED:
+            continue
+        try:
+            verdict = read_outcome(repo, snapshot).verdict
+        except (ObjectMissing, Corruption):
+            continue
+        if verdict is Verdict.COMMIT:
+            done.append(name)
+        else:
+            repo.index.put_records({name: _ABORTED})
+    return repo.backend.discard(done)

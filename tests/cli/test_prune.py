@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from respaldo.backend.local import LocalBackend
+from respaldo.catalog.snapshots import forget, load
+from respaldo.codec.slots import Secret
+from respaldo.core.seams import SystemClock, system_random
+from respaldo.store.repo import Repo
+
+
+@pytest.fixture
+def forgotten(cli, place, repository, tree):
+    """A repository with two snapshots, of which the first was forgotten."""
+    cli("snapshot", tree)
+    (tree / "big").write_bytes(os.urandom(400_000))
+    cli("snapshot", tree)
+    with Repo.open(
+        LocalBackend(repository),
+        Secret(key=bytes(range(32))),
+        cache_dir=place / "forgetting",
+        clock=SystemClock(),
+        random=system_random,
+    ) as repo:
+        forget(repo, load(repo).snapshots[0].id)
+    return repository
+
+
+def packs(repository) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in (repository / "packs").rglob("*") if path.is_file()}
+
+
+def test_prune_frees_what_a_forgotten_snapshot_leaves(cli, forgotten, tree, place):
+    """Space is free afterwards, and the snapshot that is left restores and verifies."""
+    before = packs(forgotten)
+    done = cli("prune", "--json").json
+    after = packs(forgotten)
+    assert done["dry_run"] is False
+    assert done["snapshots"] == 1
+    assert done["freed_bytes"] == sum(before.values()) - sum(after.values()) > 0
+    assert done["deleted_packs"] == len(before.keys() - after.keys())
+    assert done["new_packs"] == len(after.keys() - before.keys())
+    assert done["ballast"]
+    cli("verify", "--read-data")
+    cli("restore", f"latest:{tree}", place / "back")
+    assert (place / "back" / "big").read_bytes() == (tree / "big").read_bytes()
+    again = cli("prune", "--json").json
+    assert (again["deleted_packs"], again["new_packs"], again["freed_bytes"]) == (0, 0, 0)
+
+
+def test_prune_dry_run_changes_nothing_and_says_what_prune_does(cli, forgotten):
+    """A dry run writes nothing; its plan is the one that is carried out."""
+    before = {path: path.stat().st_mtime_ns for path in forgotten.rglob("*")}
+    plan = cli("prune", "--dry-run", "--json").json
+    assert plan["dry_run"] is True
+    assert {path: path.stat().st_mtime_ns for path in forgotten.rglob("*")} == before
+    done = cli("prune", "--json").json
+    for key in ("dead", "repack", "left", "live_bytes", "pack_bytes", "copied_bytes"):
+        assert done[key] == plan[key]
+    assert plan["dead"]["packs"] + plan["repack"]["packs"] == done["deleted_packs"]
+
+
+def test_prune_says_what_it_did(cli, forgotten):
+    """People are told what was deleted, copied and freed, and with -v of each pack what would happen."""
+    told = cli("prune", "-n", "-v")
+    assert "would free" in told.out
+    assert told.out.startswith(("delete ", "repack "))
+    done = cli("prune")
+    assert "freed" in done.out and "deleted" in done.out
+    assert cli("prune", "-q").out == ""
+
+
+def test_prune_copies_no_more_than_it_may(cli, forgotten):
+    """With nothing to be copied, what would have to be is left, and is said to be."""
+    plan = cli("prune", "-n", "--json", "--repack-below", "100%").json
+    assert plan["repack"]["packs"]
+    limited = cli("prune", "--json", "--repack-below", "100%", "--max-repack", "0").json
+    assert limited["repack"]["packs"] == 0
+    assert limited["left"] == plan["repack"]
+    assert limited["new_packs"] == 0
+    assert "left by limit" in cli("prune", "--repack-below", "100%", "--max-repack", "0").out
+
+
+@pytest.mark.parametrize(
+    "words", [("--repack-below", "101%"), ("--repack-below", "x"), ("--max-repack", "much"), ("something",)]
+)
+def test_prune_refuses_what_makes_no_sense(cli, repository, words):
+    """Wrong usage is exit status 2."""
+    cli("prune", *words, expected=2)
+
+
+def test_prune_of_damaged_repository_deletes_nothing(cli, forgotten):
+    """Where a snapshot needs what is not there, prune says so, exits with 4, and deletes nothing."""
+    victim = max((forgotten / "packs").rglob("*"), key=lambda path: path.stat().st_mtime_ns if path.is_file() else 0)
+    victim.unlink()
+    before = packs(forgotten)
+    failed = cli("prune", expected=4)
+    assert "is in no pack" in failed.err
+    assert packs(forgotten) == before
+    assert not list((forgotten / "condemned").glob("*"))
+
+
+def test_init_keeps_a_ballast_and_prune_puts_it_back(cli, repository):
+    """The ballast is there from the first day, whole as verify --keyless sees it; gone, the next prune puts it back."""
+    ballast = repository / "ballast" / "0"
+    assert ballast.stat().st_size == 1 << 20
+    cli("verify", "--keyless")
+    ballast.unlink()
+    cli("prune")
+    assert ballast.stat().st_size == 1 << 20
+
+
+def test_prune_page_has_examples(cli):
+    """The page tells what it does, with examples and exit statuses."""
+    page = cli("prune", "--help").out
+    for words in ("--dry-run", "--repack-below", "--max-repack", "Examples", "Exit status", "No snapshot is forgotten"):
+        assert words in page
