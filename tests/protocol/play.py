@@ -19,6 +19,7 @@ from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, Storag
 from respaldo.core.ids import SnapshotId
 from respaldo.store.repo import Repo
 from tests.protocol.collector import Collector, LostError, expire, forget
+from tests.protocol.real import Real
 from tests.protocol.scene import (
     OPTIONS,
     Files,
@@ -57,6 +58,7 @@ class Theatre:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.collector: type[Collector | Real] = Collector
         self.sources = [folder / "one", folder / "two"]
         backend = MemoryBackend()
         make_repository(backend)
@@ -165,7 +167,7 @@ class Theatre:
             for _ in range(2):
                 try:
                     with open_repository(backend, cache, rng.randbytes) as repo:
-                        collector = Collector(repo, rng)
+                        collector = self.collector(repo, rng)
                         collector.run()
                         told.counts["packs deleted"] += len(collector.victims)
                         told.counts["chunks copied"] += collector.copied

@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from respaldo.backend.base import Listing
+from respaldo.backend.base import Backend, Listing
 from respaldo.backend.faults import Crash
 from respaldo.backend.memory import MemoryBackend
 from respaldo.backend.wrap import Wrapper
@@ -203,6 +203,9 @@ class Shared(Wrapper):
 
     def delete(self, name: str) -> None:
         self._call("delete", name, lambda: self.inner.delete(name))
+
+    def discard(self, names: Iterable[str]) -> int:
+        return Backend.discard(self, names)
 
     def exists(self, name: str) -> int | None:
         return self._call("exists", name, lambda: self.inner.exists(name))

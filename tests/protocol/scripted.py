@@ -11,6 +11,7 @@ from respaldo.core.ids import SnapshotId
 from respaldo.flows.backup.session import Session
 from tests.protocol.collector import Collector, expire, forget
 from tests.protocol.play import Theatre, Told
+from tests.protocol.real import RealCondemnsAll
 from tests.protocol.scene import copy_cache, fresh_cache, memory_with, open_repository
 from tests.protocol.scheduler import Script, Shared
 
@@ -28,6 +29,7 @@ class Play:
 
     def __init__(self, theatre: Theatre, monkeypatch) -> None:
         self.theatre = theatre
+        self.condemns_all: type[CondemnsAll | RealCondemnsAll] = CondemnsAll
         self.storage = memory_with(theatre.objects)
         self.told = Told(done=dict(theatre.first))
         self.attempts = 0
@@ -59,7 +61,7 @@ class Play:
     def collector(self, number: int = 0) -> None:
         cache = fresh_cache(self.theatre.folder / f"collector{number}")
         with open_repository(Shared(self.storage, self.script), cache) as repo:
-            CondemnsAll(repo, random.Random(1)).run()
+            self.condemns_all(repo, random.Random(1)).run()
 
     def forgetter(self) -> None:
         backend = Shared(self.storage, self.script)
