@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from respaldo.core.errors import Corruption
 from respaldo.core.model import Content, Mark
 from respaldo.format import canonical, content, tree
 from respaldo.kernel.layout import INODE_FLAGS
-from tests.format.samples import BRANCH, DIRECTORY, FILE, IDS, LEAF, LINK, meta
+from tests.format.samples import BRANCH, DIRECTORY, FILE, IDS, LEAF, LINK, leaves, meta
 
 
 def refused(leaf):
@@ -275,3 +278,27 @@ def test_device_numbers_are_those_of_linux(kind):
 def test_impossible_modes_are_refused_by_name(mode):
     """A directory of thousands of entries is not looked through by hand."""
     named(mode)
+
+
+@given(leaves())
+def test_references_are_those_of_the_entries(leaf):
+    """What a leaf refers to, by columns, is what its entries refer to."""
+    found = tree.parse_references(leaf.encode(), "tree")
+    entries = list(leaf.entries())
+    assert found.trees == b"".join(entry.content.ids for entry in entries if entry.is_dir)
+    files = [entry.content for entry in entries if not entry.is_dir and entry.content.ids]
+    assert found.data == b"".join(content.ids for content in files if not content.level)
+    assert found.lists == [(content.level, content.ids) for content in files if content.level]
+
+
+def test_references_of_a_branch_are_its_runs():
+    """The runs of a long directory are trees that it refers to."""
+    ids = [bytes([number]) * 32 for number in range(1, 4)]
+    assert tree.parse_references(tree.Branch(tuple((each, 1) for each in ids)).encode(), "tree").trees == b"".join(ids)
+
+
+@given(st.binary(max_size=200))
+def test_references_of_anything_else_are_damage(data):
+    """Bytes that are no tree raise `Corruption` and nothing else."""
+    with contextlib.suppress(Corruption):
+        tree.parse_references(data, "tree")

@@ -156,36 +156,70 @@ class Branch:
 
 
 class References(NamedTuple):
-    """Is what a leaf refers to: ids of trees and of data chunks, joined, and (level, id) of lists."""
+    """Is what a tree refers to: ids of trees (runs included) and of data chunks, joined, and (level, id) of lists."""
 
     trees: bytes
     data: bytes
     lists: list[tuple[int, bytes]]
 
 
-def references(leaf: Leaf) -> References:
-    """Returns what a leaf refers to, in the order of its entries. By columns: no object is made for an entry."""
-    kinds = [mode & _TYPE_MASK for mode in u32_array(leaf.meta)[:: META.size // 4]]
-    if not leaf.levels and stat.S_IFDIR not in kinds:
-        return References(b"", leaf.content, [])
-    trees, data, lists = bytearray(), bytearray(), []
-    sizes = [size for _, _, _, _, size, _, _ in META.iter_unpack(leaf.meta)]
+def parse_references(data: bytes, what: str) -> References:
+    """Returns what a tree refers to, in the order of its entries; raises `Corruption`.
+
+    By columns: no object is made for an entry, and names, times, owners are not looked at. Of a tree that `parse_tree`
+    refuses it may return anything.
+    """
+    match canonical.unpack(data, what, items_max=TREE_RAW_BYTES_MAX):
+        case [2, bytes(runs)] if runs and len(runs) % RUN.size == 0:
+            return References(b"".join(name for name, _ in RUN.iter_unpack(runs)), b"", [])
+        case [
+            1,
+            bytes(_),
+            bytes(meta),
+            bytes(content),
+            bytes(_),
+            list() as levels,
+            list(_),
+            list(_),
+            list() as marks,
+            *_,
+        ]:
+            if len(meta) % META.size == 0:
+                return _references(
+                    meta,
+                    content,
+                    {row: (level, count) for row, level, count in _rows(levels, (int, int, int), what)},
+                    dict(_rows(marks, (int, int), what)),
+                    what,
+                )
+    raise Corruption(what, "not a tree of this format")
+
+
+def _references(
+    meta: bytes, content: bytes, levels: Mapping[int, tuple[int, int]], marks: Mapping[int, int], what: str
+) -> References:
+    kinds = [mode & _TYPE_MASK for mode in u32_array(meta)[:: META.size // 4]]
+    if not levels and stat.S_IFDIR not in kinds:
+        return References(b"", content, [])
+    words = u32_array(meta)
+    sizes = zip(words[4 :: META.size // 4], words[5 :: META.size // 4], strict=True)
+    trees, found, lists = bytearray(), bytearray(), []
     at = 0
-    for row, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
+    for row, (kind, (low, high)) in enumerate(zip(kinds, sizes, strict=True)):
         if kind not in _WITH_CONTENT:
             continue
-        level, count = leaf.levels.get(row) or (0, default_count(kind, size, leaf.marks.get(row, 0)))
-        if not count:
-            continue
+        level, count = levels.get(row) or (0, default_count(kind, low or high, marks.get(row, 0)))
         end = at + count * CHUNK_ID_BYTES
         if kind == stat.S_IFDIR:
-            trees += leaf.content[at:end]
+            trees += content[at:end]
         elif level:
-            lists.append((level, leaf.content[at:end]))
+            lists.append((level, content[at:end]))
         else:
-            data += leaf.content[at:end]
+            found += content[at:end]
         at = end
-    return References(bytes(trees), bytes(data), lists)
+    if at != len(content):
+        raise Corruption(what, "it has more or less content than its entries")
+    return References(bytes(trees), bytes(found), lists)
 
 
 def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) -> Leaf | Branch:

@@ -132,6 +132,13 @@ class Index:
                     return number, ordinal - number
         return None
 
+    def find_run(self, ids: bytes, at: int) -> tuple[int, int, int] | None:
+        """Returns (pack number, row, number) of the ids from an offset on that lie together in a usable pack."""
+        found = self.find(ChunkId(ids[at : at + CHUNK_ID_BYTES]), usable_only=True)
+        if found is None or self._hint is None:
+            return None
+        return (*found, 1 + self._hint.run(ids, at + CHUNK_ID_BYTES))
+
     def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
         """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""
         txn = self._read()
@@ -181,8 +188,7 @@ class Index:
         packed = self._read().get(_NUMBER.pack(number), db=self._dbs["packs"])
         if packed is None:
             return None
-        name, length_bytes, _, _ = PACK.unpack(packed)
-        return Indexed(number, PackName(name), length_bytes)
+        return Indexed(number, *PACK.unpack(packed)[:2])
 
     def footer(self, number: int) -> bytes:
         """Returns the encoded footer of a pack, empty where it is not entered, or is not any more what was entered."""
@@ -208,8 +214,7 @@ class Index:
         encoded = bytes(stored[:-CHECK_BYTES])
         if stored[-CHECK_BYTES:] != check(packed, encoded):
             raise lmdb.CorruptedError("a footer is not what was entered")
-        name, length_bytes, *_ = PACK.unpack(packed)
-        return Indexed(number, PackName(name), length_bytes), encoded
+        return Indexed(number, *PACK.unpack(packed)[:2]), encoded
 
     def packs(self) -> Iterator[Indexed]:
         """Iterates over the packs that are entered, in the order of their numbers."""
@@ -229,10 +234,6 @@ class Index:
         """Returns the number of a pack, None where it is not entered."""
         found = self._read().get(name, db=self._dbs["names"])
         return None if found is None else int(_NUMBER.unpack(found)[0])
-
-    def has_segment(self, name: SegmentName) -> bool:
-        """Whether a segment was applied."""
-        return self._read().get(name, db=self._dbs["segments"]) is not None
 
     def chunk_count(self) -> int:
         """Returns the number of rows, copies and rows of packs that are gone included."""
@@ -346,10 +347,10 @@ class Index:
             self._change(txn)
 
         self._environment.write(drop)
-        for item in gone:
-            if self._ids_at.pop(item.number, None) is not None:
-                del self._numbers[bisect_left(self._numbers, item.number)]
-            self.usable.discard(item.number)
+        for number in (item.number for item in gone):
+            if self._ids_at.pop(number, None) is not None:
+                del self._numbers[bisect_left(self._numbers, number)]
+            self.usable.discard(number)
 
     def note_segments(self, applied: Iterable[SegmentName], gone: Iterable[SegmentName] = ()) -> None:
         """Remembers segments as applied, and forgets those that are no longer listed."""
@@ -369,8 +370,7 @@ class Index:
 
     def segments(self) -> set[SegmentName]:
         """Returns the segments that were applied."""
-        keys = self._read().cursor(db=self._dbs["segments"]).iternext(values=False)
-        return {SegmentName(bytes(key)) for key in keys}
+        return {SegmentName(bytes(key)) for key in self._read().cursor(self._dbs["segments"]).iternext(values=False)}
 
     # --- immutable records, cached ---------------------------------------------------------------------------------
 
@@ -396,5 +396,4 @@ class Index:
 
     def record_names(self) -> list[str]:
         """Returns the names of all cached records."""
-        keys = self._read().cursor(db=self._dbs["records"]).iternext(values=False)
-        return [bytes(key).decode() for key in keys]
+        return [bytes(key).decode() for key in self._read().cursor(self._dbs["records"]).iternext(values=False)]

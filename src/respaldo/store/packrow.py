@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from respaldo.core.ids import PackName
+from respaldo.core.ids import CHUNK_ID_BYTES, PackName
 from respaldo.core.seams import Buffer
 from respaldo.format.pack import Footer
 
@@ -50,3 +50,21 @@ class Hint:
         self.start = start
         self.end = end
         self.at = at
+
+    def run(self, ids: bytes, at: int) -> int:
+        """Returns how many of the ids from an offset on lie one behind the other from here on; goes behind them."""
+        limit = min(len(ids) - at, self.end - self.at)
+        done, step, grows = 0, CHUNK_ID_BYTES, True
+        while done < limit:
+            size = min(step, limit - done)
+            here = self.at + done
+            if bytes(self.footer[here : here + size]) == ids[at + done : at + done + size]:
+                done += size
+                step *= 4 if grows else 1
+            elif size == CHUNK_ID_BYTES:
+                break
+            else:
+                grows = False
+                step = max(size // (4 * CHUNK_ID_BYTES), 1) * CHUNK_ID_BYTES
+        self.at += done
+        return done // CHUNK_ID_BYTES

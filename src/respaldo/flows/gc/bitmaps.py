@@ -30,6 +30,20 @@ class Bitmaps:
         bits[at] |= bit
         return new
 
+    def add_run(self, number: int, row: int, count: int) -> None:
+        """Puts positions of one pack in whose rows follow one another."""
+        bits = self.rows.get(number)
+        if bits is None:
+            bits = self.rows[number] = bytearray()
+        start, end = row >> 3, (row + count + 7) >> 3
+        if end > len(bits):
+            bits.extend(bytes(end - len(bits)))
+        if end - start == 1:
+            bits[start] |= ((1 << count) - 1) << (row & 7)
+        else:
+            value = int.from_bytes(bits[start:end], "little") | ((1 << count) - 1) << (row & 7)
+            bits[start:end] = value.to_bytes(end - start, "little")
+
     def remove(self, position: Position) -> None:
         """Takes a position out."""
         number, row = position

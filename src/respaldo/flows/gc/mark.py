@@ -16,7 +16,7 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.bitmaps import Bitmaps
 from respaldo.flows.gc.roots import Roots, list_roots
 from respaldo.format.content import HOLE, parse_node
-from respaldo.format.tree import Branch, parse_tree, references
+from respaldo.format.tree import parse_references
 from respaldo.store.repo import Listing, Repo
 
 _TRIES = 20
@@ -116,11 +116,7 @@ class Mark:
             raw = self._read(Kind.TREE, tree_id)
             if not raw:
                 continue
-            tree = parse_tree(raw, f"tree {tree_id.hex()[:16]}")
-            if isinstance(tree, Branch):
-                stack += [run_id for run_id, _ in tree.runs]
-                continue
-            found = references(tree)
+            found = parse_references(raw, f"tree {tree_id.hex()[:16]}")
             stack += [
                 ChunkId(found.trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(found.trees), CHUNK_ID_BYTES)
             ]
@@ -146,20 +142,20 @@ class Mark:
                 self._data(b"".join(below))
 
     def _data(self, ids: bytes) -> None:
-        """Marks data chunks. The loop that everything is spent in: `Bitmaps.add` is written out."""
-        find, rows = self._repo.index.find, self.live.rows
+        """Marks data chunks: what was stored together is mostly referred to together, and is marked together."""
+        find_run, add_run = self._repo.index.find_run, self.live.add_run
         self.references += len(ids) // CHUNK_ID_BYTES
-        for at in range(0, len(ids), CHUNK_ID_BYTES):
-            chunk_id = ChunkId(ids[at : at + CHUNK_ID_BYTES])
-            position = find(chunk_id, usable_only=True) or self.position(Kind.DATA, chunk_id)
-            if position is None:
+        at = 0
+        while at < len(ids):
+            run = find_run(ids, at)
+            if run is not None:
+                add_run(*run)
+                at += run[2] * CHUNK_ID_BYTES
                 continue
-            number, row = position
-            byte = row >> 3
-            try:
-                rows[number][byte] |= 1 << (row & 7)
-            except (KeyError, IndexError):
+            position = self.position(Kind.DATA, ChunkId(ids[at : at + CHUNK_ID_BYTES]))
+            if position is not None:
                 self.live.add(position)
+            at += CHUNK_ID_BYTES
 
     def position(self, kind: Kind, chunk_id: ChunkId) -> tuple[int, int] | None:
         """Returns where a chunk lies, by choice in a pack that is not condemned; looks again where it is not found.
