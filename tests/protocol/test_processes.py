@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 def thrash(*arguments: object) -> dict:
     """Runs the program; returns what it found, and fails with what it said."""
     words = [sys.executable, "-m", "tests.protocol.thrash", *map(str, arguments)]
-    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=290)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 
@@ -43,3 +43,17 @@ def test_writers_at_once_all_succeed(quick, writers, caches, sources):
     """Any number of snapshots may be made at once, with one cache or several: all of them succeed and are whole."""
     found = thrash("race", quick / f"{writers}-{caches}-{sources}", writers, 5, caches, sources)
     assert found["snapshots"] == writers * 5
+
+
+def test_killed_collectors_lose_nothing(quick):
+    """Writers, a forgetter and two collectors work at once and are killed 60 times: all that is there is whole."""
+    found = thrash("collect", quick / "collected", 60, 1)
+    assert found["kills"] == 60
+    assert min(found["reported"], found["forgotten"], found["collections"], found["deleted"], found["new"]) > 3, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 7))
+def test_killed_collectors_lose_nothing_for_longer(quick, seed):
+    """The same with other moments, and more of them."""
+    thrash("collect", quick / f"collected{seed}", 300, seed)

@@ -3,8 +3,8 @@
 A program of its own, because it forks: a process that has loaded everything and has one thread forks for little, and
 for nothing that other threads hold. It prints what it found as JSON; an exception is a snapshot that was lost.
 
-Called as ``python -m tests.protocol.thrash`` with ``kill FOLDER KILLS SEED`` or ``race FOLDER WRITERS ROUNDS CACHES
-SOURCES``.
+Called as ``python -m tests.protocol.thrash`` with ``kill FOLDER KILLS SEED``, ``collect FOLDER KILLS SEED`` or ``race
+FOLDER WRITERS ROUNDS CACHES SOURCES``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from respaldo.backend.local import LocalBackend
-from respaldo.catalog.snapshots import load
+from respaldo.catalog.snapshots import forget, load
+from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check.options import VerifyOptions
+from respaldo.flows.check.run import run_verify
+from respaldo.flows.gc import run
+from respaldo.flows.gc.options import PruneOptions
+from respaldo.store.markers import Markers
 from tests.protocol.scene import (
     Files,
     back_up,
@@ -227,9 +233,120 @@ def race(folder: Path, writers: int, rounds: int, caches: str, sources: str) -> 
     return {"snapshots": len(made)}
 
 
+def forgetter(folder: Path, cache: str, seed: int, rounds: int, say: Callable[[str, str], None]) -> None:
+    """Forgets a snapshot and says so, before and after, again and again."""
+    rng = random.Random(seed)
+    for _ in range(rounds):
+        with open_repository(storage(folder), folder / cache) as repo:
+            snapshots = load(repo).snapshots
+            if len(snapshots) > 4:
+                chosen = rng.choice(snapshots)
+                say("about", chosen.hex)
+                forget(repo, chosen.id)
+
+
+def pruner(folder: Path, cache: str, seed: int, rounds: int, say: Callable[[str, str], None]) -> None:
+    """Collects and says what it freed, again and again; every other time it heeds no marker."""
+    rng = random.Random(seed)
+    options = PruneOptions(repack_below=rng.choice((0.5, 0.95)))
+    for number in range(rounds):
+        if number % 2:
+            run.read_markers = lambda _repo: Markers(alive=frozenset(), stale=())
+        with open_repository(storage(folder), folder / cache) as repo:
+            result = run.run_prune(repo, options, progress=Silent(), cancel=Cancel())
+            assert not result.damages, result.damages
+        say("done", f"{result.deleted_packs} {result.new_packs}")
+
+
+def look_at_all(
+    folder: Path, done: dict[str, tuple[str, Path]], forgotten: set[str], planned: dict[Path, set[str]]
+) -> set[str]:
+    """Verifies everything and compares every snapshot with what its writer saw; collects, and does so again."""
+    for cache in ("cache3", "last cache"):
+        with open_repository(storage(folder), folder / cache) as repo:
+            result = run_verify(repo, VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+            damages = [damage for damage in result.damages if not damage.name.startswith("sessions/")]
+            assert not damages, list(map(str, damages))
+            catalogue = load(repo)
+            there = {item.hex for item in catalogue.snapshots}
+            assert done.keys() - forgotten <= there, "a snapshot that was reported is not there"
+            for item in catalogue.snapshots:
+                source = Path(os.fsdecode(item.manifest.sources[0]))
+                found = digest(below(contents(repo, item.id, catalogue), source))
+                assert found == done.get(item.hex, (found, source))[0]
+                assert found in planned[source], "a snapshot holds what no source ever held"
+        if cache == "cache3":
+            with open_repository(storage(folder), folder / cache) as repo:
+                run.run_prune(repo, PruneOptions(), progress=Silent(), cancel=Cancel())
+    return there
+
+
+def collect(folder: Path, kills: int, seed: int) -> dict[str, object]:
+    """Kills two writers, a forgetter and two collectors, one at a time and at moments of chance; looks at all then.
+
+    Whoever is killed is started again at once, with the cache that it left, so that all of them work all the time.
+    """
+    rng = random.Random(seed)
+    make_repository(storage(folder, create=True))
+    sources = [folder / "one", folder / "two"]
+    for number, source in enumerate(sources):
+        write_tree(source, seed + number % 2)
+    done: dict[str, tuple[str, Path]] = {}
+    planned: dict[Path, set[str]] = {source: {digest(on_disk(source))} for source in sources}
+    forgotten: set[str] = set()
+    counts: dict[str, int] = dict.fromkeys(("deleted", "new", "reported", "forgotten", "collections"), 0)
+
+    def act(role: int, first: int) -> Callable[[Callable[[str, str], None]], None]:
+        cache = f"cache{role}"
+        if role < 2:
+            return lambda say: writer(folder, cache, sources[role], first, 1000, say, private=True)
+        if role == 2:
+            return lambda say: forgetter(folder, cache, first, 100_000, say)
+        return lambda say: pruner(folder, cache, first, 100_000, say)
+
+    def hear(role: int, said: list[Said]) -> None:
+        about = ""
+        for line in said:
+            assert line.word != "failed" or "again and again" in line.value, said[-1]
+            if role < 2 and line.word == "about":
+                about = line.value
+                planned[sources[role]].add(about)
+            elif role < 2 and line.word == "done":
+                done[line.value] = (about, sources[role])
+                counts["reported"] += 1
+            elif role == 2:
+                forgotten.add(line.value)
+                counts["forgotten"] += 1
+            elif line.word == "done":
+                counts["collections"] += 1
+                counts["deleted"] += int(line.value.split()[0])
+                counts["new"] += int(line.value.split()[1])
+
+    actors = {role: start(act(role, rng.randrange(1 << 30))) for role in range(5)}
+    for kill_number in range(kills):
+        time.sleep(0.02 + rng.random() ** 2 * 0.3)
+        role = rng.choice((0, 1, 2, 3, 3, 4))
+        child, pipe = actors[role]
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        hear(role, drain(pipe))
+        if kill_number < kills - 1:
+            actors[role] = start(act(role, rng.randrange(1 << 30)))
+        else:
+            del actors[role]
+    for role, (child, pipe) in actors.items():
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        hear(role, drain(pipe))
+    there = look_at_all(folder, done, forgotten, planned)
+    return {"kills": kills, "snapshots": len(there), **counts}
+
+
 def main() -> None:
     word, folder, *rest = sys.argv[1:]
-    if word == "kill":
+    if word == "collect":
+        found = collect(Path(folder), int(rest[0]), int(rest[1]))
+    elif word == "kill":
         found = kill(Path(folder), int(rest[0]), int(rest[1]))
     else:
         found = race(Path(folder), int(rest[0]), int(rest[1]), rest[2], rest[3])
