@@ -56,6 +56,10 @@ class Place:
         with self.open() as repo:
             self.there[snapshot_of(back_up(repo, self.source))] = on_disk(self.source)
 
+    def snapshots(self, count: int) -> None:
+        for _ in range(count):
+            self.snapshot()
+
     def fill(self) -> None:
         """Takes the disk's last byte."""
         for number, size in enumerate((1 << 20, 4096, 1)):
@@ -90,8 +94,7 @@ def place(request, tmp_path):
 def test_full_disk_gets_back_to_work_with_prune_alone(place):
     """A snapshot meets the end of the disk; after forgetting, a prune frees space and the next succeeds."""
     with pytest.raises(StorageFull):
-        for _ in range(100):
-            place.snapshot()
+        place.snapshots(100)
     assert len(place.there) > 3
     place.check()
     place.forget(2)
@@ -114,8 +117,7 @@ def test_full_disk_gets_back_to_work_with_prune_alone(place):
 def test_full_disk_without_anything_dead_stays_as_it_is(place):
     """Where nothing is to be deleted a prune of a full disk succeeds, and where copies do not fit it says so."""
     with pytest.raises(StorageFull):
-        for _ in range(100):
-            place.snapshot()
+        place.snapshots(100)
     place.fill()
     with place.open() as repo:
         prune(repo)
