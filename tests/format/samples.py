@@ -13,7 +13,7 @@ from respaldo.codec import slots
 from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
 from respaldo.core.ids import CatalogueName, ChunkId, PackName, SegmentName, SnapshotId
-from respaldo.format import canonical, catalogue, content, frame, header, pack, segment, snapshot, tree
+from respaldo.format import canonical, catalogue, content, frame, header, pack, protection, segment, snapshot, tree
 from respaldo.kernel.layout import INODE_FLAGS
 
 SESSION = bytes(range(16))
@@ -112,6 +112,8 @@ CONDEMNATION = snapshot.Condemnation(
 )
 MARKER = snapshot.Marker(session=SESSION, time_ns=1_780_000_000_000_000_000)
 CONFIG = snapshot.Config(chunker=(1 << 14, 1 << 16, 1 << 18, 1 << 54, 1 << 58))
+PIN = protection.Pin(time_ns=1_780_000_000_000_000_000, reason="before the move")
+TRASHED = protection.Trashed(time_ns=1_780_000_000_000_000_000, until_ns=1_780_604_800_000_000_000)
 HEADER = header.Header(repository=b"R" * 16, created_ns=1_780_000_000_000_000_000)
 SLOT = slots.Slot(
     name="keys/00112233445566aa",
@@ -157,6 +159,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "condemnation": lambda data: snapshot.parse_condemnation(data, "x"),
     "marker": lambda data: snapshot.parse_marker(data, "x"),
     "config": lambda data: snapshot.parse_config(data, "x"),
+    "pin": lambda data: protection.parse_pin(data, "x"),
+    "trash": lambda data: protection.parse_trashed(data, "x"),
 }
 """Each takes bytes from anybody and raises nothing but `REFUSALS`."""
 
@@ -181,6 +185,8 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "condemnation": (CONDEMNATION.encode(),),
     "marker": (MARKER.encode(),),
     "config": (CONFIG.encode(),),
+    "pin": (PIN.encode(),),
+    "trash": (TRASHED.encode(),),
 }
 
 

@@ -25,6 +25,8 @@ RECORDS = {
     "outcome": ("outcome/" + "0a" * 16, samples.OUTCOME.encode()),
     "condemnation": ("condemned/" + "0a" * 16, samples.CONDEMNATION.encode()),
     "marker": ("sessions/" + "0a" * 16 + ".1", samples.MARKER.encode()),
+    "pin": ("pins/" + "0a" * 16, samples.PIN.encode()),
+    "trash": ("trash/" + "0a" * 16, samples.TRASHED.encode()),
     "config": ("config/" + "0" * 15 + "1", samples.CONFIG.encode()),
 }
 

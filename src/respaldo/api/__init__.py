@@ -13,7 +13,10 @@ from respaldo.api.figures import Stats
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
 from respaldo.api.places import Places, repository_path
 from respaldo.api.repository import KernelState, Repository, init, verify_keyless
+from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
 from respaldo.api.trial import try_runs, try_verify
+from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, parse_policies, parse_span
+from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.codec.keys import KEY_BYTES
 from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
@@ -28,11 +31,17 @@ from respaldo.fs.match import Rules, read_rules
 from respaldo.store.slots import SlotInfo
 
 __all__ = [
+    "BUILT_IN",
+    "COUNTS",
+    "GROUP_BY",
     "ID_SHOWN",
     "KERNEL",
     "KEY_BYTES",
+    "PERIODS",
     "SENSITIVE",
+    "SPAN_FORM",
     "STANDARD",
+    "WINDOWS",
     "Affected",
     "BackupOptions",
     "BackupResult",
@@ -42,6 +51,7 @@ __all__ = [
     "Figures",
     "Found",
     "Header",
+    "InTrash",
     "Kdf",
     "KernelState",
     "KeylessResult",
@@ -49,6 +59,8 @@ __all__ = [
     "Overwrite",
     "PackPlan",
     "Places",
+    "Planned",
+    "Policy",
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
@@ -56,6 +68,7 @@ __all__ = [
     "RestoreOptions",
     "RestorePlan",
     "RestoreResult",
+    "RetentionPlan",
     "Rules",
     "Secret",
     "SlotInfo",
@@ -67,9 +80,13 @@ __all__ = [
     "VerifyOptions",
     "VerifyResult",
     "cached_snapshots",
+    "choose",
     "covers",
+    "describe",
     "init",
     "open_repository",
+    "parse_policies",
+    "parse_span",
     "parse_subset",
     "plain_path",
     "read_rules",
@@ -78,6 +95,7 @@ __all__ = [
     "try_runs",
     "try_verify",
     "verify_keyless",
+    "view",
 ]
 
 KERNEL = KernelState(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)

@@ -7,12 +7,13 @@ The flows are imported when they run: a listing needs none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from respaldo.api import keys, naming
+from respaldo.api import keys, naming, retention
 from respaldo.api.bench import Bench, measure_stages
 from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
@@ -20,12 +21,14 @@ from respaldo.api.places import Pins, Places, check_free
 from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
-from respaldo.catalog import snapshots
-from respaldo.catalog.snapshots import Catalogue
+from respaldo.catalog import protection, snapshots
+from respaldo.catalog.retention import Policy
+from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec.slots import STANDARD, Kdf, Secret
 from respaldo.core.errors import Corruption, RespaldoError
+from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
 from respaldo.flows.backup.options import BackupOptions, BackupResult
@@ -159,8 +162,8 @@ class Repository:
         return tuple(self._repo.damaged)
 
     def snapshots(self) -> Catalogue:
-        """Lists the snapshots, by time, with what is undecided and what is damaged."""
-        return snapshots.load(self._repo)
+        """Lists the snapshots, by time, with what is in the trash, what is undecided and what is damaged."""
+        return protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo))
 
     def find(self, name: str, *, host: str = "") -> naming.Found:
         """Returns what ``SNAPSHOT`` or ``SNAPSHOT:/PATH`` means; raises `NoSuchSnapshot`, `NoSuchPath`."""
@@ -269,6 +272,57 @@ class Repository:
         from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
 
         return plan_prune(self._repo, options, progress=progress, cancel=cancel)
+
+    # --- retention -------------------------------------------------------------------------------------------------
+
+    def plan_retention(
+        self,
+        policy: Policy,
+        *,
+        zone: tzinfo,
+        group_by: Collection[str] = retention.GROUP_BY,
+        accept_times: bool = False,
+    ) -> retention.RetentionPlan:
+        """Returns what a policy would keep; raises `UsageError` and `Refused` for one that would keep nothing."""
+        return retention.plan_retention(
+            self._repo, self.snapshots(), policy, zone=zone, group_by=group_by, accept_times=accept_times
+        )
+
+    def apply_retention(self, plan: retention.RetentionPlan, *, cancel: Cancel) -> tuple[Snapshot, ...]:
+        """Forgets what a plan says, or puts it into the trash for the policy's time of grace; returns what went."""
+        return retention.apply_retention(self._repo, plan, cancel=cancel)
+
+    def forget(
+        self, names: Iterable[str], *, grace_ns: int = 0, dry_run: bool = False, cancel: Cancel
+    ) -> tuple[Snapshot, ...]:
+        """Forgets snapshots, none of them where one is pinned (`Refused`); returns them."""
+        return retention.forget_named(
+            self._repo, self.snapshots(), names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel
+        )
+
+    def pins(self) -> frozenset[SnapshotId]:
+        """Lists the snapshots that are pinned."""
+        return protection.list_pins(self._repo)
+
+    def pin(self, names: Iterable[str], reason: str = "") -> retention.Changed:
+        """Protects snapshots from every policy; returns them, and those that were not protected before."""
+        return retention.pin(self._repo, self.snapshots(), names, reason)
+
+    def unpin(self, names: Iterable[str]) -> retention.Changed:
+        """Takes pins away; returns the snapshots, and those that had one."""
+        return retention.unpin(self._repo, self.snapshots(), names)
+
+    def trash(self) -> tuple[retention.InTrash, ...]:
+        """Lists what is in the trash."""
+        return retention.trash(self._repo, self.snapshots())
+
+    def undo(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
+        """Brings snapshots back out of the trash; raises `Refused` where it is too late."""
+        return retention.undo(self._repo, self.snapshots(), names)
+
+    def empty_trash(self, *, dry_run: bool = False) -> Sequence[SnapshotId]:
+        """Takes away for good what has been in the trash for its time of grace; returns what that is."""
+        return protection.empty_trash(self._repo, dry_run=dry_run)
 
     # --- keys ------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,17 +25,8 @@ Listing = list[tuple[str, int]]
 HEADER: Final = "header"
 FOLDERS: Final = frozenset(
     (
-        "packs",
-        "segments",
-        "pending",
-        "outcome",
-        "condemned",
-        "sessions",
-        "keys",
-        "config",
-        "ballast",
-        "log",
-        "catalogue",
+        *("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "pins", "trash"),
+        *("ballast", "log", "catalogue"),
     )
 )
 
@@ -190,6 +181,14 @@ class Backend(ABC):
     def misplaced(self) -> Listing:
         """Returns (name, 0) of what is no object and stands where one should be; none where a medium has no such."""
         return []
+
+    def arrivals(self, folder: str) -> Mapping[str, int]:  # noqa: ARG002
+        """Returns when the objects of a folder were put, by full name, in ns by the medium's clock.
+
+        Advice: whoever can write to the medium can bend it. Objects whose time the medium cannot tell are left out;
+        this default knows none.
+        """
+        return {}
 
     def space(self) -> tuple[int, int] | None:
         """Returns the free and the total space in bytes, or None where the medium cannot tell."""

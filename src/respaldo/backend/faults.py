@@ -9,7 +9,7 @@ Never: changes a call's effect; half-done ones are `respaldo.backend.durability`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -86,6 +86,9 @@ class Faults(Backend):
 
     def exists(self, name: str) -> int | None:
         return self._call("exists", name, lambda: self.inner.exists(name))
+
+    def arrivals(self, folder: str) -> Mapping[str, int]:
+        return self.inner.arrivals(folder)
 
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from respaldo.backend.base import Backend, Listing, Stage, check_folder, check_name, flat
@@ -56,6 +56,9 @@ class Wrapper(Backend):
 
     def misplaced(self) -> Listing:
         return self.inner.misplaced()
+
+    def arrivals(self, folder: str) -> Mapping[str, int]:
+        return self.inner.arrivals(folder)
 
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()
@@ -289,6 +292,9 @@ class Retry(Wrapper):
 
     def exists(self, name: str) -> int | None:
         return self._repeat(lambda _number: self.inner.exists(name))
+
+    def arrivals(self, folder: str) -> Mapping[str, int]:
+        return self._repeat(lambda _number: self.inner.arrivals(folder))
 
     def space(self) -> tuple[int, int] | None:
         return self._repeat(lambda _number: self.inner.space())

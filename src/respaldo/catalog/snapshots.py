@@ -2,19 +2,18 @@
 
 Invariant: a manifest counts as a snapshot only when its outcome is authentic, says commit and names the manifest's
 bytes; a short or unauthentic outcome means undecided. Nothing is ever written over. Implements docs/format.md,
-"Protocol" (W3, W5, readers).
+"Protocol" (W3, W5, readers, forgetting).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.rolls import apply_rolls, roll
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, ObjectMissing, UsageError
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, UsageError
 from respaldo.core.ids import SnapshotId, parse_random_leaf
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
@@ -66,6 +65,8 @@ class Catalogue:
 
     ``loose``: how many of the snapshots no catalogue is known to repeat. ``aborted``: those that can never be
     snapshots, whose manifests are still there. ``vanished``: listed, and gone when they were to be read.
+    ``trash``: snapshots that were set apart (`respaldo.catalog.protection`) because a policy forgot them a short time
+    ago. `load` sets none apart: they are roots like all others.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -74,6 +75,7 @@ class Catalogue:
     loose: int = 0
     aborted: tuple[SnapshotId, ...] = ()
     vanished: tuple[SnapshotId, ...] = ()
+    trash: tuple[Snapshot, ...] = ()
 
     def find(self, name: str) -> Snapshot:
         """Returns the snapshot that a name means: ``latest``, an id or its beginning, a label.
@@ -163,11 +165,14 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
     return verdict
 
 
-def forget(repo: Repo, snapshot: SnapshotId) -> None:
-    """Forgets a snapshot: its manifest, which is the step that counts, *then* its outcome; what is gone is no error."""
-    for name in (pending_name(snapshot), outcome_name(snapshot)):
-        with contextlib.suppress(ObjectMissing):
-            repo.backend.delete(name)
+def forget(repo: Repo, snapshot: SnapshotId) -> bool:
+    """Deletes a committed snapshot's manifest, *then* its outcome; returns whether the manifest was still there.
+
+    The first is the step that counts. Whoever finds it done by another, or by a run that was cut off, does the second.
+    """
+    there = repo.backend.discard([pending_name(snapshot)])
+    repo.backend.discard([outcome_name(snapshot)])
+    return bool(there)
 
 
 def read_undecided(repo: Repo, snapshot: SnapshotId) -> tuple[Manifest, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import click
@@ -83,7 +83,59 @@ class Moment(click.ParamType[int]):
         return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
+class Span(click.ParamType[int]):
+    """Is a span of time such as 36h, 30d, 12w, 6m or 5y; in ns."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        from respaldo.api import SPAN_FORM, parse_span  # start-up time
+
+        if isinstance(value, int):
+            return value
+        found = parse_span(str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a span of time; {SPAN_FORM}", param, ctx)
+        return found
+
+
+class _LocalZone(tzinfo):
+    """Is the zone of this machine, by the system's rules. `astimezone` asks only `fromutc`."""
+
+    def fromutc(self, moment: datetime) -> datetime:
+        return moment.replace(tzinfo=UTC).astimezone()
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return moment.replace(tzinfo=None).astimezone().utcoffset() if moment else None
+
+    def dst(self, moment: datetime | None) -> timedelta | None:  # noqa: ARG002
+        return None
+
+    def tzname(self, moment: datetime | None) -> str:  # noqa: ARG002
+        return "local"
+
+
+class Zone(click.ParamType[tzinfo]):
+    """Is a time zone of the IANA database, or "local"."""
+
+    name = "zone"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tzinfo:  # noqa: ANN401
+        import zoneinfo  # start-up time
+
+        if isinstance(value, tzinfo):
+            return value
+        if value == "local":
+            return _LocalZone()
+        try:
+            return zoneinfo.ZoneInfo(str(value))
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            self.fail(f"{value!r} is not a time zone; write local, UTC or Europe/Madrid", param, ctx)
+
+
 SIZE = Size()
 SHARE = Share()
+SPAN = Span()
+ZONE = Zone()
 RATE = Rate()
 MOMENT = Moment()

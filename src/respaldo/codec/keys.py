@@ -28,6 +28,8 @@ SEALED_KINDS = frozenset(
         "condemnation",
         "marker",
         "config",
+        "pin",
+        "trash",
         "about",
         "log",
         "catalogue",

@@ -18,6 +18,7 @@
     ├── ChunkMissing           no pack holds a chunk                                     exit 4
     ├── NoSuchSnapshot         a name that no snapshot answers to                        exit 1
     ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
+    ├── Refused                would take away what is protected                         exit 1
     ├── SourceError            a source could not be read at all                         exit 1
     └── TargetError            the place a restore writes to answered with an error      exit 1
 
@@ -204,6 +205,14 @@ class NoSuchPath(RespaldoError):
 
     def __str__(self) -> str:
         return f"{self.path.decode('utf-8', 'surrogateescape')} is not in snapshot {self.snapshot}"
+
+
+class Refused(RespaldoError):
+    """Says that something was not done because it would take away what is protected."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class _PathError(RespaldoError):

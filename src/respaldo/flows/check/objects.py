@@ -31,6 +31,7 @@ from respaldo.flows.check.packs import NOT_ITS_NAME, Pieces
 from respaldo.flows.check.result import Note
 from respaldo.format.catalogue import Row
 from respaldo.format.header import HEADER
+from respaldo.format.protection import parse_pin, parse_trashed
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
@@ -113,6 +114,8 @@ class Inspector:
         self._records("config", "config", parse_config)
         self._records("condemned", "condemnation", parse_condemnation)
         self._records("sessions", "marker", parse_marker)
+        self._records("pins", "pin", parse_pin)
+        self._records("trash", "trash", parse_trashed)
 
     def _records(self, folder: str, kind: str, parse: Callable[[bytes, str], object]) -> None:
         for name, _ in sorted(self._repo.backend.list(folder)):
@@ -125,6 +128,7 @@ class Inspector:
     # --- snapshots ---------------------------------------------------------------------------------------------------
 
     def _snapshots(self, notes: list[Note]) -> list[Snapshot]:
+        protected = [(folder, item) for folder in ("pins", "trash") for item in sorted(self._listed(folder))]
         pending = self._listed("pending")
         outcomes = self._listed("outcome")
         found: list[Snapshot] = []
@@ -142,6 +146,11 @@ class Inspector:
                 notes.append(
                     Note(name=name, text="its manifest is gone: forgetting it was interrupted, or it was lost")
                 )
+        notes += [
+            Note(name=f"{folder}/{item.hex()}", text="its snapshot is gone; the next prune takes it away")
+            for folder, item in protected
+            if item not in pending
+        ]
         found.sort(key=lambda item: (item.manifest.time_ns, item.manifest.started_ns, item.id))
         return found
 

@@ -1,0 +1,221 @@
+"""Retention on a repository: plans and applies policies, forgets, pins, and brings back what is in the trash.
+
+A plan is a value: what `--dry-run` prints is what the run would do. Between plan and deed only pins are looked at
+again: whatever else changes meanwhile is new, and a plan takes nothing that it has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from respaldo.catalog import protection
+from respaldo.catalog.arrival import Arrival
+from respaldo.catalog.retention import Candidate, Decision, Group, Policy, decide, kind_of, newest_of_each
+from respaldo.catalog.snapshots import Catalogue, Snapshot, forget, pending_name
+from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
+from respaldo.core.ids import SnapshotId
+from respaldo.core.seams import Cancel
+from respaldo.format.protection import Trashed
+from respaldo.store.repo import Repo
+
+GROUPINGS = ("host", "paths", "tags")
+GROUP_BY = ("host", "paths")
+Changed = tuple[tuple[Snapshot, ...], tuple[Snapshot, ...]]
+"""The snapshots that were named, and those of them that something changed for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """Is a snapshot and what is decided of it."""
+
+    snapshot: Snapshot
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPlan:
+    """Says of every snapshot whether a policy keeps it, group by group, by time."""
+
+    policy: Policy
+    items: tuple[Planned, ...]
+    damaged: tuple[Corruption, ...] = ()
+    """What could not be read when it was made: manifests of snapshots that it knows nothing of, and leaves alone."""
+
+    @property
+    def groups(self) -> dict[Group, list[Planned]]:
+        """The snapshots by what they have in common."""
+        found: dict[Group, list[Planned]] = {}
+        for item in self.items:
+            found.setdefault(item.decision.group, []).append(item)
+        return found
+
+    @property
+    def forgotten(self) -> tuple[Snapshot, ...]:
+        """What goes."""
+        return tuple(item.snapshot for item in self.items if not item.decision.kept)
+
+    @property
+    def doubtful(self) -> tuple[Planned, ...]:
+        """The snapshots whose times are in doubt."""
+        return tuple(item for item in self.items if item.decision.doubt is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTrash:
+    """Is a snapshot in the trash."""
+
+    snapshot: Snapshot
+    record: Trashed
+
+
+def candidates(
+    items: Iterable[Snapshot],
+    *,
+    group_by: Collection[str] = GROUP_BY,
+    pins: Collection[SnapshotId] = (),
+    repo: Repo | None = None,
+) -> Iterator[Candidate]:
+    """Yields what retention wants to know of snapshots; of ``repo`` it asks when they were stored."""
+    strange = set(group_by) - set(GROUPINGS)
+    if strange:
+        raise UsageError(
+            f"snapshots cannot be grouped by {min(strange)!r}", hint="by host, paths, tags, or several of them"
+        )
+    stored = repo.backend.arrivals("pending") if repo is not None else {}
+    for item in items:
+        manifest = item.manifest
+        shared = {
+            "host": (manifest.host,),
+            "paths": tuple(sorted(source.decode("utf-8", "surrogateescape") for source in manifest.sources)),
+            "tags": tuple(sorted(manifest.tags)),
+        }
+        yield Candidate(
+            arrival=Arrival(
+                id=item.id,
+                time_ns=manifest.time_ns,
+                started_ns=manifest.started_ns,
+                ended_ns=manifest.ended_ns,
+                parent=manifest.parent,
+                stored_ns=stored.get(pending_name(item.id)),
+            ),
+            group=tuple((name, shared[name]) for name in GROUPINGS if name in group_by),
+            kind=kind_of(manifest.kind, manifest.parent),
+            tags=manifest.tags,
+            pinned=item.id in pins,
+        )
+
+
+def view(items: Sequence[Snapshot], period: str, zone: tzinfo) -> list[tuple[Snapshot, str]]:
+    """Returns the snapshots that stand for an hour, day, week, month or year of their host and paths, and which."""
+    found = newest_of_each(candidates(items), period, zone)
+    return [(item, found[item.id]) for item in items if item.id in found]
+
+
+def plan_retention(
+    repo: Repo,
+    catalogue: Catalogue,
+    policy: Policy,
+    *,
+    zone: tzinfo,
+    group_by: Collection[str] = GROUP_BY,
+    accept_times: bool = False,
+) -> RetentionPlan:
+    """Decides what a policy keeps of what is shown; raises `UsageError`, `Refused` as `decide` does."""
+    pins = protection.list_pins(repo)
+    decisions = decide(
+        candidates(catalogue.snapshots, group_by=group_by, pins=pins, repo=repo),
+        policy,
+        zone=zone,
+        now_ns=repo.clock.now_ns(),
+        accept_times=accept_times,
+    )
+    by_id = {item.id: item for item in catalogue.snapshots}
+    items = tuple(Planned(snapshot=by_id[decision.id], decision=decision) for decision in decisions)
+    return RetentionPlan(policy=policy, items=items, damaged=catalogue.damaged)
+
+
+def apply_retention(repo: Repo, plan: RetentionPlan, *, cancel: Cancel) -> tuple[Snapshot, ...]:
+    """Forgets what a plan says, the oldest first, or puts it into the trash; returns what went.
+
+    What was pinned since the plan was made stays.
+    """
+    pins = protection.list_pins(repo)
+    going = tuple(item for item in plan.forgotten if item.id not in pins)
+    return _take(repo, going, plan.policy.grace_ns, cancel=cancel)
+
+
+def _take(repo: Repo, going: Iterable[Snapshot], grace_ns: int, *, cancel: Cancel) -> tuple[Snapshot, ...]:
+    gone: list[Snapshot] = []
+    for item in going:
+        cancel.check()
+        if grace_ns:
+            protection.put_in_trash(repo, item.id, grace_ns)
+        else:
+            forget(repo, item.id)
+            repo.backend.discard([protection.trash_name(item.id)])
+        gone.append(item)
+    return tuple(gone)
+
+
+def find_all(catalogue: Catalogue, names: Iterable[str], *, trash: bool = False) -> tuple[Snapshot, ...]:
+    """Returns the snapshots that names mean, each once; with ``trash`` also, by id or label, what is in the trash."""
+    found: dict[SnapshotId, Snapshot] = {}
+    apart = Catalogue(snapshots=catalogue.trash, undecided=(), damaged=())
+    for name in names:
+        try:
+            item = catalogue.find(name)
+        except NoSuchSnapshot:
+            if not trash or name == "latest":
+                raise
+            item = apart.find(name)
+        found[item.id] = item
+    return tuple(found.values())
+
+
+def forget_named(
+    repo: Repo, catalogue: Catalogue, names: Iterable[str], *, grace_ns: int, dry_run: bool, cancel: Cancel
+) -> tuple[Snapshot, ...]:
+    """Forgets snapshots, all or, where one of them is pinned, none; what is in the trash already goes for good."""
+    items = find_all(catalogue, names, trash=True)
+    pins = protection.list_pins(repo)
+    for item in items:
+        if item.id in pins:
+            raise Refused(
+                f"snapshot {item.hex[:8]} is pinned", hint=f"take the pin away first: respaldo unpin {item.hex[:8]}"
+            )
+    if dry_run:
+        return items
+    apart = {item.id for item in catalogue.trash}
+    for_good = [item for item in items if item.id in apart]
+    _take(repo, for_good, 0, cancel=cancel)
+    _take(repo, [item for item in items if item.id not in apart], grace_ns, cancel=cancel)
+    return items
+
+
+def pin(repo: Repo, catalogue: Catalogue, names: Iterable[str], reason: str = "") -> Changed:
+    """Pins snapshots; returns them, and those that were not pinned before."""
+    items = find_all(catalogue, names)
+    return items, tuple(item for item in items if protection.pin(repo, item.id, reason))
+
+
+def unpin(repo: Repo, catalogue: Catalogue, names: Iterable[str]) -> Changed:
+    """Takes pins away; returns the snapshots, and those that had one."""
+    items = find_all(catalogue, names, trash=True)
+    return items, tuple(item for item in items if protection.unpin(repo, item.id))
+
+
+def trash(repo: Repo, catalogue: Catalogue) -> tuple[InTrash, ...]:
+    """Lists what is in the trash."""
+    records = protection.load_trash(repo).records
+    return tuple(InTrash(snapshot=item, record=records[item.id]) for item in catalogue.trash if item.id in records)
+
+
+def undo(repo: Repo, catalogue: Catalogue, names: Iterable[str]) -> tuple[Snapshot, ...]:
+    """Brings snapshots back out of the trash; returns them."""
+    apart = Catalogue(snapshots=catalogue.trash, undecided=(), damaged=())
+    items = find_all(apart, names)
+    for item in items:
+        protection.take_back(repo, item.id)
+    return items

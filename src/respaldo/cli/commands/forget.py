@@ -1,0 +1,64 @@
+"""`respaldo forget`: takes snapshots away, by name or by a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from respaldo.cli import policy as policies
+from respaldo.cli import show
+from respaldo.cli.names import SNAPSHOT
+from respaldo.cli.pages import page
+from respaldo.cli.settings import Settings
+from respaldo.cli.signals import cancelling
+from respaldo.core.errors import UsageError
+
+
+@page(
+    "forget",
+    statuses=(4,),
+    examples=(
+        ("Two snapshots, for good:", "respaldo forget 3f358ae3 before-the-move"),
+        ("What a policy would keep, and why:", "respaldo forget --policy standard --dry-run"),
+        (
+            "By rules of one's own; for a week it can be undone:",
+            "respaldo forget --keep-last 3 --keep-daily 14 --keep-within-weekly 1y --keep-tag milestone --grace 7d",
+        ),
+        ("By a policy of a file:", "respaldo forget --policy ~/.config/respaldo/policies.toml:laptop"),
+        (
+            "The ids that would go, for a script:",
+            "respaldo forget --policy standard --dry-run --json | jq -r '.forgotten[]'",
+        ),
+    ),
+    notes=f"By name: forgotten (ids), trash (whether they can be undone), dry_run. By policy: {policies.NOTES}",
+)
+@click.argument("names", metavar="[SNAPSHOT...]", nargs=-1, type=SNAPSHOT)
+@policies.keep_options
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be forgotten, and do nothing.")
+def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
+    """Forget snapshots: those that are named, or all that a policy does not keep.
+
+    A forgotten snapshot is gone; the space that only it used is freed by the next prune. A pinned one is never
+    forgotten. In every group the newest one stays, whatever the policy says, and a policy that would keep nothing is
+    refused. With --grace, snapshots go into the trash first, where "snapshots" does not show them and "undo" brings
+    them back from.
+
+    A snapshot is kept when any rule keeps it. N hours, days, weeks, months or years are the newest N in which there is
+    a snapshot; spans are counted back from the newest snapshot, not from today.
+    """
+    policy = policies.policy_of(given)
+    if bool(names) == bool(policy):
+        raise UsageError("name snapshots, or say what to keep (--policy, --keep-…); one of the two")
+    with settings.open(writes=not dry_run) as repository, cancelling() as cancel:
+        if policy:
+            run = policies.run_policy(repository, policy, given, dry_run=dry_run, cancel=cancel)
+            settings.report(policies.fields(run), policies.text(run))
+            return 4 if run.plan.damaged else 0
+        grace_ns = given["grace"] or 0
+        gone = repository.forget(names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel)
+    value = {"forgotten": [item.hex for item in gone], "trash": bool(grace_ns), "dry_run": dry_run}
+    verb = "would forget" if dry_run else "forgot"
+    lines = [f"{verb} {item.hex[:8]} of {show.local_time(item.manifest.time_ns)}" for item in gone]
+    settings.report(value, "\n".join(lines))
+    return 0

@@ -1,0 +1,206 @@
+"""Pins and trash: what they hide, what they keep, and what is left when a run is cut off."""
+
+from __future__ import annotations
+
+import pytest
+
+from respaldo.backend.faults import Crash, Fault, Faults
+from respaldo.backend.memory import MemoryBackend
+from respaldo.catalog import protection
+from respaldo.catalog.snapshots import forget, load, outcome_name, pending_name
+from respaldo.core.errors import Refused
+from tests.catalog.test_snapshots import commit, damage, snapshot
+from tests.store.repositories import initialise, opened, replica
+
+GRACE_NS = 7 * 24 * 3600 * 10**9
+ONE = snapshot(1)
+
+
+@pytest.fixture
+def backend():
+    made = MemoryBackend()
+    initialise(made)
+    return made
+
+
+@pytest.fixture
+def repo(backend, tmp_path):
+    with opened(backend, tmp_path / "cache") as made:
+        commit(made, 1)
+        commit(made, 2)
+        yield made
+
+
+def shown(repo):
+    """Returns the numbers of the snapshots that are shown, and of those in the trash."""
+    catalogue = protection.set_apart(load(repo), protection.load_trash(repo))
+    return [item.id[0] for item in catalogue.snapshots], [item.id[0] for item in catalogue.trash]
+
+
+def test_forgetting_takes_manifest_and_outcome(repo, backend):
+    """The manifest first: what is between the two is a snapshot no more."""
+    calls = Faults(backend)
+    repo.backend = calls
+    assert forget(repo, ONE)
+    assert [name for verb, name in calls.calls if verb == "delete"] == [pending_name(ONE), outcome_name(ONE)]
+    assert shown(repo) == ([2], [])
+    assert not forget(repo, ONE)
+    assert not {pending_name(ONE), outcome_name(ONE)} & backend.snapshot().keys()
+
+
+def test_trash_hides_and_gives_back(repo):
+    """What is in the trash is a root with its manifest, as before, and is not shown."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    assert shown(repo) == ([2], [1])
+    assert {item.id for item in load(repo).snapshots} == {ONE, snapshot(2)}
+    protection.take_back(repo, ONE)
+    assert shown(repo) == ([1, 2], [])
+
+
+def test_trash_is_emptied_when_the_time_is_over(repo, backend):
+    """Not before; afterwards nothing is left of the snapshot."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    repo.clock.now += GRACE_NS - 1
+    assert protection.empty_trash(repo) == []
+    assert shown(repo) == ([2], [1])
+    repo.clock.now += 1
+    assert protection.empty_trash(repo, dry_run=True) == [ONE]
+    assert shown(repo) == ([2], [1])
+    assert protection.empty_trash(repo) == [ONE]
+    assert shown(repo) == ([2], [])
+    assert not [name for name in backend.snapshot() if ONE.hex() in name]
+
+
+def test_undo_is_refused_when_it_may_be_too_late(repo):
+    """Another run may be emptying the trash at this moment."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    repo.clock.now += GRACE_NS
+    with pytest.raises(Refused, match="time of grace"):
+        protection.take_back(repo, ONE)
+    assert shown(repo) == ([2], [1])
+    with pytest.raises(Refused, match="not in the trash"):
+        protection.take_back(repo, snapshot(2))
+
+
+def test_undo_says_so_where_another_clock_was_faster(repo):
+    """The manifest is gone: no word of success."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    forget(repo, ONE)
+    with pytest.raises(Refused, match="is gone"):
+        protection.take_back(repo, ONE)
+
+
+def test_second_time_in_the_trash_counts_anew(repo):
+    """A record that was read before is not taken for the new one of the same name."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    protection.load_trash(repo)
+    protection.take_back(repo, ONE)
+    repo.clock.now += GRACE_NS
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    assert protection.empty_trash(repo) == []
+    assert protection.load_trash(repo).records[ONE].until_ns == repo.clock.now + GRACE_NS
+
+
+def test_forgetting_twice_does_not_prolong(repo):
+    """What is in the trash stays there as it is."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    until_ns = protection.load_trash(repo).records[ONE].until_ns
+    repo.clock.now += 1
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    assert protection.load_trash(repo).records[ONE].until_ns == until_ns
+
+
+@pytest.mark.parametrize("at", range(1, 4))
+def test_emptying_that_is_cut_off_is_finished_by_the_next(repo, backend, tmp_path, at):
+    """After each of its deletes the snapshot is gone as a whole, and so is its record in the end."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    protection.pin(repo, snapshot(2))
+    repo.clock.now += GRACE_NS
+    repo.backend = Faults(backend, [Fault(verbs=frozenset({"delete"}), at=at, after=True)])
+    with pytest.raises(Crash):
+        protection.empty_trash(repo)
+    left = replica(backend.snapshot())
+    with opened(left, tmp_path / "other") as other:
+        other.clock.now += GRACE_NS
+        assert shown(other)[0] == [2]
+        protection.empty_trash(other)
+        assert not [name for name in left.snapshot() if ONE.hex() in name]
+        assert shown(other) == ([2], [])
+        assert protection.list_pins(other) == {snapshot(2)}
+
+
+def test_emptying_looks_again_before_it_deletes(repo, backend):
+    """What was brought back while it was at work stays, and so does what was forgotten anew."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    protection.put_in_trash(repo, snapshot(2), GRACE_NS)
+    repo.clock.now += GRACE_NS
+    read = protection._read
+    seen = []
+
+    def meanwhile(repo, item):
+        seen.append(item)
+        if len(seen) == 3:  # the first of the second round
+            backend.delete(protection.trash_name(ONE))
+            backend.delete(protection.trash_name(snapshot(2)))
+            protection.put_in_trash(repo, snapshot(2), GRACE_NS)
+        return read(repo, item)
+
+    protection._read = meanwhile
+    try:
+        protection.empty_trash(repo)
+    finally:
+        protection._read = read
+    assert len(seen) == 4
+    assert shown(repo) == ([1], [2])
+
+
+def test_record_that_cannot_be_read_hides_and_takes_nothing(repo, backend):
+    """Doubt is decided for the snapshot."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    damage(backend, protection.trash_name(ONE))
+    repo.clock.now += 2 * GRACE_NS
+    assert shown(repo) == ([1, 2], [])
+    assert protection.empty_trash(repo) == []
+    catalogue = protection.set_apart(load(repo), protection.load_trash(repo))
+    assert [error.name for error in catalogue.damaged] == [protection.trash_name(ONE)]
+
+
+def test_pin_is_there_once(repo):
+    """Pinning twice is no error, and unpinning what is not pinned neither."""
+    assert protection.pin(repo, ONE, "why")
+    assert not protection.pin(repo, ONE)
+    assert protection.list_pins(repo) == {ONE}
+    assert protection.unpin(repo, ONE)
+    assert not protection.unpin(repo, ONE)
+
+
+def test_pin_of_what_is_gone_is_refused(repo):
+    """It leaves nothing behind, and nobody believes that the snapshot is safe."""
+    forget(repo, ONE)
+    with pytest.raises(Refused):
+        protection.pin(repo, ONE)
+    assert protection.list_pins(repo) == frozenset()
+
+
+def test_damaged_pin_protects(repo, backend):
+    """Its name suffices."""
+    protection.pin(repo, ONE)
+    damage(backend, protection.pin_name(ONE))
+    assert protection.list_pins(repo) == {ONE}
+
+
+def test_pinned_snapshot_stays_in_the_trash(repo):
+    """Whoever pinned it since does not lose it when its time is over."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    protection.pin(repo, ONE)
+    repo.clock.now += GRACE_NS
+    assert protection.empty_trash(repo) == []
+    assert shown(repo) == ([2], [1])
+
+
+def test_pin_of_a_forgotten_snapshot_goes_with_the_trash(repo):
+    """It would lie there for ever."""
+    protection.pin(repo, ONE)
+    forget(repo, ONE)
+    protection.empty_trash(repo)
+    assert protection.list_pins(repo) == frozenset()
