@@ -350,6 +350,14 @@ class BackendContract:
         assert backend.get("packs/a") == b"".join(b"a%d" % number for number in range(10))
         assert backend.get("packs/b") == b"".join(b"b%d" % number for number in range(10))
 
+    @pytest.mark.parametrize("folder", sorted(FOLDERS))
+    def test_arrivals_are_of_objects_that_are_there(self, backend, folder):
+        """Whatever a medium can tell, it tells of no object that a listing does not show."""
+        backend.put(f"{folder}/a", [b"x"])
+        backend.put(f"{folder}/b", [b"x"])
+        backend.delete(f"{folder}/b")
+        assert backend.arrivals(folder).keys() <= {f"{folder}/a"}
+
     def test_space_is_plausible_or_unknown(self, backend):
         """Free space is at most all there is."""
         space = backend.space()

@@ -79,6 +79,15 @@ def test_layout_on_disk(backend, root):
     assert not (root / "keys").exists()
 
 
+def test_arrival_is_the_time_of_modification(backend, root):
+    """It outlives a copy that keeps times; packs, of which there are many, are not asked."""
+    backend.put("pending/a", [b"x"])
+    os.utime(root / "pending" / "a", ns=(5, 7_000_000_000))
+    backend.put("packs/abc", [b"x"])
+    assert backend.arrivals("pending") == {"pending/a": 7_000_000_000}
+    assert backend.arrivals("packs") == backend.arrivals("trash") == {}
+
+
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
 def test_modes_do_not_depend_on_the_umask(tmp_path, umask):
     """Nobody but the owner reads a repository's files or directories."""

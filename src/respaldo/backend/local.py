@@ -178,7 +178,7 @@ class LocalBackend(Backend):
             fd = self._folders.open(folder)
             try:
                 with os.scandir(fd) as entries:
-                    for entry in entries:
+                    for entry in filter(lambda entry: is_leaf(entry.name), entries):
                         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                             found[f"{folder}/{entry.name}"] = entry.stat(follow_symlinks=False).st_mtime_ns
             finally:

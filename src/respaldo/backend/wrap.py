@@ -103,6 +103,10 @@ class Latency(Wrapper):
         self._sleep(self._seconds)
         return self.inner.exists(name)
 
+    def arrivals(self, folder: str) -> Mapping[str, int]:
+        self._sleep(self._seconds)
+        return self.inner.arrivals(folder)
+
     def space(self) -> tuple[int, int] | None:
         self._sleep(self._seconds)
         return self.inner.space()
