@@ -115,5 +115,48 @@ def test_init_keeps_a_ballast_and_prune_puts_it_back(cli, repository):
 def test_prune_page_has_examples(cli):
     """The page tells what it does, with examples and exit statuses."""
     page = cli("prune", "--help").out
-    for words in ("--dry-run", "--repack-below", "--max-repack", "Examples", "Exit status", "No snapshot is forgotten"):
-        assert words in page
+    words = ("--dry-run", "--repack-below", "--max-repack", "Examples", "Exit status", "Without a policy, no snapshot")
+    assert [word for word in words if word not in page] == []
+
+
+def test_prune_with_a_policy_forgets_first_and_then_frees(cli, repository, tree):
+    """What the policy does not keep is forgotten, and its space is free; the dry run says it, and does nothing."""
+    cli("snapshot", tree)
+    (tree / "big").write_bytes(os.urandom(400_000))
+    cli("snapshot", tree)
+    (tree / "big").unlink()
+    cli("snapshot", tree)
+    ids = [item["id"] for item in cli("snapshots", "--json").json["snapshots"]]
+    plan = cli("prune", "--keep-last", "1", "--dry-run", "--json").json
+    assert (plan["snapshots"], plan["retention"]["forgotten"]) == (1, ids[:2])
+    assert len(cli("snapshots", "--json").json["snapshots"]) == 3
+    done = cli("prune", "--keep-last", "1", "--json").json
+    assert done["retention"]["forgotten"] == ids[:2]
+    assert [item["id"] for item in cli("snapshots", "--json").json["snapshots"]] == ids[2:]
+    for key in ("snapshots", "dead", "repack", "live_bytes", "pack_bytes"):
+        assert done[key] == plan[key], key
+    assert done["freed_bytes"] > 0
+    cli("verify", "--read-data")
+
+
+def test_prune_leaves_the_trash_until_its_time_is_over(cli, repository, tree):
+    """With a grace, what is forgotten stays a root, and comes back."""
+    cli("snapshot", tree)
+    (tree / "big").write_bytes(os.urandom(400_000))
+    cli("snapshot", tree)
+    old, new = [item["id"] for item in cli("snapshots", "--json").json["snapshots"]]
+    done = cli("prune", "--keep-last", "1", "--grace", "7d", "--json").json
+    assert (done["snapshots"], done["emptied"], done["retention"]["forgotten"]) == (2, [], [old])
+    assert [item["id"] for item in cli("snapshots", "--json").json["snapshots"]] == [new]
+    cli("undo", old)
+    cli("verify", "--read-data")
+    cli("forget", old, "--grace", "1h")
+    assert cli("prune", "--json").json["emptied"] == []
+
+
+def test_bare_prune_forgets_nothing(cli, repository, tree):
+    """Without a policy every snapshot stays."""
+    for _ in range(3):
+        cli("snapshot", tree)
+    assert "retention" not in cli("prune", "--json").json
+    assert len(cli("snapshots", "--json").json["snapshots"]) == 3

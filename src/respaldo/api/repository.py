@@ -267,11 +267,18 @@ class Repository:
 
         return run_prune(self._repo, options, progress=progress, cancel=cancel)
 
-    def plan_prune(self, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> PrunePlan:
-        """Returns what `prune` would do; changes nothing."""
+    def plan_prune(
+        self,
+        options: PruneOptions,
+        *,
+        progress: Progress,
+        cancel: Cancel,
+        without: Collection[SnapshotId] = frozenset(),
+    ) -> PrunePlan:
+        """Returns what `prune` would do, once the snapshots ``without`` were forgotten; changes nothing."""
         from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
 
-        return plan_prune(self._repo, options, progress=progress, cancel=cancel)
+        return plan_prune(self._repo, options, progress=progress, cancel=cancel, without=without)
 
     # --- retention -------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
-"""`respaldo prune`: frees the space that no snapshot needs."""
+"""`respaldo prune`: forgets by a policy, where one is given, then frees the space that no snapshot needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from respaldo.cli import policy as policies
 from respaldo.cli import show
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     examples=(
         ("Free what no snapshot needs any more:", "respaldo prune"),
         ("Look first:", "respaldo prune --dry-run"),
+        ("Forget what a policy does not keep, and free its space:", "respaldo prune --policy standard"),
+        ("By rules of one's own:", "respaldo prune --keep-last 3 --keep-daily 14 --keep-monthly 12 --dry-run"),
         ("Copy no more than 10 GiB to get packs together, the cheapest first:", "respaldo prune --max-repack 10GiB"),
         ("Only delete what is dead as a whole; copy nothing but small packs:", "respaldo prune --repack-below 0%"),
         ("On a full disk, where nothing else works any more:", "respaldo prune --max-repack 0"),
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
         "dry_run, snapshots, undecided, expire, packs, pack_bytes, live_bytes, dead and repack and left (packs, bytes, "
         "live_bytes), copied_bytes, freed_bytes. Without --dry-run also expired, deleted_packs, deleted_bytes, "
         "new_packs, new_bytes, copied_blocks, copied_chunks, swept (folder: objects), full, ballast, duration_s, "
-        "damages (name, reason); freed_bytes is then what packs take less than before."
+        "damages (name, reason); freed_bytes is then what packs take less than before. emptied: ids that left the "
+        f"trash for good. With a policy also retention, whose keys are: {policies.NOTES}"
     ),
 )
+@policies.keep_options
 @click.option("--dry-run", "-n", is_flag=True, help="Print what would be deleted and copied; change nothing.")
 @click.option(
     "--repack-below",
@@ -49,8 +54,19 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Copy at most so much; what frees most for what is copied comes first. Without it, as much as there is.",
 )
-def command(settings: Settings, *, dry_run: bool, repack_below: float, max_repack: int | None) -> int:
-    """Free the space that no snapshot needs. No snapshot is forgotten.
+def command(
+    settings: Settings,
+    *,
+    dry_run: bool,
+    repack_below: float,
+    max_repack: int | None,
+    **given: Any,  # noqa: ANN401 - click's values
+) -> int:
+    """Free the space that no snapshot needs. Without a policy, no snapshot is forgotten.
+
+    With a policy (--policy, --keep-…), snapshots that it does not keep are forgotten first, as by "forget"; with
+    --grace they go into the trash, and their space is freed when the time is over. What has been in the trash for its
+    time goes for good.
 
     Snapshots and restores may go on meanwhile, here and elsewhere, and so may another prune: nothing is locked, and
     nothing is deleted that a snapshot needs, one that is just being made included. What a snapshot in progress has
@@ -62,21 +78,30 @@ def command(settings: Settings, *, dry_run: bool, repack_below: float, max_repac
     from respaldo import api  # start-up time
 
     options = api.PruneOptions(repack_below=repack_below, max_repack_bytes=max_repack)
+    policy = policies.policy_of(given)
     with (
         settings.open(writes=not dry_run) as repository,
         cancelling() as cancel,
         watching(settings.level, display=settings.display) as progress,
     ):
+        run = policies.run_policy(repository, policy, given, dry_run=dry_run, cancel=cancel) if policy else None
+        emptied = repository.empty_trash(dry_run=dry_run)
         if dry_run:
-            plan = repository.plan_prune(options, progress=progress, cancel=cancel)
+            gone = () if run is None or run.plan.policy.grace_ns else (item.id for item in run.gone)
+            plan = repository.plan_prune(options, progress=progress, cancel=cancel, without={*gone, *emptied})
         else:
             result = repository.prune(options, progress=progress, cancel=cancel)
             duration_ns = progress.elapsed_ns()
+    more: dict[str, object] = {"emptied": [item.hex() for item in emptied]}
+    lines = []
+    if run is not None:
+        more["retention"] = policies.fields(run)
+        lines.append(policies.text(run) + "\n")
     if dry_run:
-        lines = (*_pack_lines(plan), _plan_text(plan)) if settings.verbose else (_plan_text(plan),)
-        settings.report(_plan_fields(plan) | {"dry_run": True}, "\n".join(lines))
+        lines += (*_pack_lines(plan), _plan_text(plan)) if settings.verbose else (_plan_text(plan),)
+        settings.report(_plan_fields(plan) | {"dry_run": True} | more, "\n".join(lines))
         return 0
-    settings.report(_fields(result, duration_ns), _text(result, duration_ns))
+    settings.report(_fields(result, duration_ns) | more, "\n".join((*lines, _text(result, duration_ns))))
     for error in result.damages:
         show.err(f"error: {show.shown(str(error))}; its pack stays. See: respaldo verify --read-data")
     if result.full:

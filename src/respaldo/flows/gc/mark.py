@@ -30,8 +30,11 @@ class _VanishedError(Exception):
 class Mark:
     """Holds what is live. One thread."""
 
-    def __init__(self, repo: Repo, *, progress: Progress, cancel: Cancel) -> None:
+    def __init__(
+        self, repo: Repo, *, progress: Progress, cancel: Cancel, without: Collection[SnapshotId] = frozenset()
+    ) -> None:
         self._repo = repo
+        self._without = without
         self._progress = progress
         self._cancel = cancel
         self._done: dict[SnapshotId, ChunkId] = {}
@@ -71,7 +74,8 @@ class Mark:
             raise unreadable[0]
         # Committed ones first: what an undecided one lacks must not hide behind its marks.
         for snapshot, root in self.roots.committed.items():
-            self._root(snapshot, root, lenient=False)
+            if snapshot not in self._without:
+                self._root(snapshot, root, lenient=False)
         for snapshot, item in self.roots.undecided.items():
             if snapshot not in leave_out:
                 self._root(snapshot, item.root, lenient=True)

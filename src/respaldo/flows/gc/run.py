@@ -31,9 +31,16 @@ BATCH_BYTES = 1 << 30
 _TRIES = 20
 
 
-def plan_prune(repo: Repo, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> PrunePlan:
-    """Returns what `run_prune` would do; writes nothing to the repository."""
-    return Collector(repo, options, progress=progress, cancel=cancel).plan()
+def plan_prune(
+    repo: Repo,
+    options: PruneOptions,
+    *,
+    progress: Progress,
+    cancel: Cancel,
+    without: Collection[SnapshotId] = frozenset(),
+) -> PrunePlan:
+    """Returns what `run_prune` would do, once the snapshots ``without`` were forgotten; writes nothing."""
+    return Collector(repo, options, progress=progress, cancel=cancel, without=without).plan()
 
 
 def run_prune(repo: Repo, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> PruneResult:
@@ -43,15 +50,24 @@ def run_prune(repo: Repo, options: PruneOptions, *, progress: Progress, cancel: 
 
 
 class Collector:
-    """Collects once."""
+    """Collects once. One that plans ``without`` some snapshots cannot execute: they are roots still."""
 
-    def __init__(self, repo: Repo, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> None:
+    def __init__(
+        self,
+        repo: Repo,
+        options: PruneOptions,
+        *,
+        progress: Progress,
+        cancel: Cancel,
+        without: Collection[SnapshotId] = frozenset(),
+    ) -> None:
         self._repo = repo
         self._options = options
         self._progress = progress
         self._cancel = cancel
         self._id = repo.random(RANDOM_ID_BYTES)
-        self._mark = Mark(repo, progress=progress, cancel=cancel)
+        self._without = without
+        self._mark = Mark(repo, progress=progress, cancel=cancel, without=without)
         self._damages: list[Corruption] = []
         self._deleted_packs = self._deleted_bytes = 0
         self._new_packs = self._new_bytes = 0
@@ -75,7 +91,7 @@ class Collector:
         settle_duplicates(repo, mark.live)
         choice = choose(repo, mark.live, mark.listing, alive, self._options)
         return PrunePlan(
-            snapshots=len(mark.roots.committed),
+            snapshots=len(mark.roots.committed.keys() - set(self._without)),
             undecided=len(mark.roots.undecided) + len(mark.roots.unreadable) - len(expiring),
             expire=expiring,
             packs=choice.packs,
@@ -90,6 +106,8 @@ class Collector:
 
     def execute(self, plan: PrunePlan) -> PruneResult:
         """Does what the plan says, as far as the repository still is as it was."""
+        if self._without:
+            raise ValueError("this plan is about a repository that has forgotten more than this one has")
         repo = self._repo
         roots = self._mark.roots
         expired = sum(expire(repo, snapshot, roots) for snapshot in plan.expire)
