@@ -495,6 +495,29 @@ def test_an_ordinary_user_is_told_once_what_could_not_be_set(world, ordinary):
     assert (again.unchanged, again.attributes) == (5, 1)
 
 
+def test_devices_that_a_user_may_not_make_are_said_once(world, tmp_path, monkeypatch):
+    """A backup of a system has dozens: one line says how many, ``-v`` says which, and the restore is incomplete."""
+    device = Entry(name=b"", mode=stat.S_IFCHR | 0o600, rdev=1 << 32 | 3, mtime_ns=TIME, **ours())
+    fifo = Entry(name=b"z", mode=stat.S_IFIFO | 0o600, mtime_ns=TIME, **ours())
+    said = []
+
+    class Notes(Silent):
+        def note(self, level, text, path=b""):
+            said.append((level, path))
+
+    def node(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(files_module.Draft, "node", node)
+    entry = world.directory(b"", *(replace(device, name=b"d%d" % number) for number in range(3)), fifo)
+    result = world.restore(entry, tmp_path / "t", progress=Notes())
+    assert (result.failed, result.exit_status) == (4, 3)
+    assert said == [*((1, b"/source/d%d" % number) for number in range(3)), (-1, b"/source/z")]
+    assert [note for note in result.notes if "devices" in note] == [
+        "3 devices could not be made, which only root may (-v names them)"
+    ]
+
+
 def test_without_owners_files_are_the_users_own(world, tmp_path):
     """And no program of another's runs as the user."""
     entry = world.directory(b"", world.file(b"f", b"x", uid=4711, gid=4711, mode=stat.S_IFREG | 0o6755))

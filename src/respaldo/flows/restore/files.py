@@ -230,7 +230,11 @@ class Files:
                 self._settle(draft.where, entry, draft.stat(), fresh=True)
                 self._publish(draft, entry, step.there)
         except (OSError, OverflowError) as error:
-            site.fail(entry.name, error)
+            is_device = stat.S_IFMT(entry.mode) in (stat.S_IFBLK, stat.S_IFCHR)
+            if is_device and isinstance(error, OSError) and error.errno == errno.EPERM:
+                site.tally.fail_device(site.path(entry.name), error)
+            else:
+                site.fail(entry.name, error)
             return
         site.tally.verbs[Verb.CREATE if step.there is There.NOTHING else Verb.OVERWRITE] += 1
 

@@ -25,12 +25,18 @@ class Tally:
         self.failures: list[tuple[bytes, str]] = []
         self.rewritten = 0
         self.unlinked = 0
+        self.devices = 0
         self.unalike = 0
         self.mounts_kept = 0
         self._missed: dict[str, tuple[int, bytes]] = {}
         self._actions: list[Action] = []
 
-    def fail(self, path: bytes, error: Exception | str, and_so: str = "") -> None:
+    def fail_device(self, path: bytes, error: OSError) -> None:
+        """Counts a device that this user may not make: there are many or none, and what to say of each is the same."""
+        self.devices += 1
+        self.fail(path, error.strerror or str(error), level=1)
+
+    def fail(self, path: bytes, error: Exception | str, and_so: str = "", *, level: int = -1) -> None:
         """Counts a name that is not there as the snapshot has it; ``and_so`` is what follows from that."""
         reason = f"{error}{and_so}"
         self.failed += 1
@@ -39,7 +45,7 @@ class Tally:
         if len(self.failures) < FAILURES_KEPT:
             self.failures.append((path, reason))
         self.excuse(path)
-        self._progress.note(-1, reason, path)
+        self._progress.note(level, reason, path)
 
     def excuse(self, path: bytes) -> None:
         """Takes note that a path need not be as the snapshot has it: a hash, and only where it will be asked for."""
@@ -112,6 +118,8 @@ class Tally:
             yield f"{self.rewritten} files were rewritten in place: while that lasted they were neither old nor new"
         if self.unlinked:
             yield f"{self.unlinked} hard links could not be made; these names have content of their own"
+        if self.devices:
+            yield f"{self.devices} devices could not be made, which only root may (-v names them)"
         if self.unalike:
             yield f"{self.unalike} names of hard-linked files have content of their own in the snapshot, too"
         if self.mounts_kept:
