@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -39,6 +40,19 @@ def test_write_sparse_allocates_nothing_for_zeros(file):
     os.ftruncate(file, 0)
     write_sparse(file, memoryview(b"x" * 4096 + bytes(1 << 20) + b"x" * 4096), 0)
     assert os.fstat(file).st_blocks * 512 <= 16384
+
+
+@pytest.mark.parametrize("cut", [1, 63, 2048, 4095])
+def test_write_sparse_leaves_out_a_block_that_two_pieces_share(file, cut):
+    """Chunks end anywhere: a block of zeros is none of theirs, and is left out all the same."""
+    data = memoryview((b"x" * 4096 + bytes(61440)) * 8)
+    os.ftruncate(file, 0)
+    os.ftruncate(file, len(data))
+    cuts = [0, *range(4096 + cut, len(data), 65536), len(data)]
+    for start, end in itertools.pairwise(cuts):
+        write_sparse(file, data[start:end], start)
+    assert os.pread(file, 1 << 20, 0) == data
+    assert os.fstat(file).st_blocks * 512 <= 8 * 4096
 
 
 def test_write_all_goes_on_after_short_writes(file, monkeypatch):

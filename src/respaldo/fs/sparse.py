@@ -34,15 +34,16 @@ def write_all(fd: int, pieces: list[memoryview], offset: int) -> None:
 
 
 def write_sparse(fd: int, piece: memoryview, offset: int) -> int:
-    """Writes a piece but for the aligned blocks of zeros in it: the file must have a hole there already.
+    """Writes a piece but for the blocks of zeros in it: the file must have a hole there already.
 
-    Returns how many bytes it wrote.
+    So does what it holds of a block at either end, if that is zeros: the rest of the block may be zeros of the next
+    piece. Returns how many bytes it wrote.
     """
     raw = bytes(piece)
     start = at = written = 0
     while at < len(raw):
         end = min(len(raw), at + HOLE_BYTES - (offset + at) % HOLE_BYTES)
-        if end - at == HOLE_BYTES and raw[at:end] == _ZEROS:
+        if raw[at:end] == _ZEROS[: end - at]:
             if start < at:
                 write_all(fd, [piece[start:at]], offset + start)
                 written += at - start
