@@ -21,6 +21,7 @@ from respaldo.core.seams import Buffer
 
 # The name of a method of `Backend` would hide the built-in `list` from the annotations that follow it.
 Listing = list[tuple[str, int]]
+Litter = list[tuple[str, int, int]]
 
 HEADER: Final = "header"
 FOLDERS: Final = frozenset(
@@ -193,6 +194,13 @@ class Backend(ABC):
     def space(self) -> tuple[int, int] | None:
         """Returns the free and the total space in bytes, or None where the medium cannot tell."""
         return None
+
+    def litter(self) -> Litter:
+        """Returns (place, size in bytes, ns when it was last written to) of every temporary, of runs at work and dead.
+
+        Where a medium has none, as in this default, there are none.
+        """
+        return []
 
     def sweep_litter(self, before_ns: int) -> int:  # noqa: ARG002 - for those that have temporaries
         """Deletes temporaries that were last written to before a time (ns since the epoch); returns how many."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from respaldo.backend.base import Backend, Listing
+from respaldo.backend.base import Backend, Listing, Litter
 from respaldo.core.errors import StorageFailed
 from respaldo.core.seams import Buffer
 
@@ -92,6 +92,9 @@ class Faults(Backend):
 
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()
+
+    def litter(self) -> Litter:
+        return self.inner.litter()
 
     def sweep_litter(self, before_ns: int) -> int:
         return self.inner.sweep_litter(before_ns)

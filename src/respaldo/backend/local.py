@@ -23,6 +23,7 @@ from respaldo.backend.base import (
     HEADER,
     Backend,
     Listing,
+    Litter,
     Stage,
     check_folder,
     check_name,
@@ -35,8 +36,6 @@ from respaldo.backend.oserrors import GONE_HINT, storage_error
 from respaldo.backend.publish import READ_FLAGS, Publisher, Syncer, SystemSyncer, write_new
 from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageFailed
 from respaldo.core.seams import Buffer, Clock, Random, SystemClock, system_random
-
-Litter = list[tuple[str, int, int]]
 
 # A directory that has not changed for so long has been written back by every kernel on its own (30 s).
 _SETTLED_NS: Final = 600 * 10**9

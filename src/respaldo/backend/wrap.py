@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
-from respaldo.backend.base import Backend, Listing, Stage, check_folder, check_name, flat
+from respaldo.backend.base import Backend, Listing, Litter, Stage, check_folder, check_name, flat
 from respaldo.core.errors import ObjectExists, ObjectMissing, StorageDenied, StorageError
 from respaldo.core.seams import Buffer, Clock, Random, SystemClock, system_random
 
@@ -62,6 +62,9 @@ class Wrapper(Backend):
 
     def space(self) -> tuple[int, int] | None:
         return self.inner.space()
+
+    def litter(self) -> Litter:
+        return self.inner.litter()
 
     def sweep_litter(self, before_ns: int) -> int:
         return self.inner.sweep_litter(before_ns)
@@ -302,6 +305,9 @@ class Retry(Wrapper):
 
     def space(self) -> tuple[int, int] | None:
         return self._repeat(lambda _number: self.inner.space())
+
+    def litter(self) -> Litter:
+        return self._repeat(lambda _number: self.inner.litter())
 
     def sweep_litter(self, before_ns: int) -> int:
         return self._repeat(lambda _number: self.inner.sweep_litter(before_ns))

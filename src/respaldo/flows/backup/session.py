@@ -16,6 +16,7 @@ from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, PackName, SessionId, SnapshotId
 from respaldo.core.seams import Progress
+from respaldo.flows.backup.litter import sweep_if_due
 from respaldo.format.content import HOLE
 from respaldo.format.pack import parse_footer
 from respaldo.format.snapshot import Manifest, Marker, Verdict
@@ -70,6 +71,7 @@ class Session:
     def begin(self) -> Listing:
         """Puts the marker and brings the index up to date (W1)."""
         self._mark()
+        sweep_if_due(self._repo, self._markers[0])
         return self._repo.synchronise(self._progress)
 
     def _mark(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from respaldo.backend.base import Litter
 from respaldo.catalog.rolls import FOLDER as ROLLS
 from respaldo.catalog.rolls import list_rolls, read_roll
 from respaldo.catalog.snapshots import Snapshot, outcome_name, pending_name
@@ -81,6 +82,7 @@ class Inspector:
         notes: list[Note] = []
         self._small()
         snapshots = self._snapshots(notes)
+        notes += _litter(self._repo.backend.litter())
         self._catalogues()
         listing = self._repo.synchronise(lenient=True)
         inventory = Inventory(listing=listing, snapshots=snapshots, notes=notes)
@@ -288,3 +290,11 @@ def still_there(repo: Repo, error: StorageFailed) -> None:
     except StorageFailed:
         pass
     raise error
+
+
+def _litter(litter: Litter) -> list[Note]:
+    if not litter:
+        return []
+    length_bytes = sum(size for _, size, _ in litter)
+    text = f"{len(litter)} ({length_bytes} bytes) of runs at work or killed; a later snapshot takes old ones away"
+    return [Note(name="temporary files", text=text)]
