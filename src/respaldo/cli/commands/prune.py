@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     "prune",
     examples=(
         ("Free what no snapshot needs any more:", "respaldo prune"),
-        ("Look first:", "respaldo prune --dry-run"),
         ("Forget what a policy does not keep, and free its space:", "respaldo prune --policy standard"),
-        ("By rules of one's own:", "respaldo prune --keep-last 3 --keep-daily 14 --keep-monthly 12 --dry-run"),
+        (
+            "By rules of one's own; look first:",
+            "respaldo prune --keep-last 3 --keep-daily 14 --keep-monthly 12 --dry-run",
+        ),
         ("Copy no more than 10 GiB to get packs together, the cheapest first:", "respaldo prune --max-repack 10GiB"),
         ("Only delete what is dead as a whole; copy nothing but small packs:", "respaldo prune --repack-below 0%"),
         ("On a full disk, where nothing else works any more:", "respaldo prune --max-repack 0"),
