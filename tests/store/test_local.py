@@ -107,6 +107,30 @@ def test_environment_of_a_killed_process_is_kept(tmp_path):
     assert marks(tmp_path / "a") == []
 
 
+def test_mark_is_never_seen_empty(tmp_path, monkeypatch):
+    """Who opens an environment while another is about to write to it does not take it for one of another boot."""
+    first = make(tmp_path / "a")
+    put(first, b"k", b"v")
+    first.close()
+    seen = []
+    write = os.write
+
+    def look_then_write(fd, data):
+        other = make(tmp_path / "a")
+        seen.append(get(other, b"k"))
+        other.env.close()
+        return write(fd, data)
+
+    second = make(tmp_path / "a")
+    second.env.close()  # the same process must not have it open twice
+    monkeypatch.setattr(os, "write", look_then_write)
+    second._put_mark()
+    monkeypatch.undo()
+    assert seen == [b"v"]
+    assert marks(tmp_path / "a") == [f"dirty-{os.getpid()}"]
+    assert not list((tmp_path / "a").glob("mark-*"))
+
+
 def test_mark_of_a_live_process_stays(tmp_path):
     """Closing leaves the marks of others that are still at work."""
     environment = make(tmp_path / "a")

@@ -198,14 +198,20 @@ class Environment:
         return True
 
     def _put_mark(self) -> None:
-        """Puts this process's mark, durable before anything is written."""
+        """Puts this process's mark, durable before anything is written.
+
+        Under another name first: who opens the environment meanwhile would take an empty one for another boot's.
+        """
+        draft = self._path / f"mark-{os.getpid()}"
         try:
-            for path, flags in ((self._mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), (self._path, os.O_RDONLY)):
+            for path, flags in ((draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), (self._path, os.O_RDONLY)):
                 fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
                 try:
-                    if path is self._mark:
+                    if path is draft:
                         os.write(fd, self._boot)
                     os.fsync(fd)
+                    if path is draft:
+                        draft.replace(self._mark)
                 finally:
                     os.close(fd)
         except OSError as error:
