@@ -35,6 +35,9 @@ class Shelf:
         self.put_order.append(chunk_id)
         return chunk_id
 
+    def put_each(self, kind, data, spans):
+        return [self.put(kind, data[start:end]) for start, end in spans]
+
     def knows(self, kind, chunk_id):
         return (kind, chunk_id) in self.chunks
 

@@ -13,7 +13,19 @@ from respaldo.codec import slots
 from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
 from respaldo.core.ids import CatalogueName, ChunkId, PackName, SegmentName, SnapshotId
-from respaldo.format import canonical, catalogue, content, frame, header, pack, protection, segment, snapshot, tree
+from respaldo.format import (
+    canonical,
+    catalogue,
+    content,
+    frame,
+    header,
+    leafcheck,
+    pack,
+    protection,
+    segment,
+    snapshot,
+    tree,
+)
 from respaldo.kernel.layout import INODE_FLAGS
 
 SESSION = bytes(range(16))
@@ -244,16 +256,16 @@ def leaves(draw: st.DrawFn) -> tree.Leaf:
     rows, content_ids, targets = [], [], []
     levels, links, xattrs, marks = {}, {}, {}, {}
     for row, _ in enumerate(there):
-        kind = draw(st.sampled_from(sorted(tree._TYPES)))
+        kind = draw(st.sampled_from(sorted(leafcheck._TYPES)))
         size = 0
         if kind == stat.S_IFREG:
             size = draw(st.integers(0, (1 << 63) - 1) | st.just(0))
         elif kind in {stat.S_IFBLK, stat.S_IFCHR}:
             size = draw(st.integers(0, (1 << 12) - 1)) << 32 | draw(st.integers(0, (1 << 20) - 1))
-        mark = draw(st.sampled_from([0, 0, 0, *(m for m, kinds in tree._MARKS.items() if kind in kinds)]))
+        mark = draw(st.sampled_from([0, 0, 0, *(m for m, kinds in leafcheck._MARKS.items() if kind in kinds)]))
         if mark:
             marks[row] = int(mark)
-        count = tree.default_count(kind, size, mark)
+        count = leafcheck.default_count(kind, size, mark)
         if kind == stat.S_IFREG and count and draw(st.booleans()):
             levels[row] = draw(st.tuples(st.just(0), st.integers(2, 4)) | st.tuples(st.integers(1, 8), st.just(1)))
             count = levels[row][1]

@@ -10,7 +10,7 @@ from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec import compress, slots
 from respaldo.codec.keys import SEALED_KINDS
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
-from respaldo.format import canonical, catalogue, content, frame, header, pack, segment, snapshot, tree
+from respaldo.format import canonical, catalogue, content, frame, header, leafcheck, pack, segment, snapshot, tree
 from respaldo.kernel.layout import INODE_FLAGS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
@@ -51,7 +51,7 @@ def test_limits():
     assert found["slots tried"] == str(slots.SLOTS_MAX)
     assert numbers(found["chunk ids of a file in a tree"]) == [content.DIRECT_CHUNKS_MAX]
     assert numbers(found["list node"]) == [content.NODE_ROWS_MAX]
-    assert numbers(found["list levels"]) == [tree.LEVEL_MAX]
+    assert numbers(found["list levels"]) == [leafcheck.LEVEL_MAX]
     assert numbers(found["a text in a record"]) == [snapshot.TEXT_BYTES_MAX >> 10]
     assert snapshot.ITEMS_MAX == 1 << 17
     assert compress.RAW_BYTES_MAX == 256 << 20

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from respaldo.core.errors import Corruption
 from respaldo.core.model import Content, Mark
-from respaldo.format import canonical, content, tree
+from respaldo.format import canonical, content, leafcheck, tree
 from respaldo.kernel.layout import INODE_FLAGS
 from tests.format.samples import BRANCH, DIRECTORY, FILE, IDS, LEAF, LINK, leaves, meta
 
@@ -153,7 +153,7 @@ def test_unknown_marks_are_refused(mark):
 )
 def test_marks_say_something_of_what_they_can_be_said_of(mode, mark, fine):
     """No file is above a source, no directory goes on changing, no fifo is a mount point."""
-    content = IDS[0] * tree.default_count(mode, 0, mark)
+    content = IDS[0] * leafcheck.default_count(mode, 0, mark)
     leaf = one(mode, content=content, targets=b"t\0" if mode == LINK else b"", marks={0: mark})
     if fine:
         assert next(iter(tree.parse_tree(leaf.encode(), "x").entries())).mark is mark

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from blake3 import blake3
@@ -19,7 +19,8 @@ from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.model import EMPTY, Content, Entry
 from respaldo.core.seams import Buffer
 from respaldo.format.content import DIRECT_CHUNKS_MAX, HOLE, NODE_BYTES_MAX, ROW, Row, ends_node, parse_node
-from respaldo.format.tree import LEVEL_MAX, META, Branch, Leaf, default_count, parse_tree
+from respaldo.format.leafcheck import LEVEL_MAX, default_count
+from respaldo.format.tree import META, Branch, Leaf, parse_tree
 
 RUN_ENTRIES_SPLIT = 4096
 RUN_ENTRIES_MIN = 1024
@@ -36,6 +37,8 @@ class Sink(Protocol):
     """Stores chunks."""
 
     def put(self, kind: Kind, raw: Buffer) -> ChunkId: ...
+
+    def put_each(self, kind: Kind, data: memoryview, spans: Sequence[tuple[int, int]]) -> list[ChunkId]: ...
 
     def knows(self, kind: Kind, chunk_id: ChunkId) -> bool: ...
 

@@ -24,7 +24,7 @@ class Notes:
     """Prints notes as lines and counts; the progress of scripts."""
 
     def __init__(self, level: int) -> None:
-        self._level = level
+        self.level = level
         self.files = 0
         self.length_bytes = 0
         self.files_total = 0
@@ -51,7 +51,7 @@ class Notes:
 
     def note(self, level: int, text: str, path: bytes = b"") -> None:
         """Prints a note that the level of verbosity asks for."""
-        if level <= self._level:
+        if level <= self.level:
             self.line(("warning: " if level < 0 else "") + (f"{show.shown(path)}: " if path else "") + show.shown(text))
 
     def line(self, text: str) -> None:

@@ -52,6 +52,11 @@ def system_random(length_bytes: int, /) -> bytes:
 class Progress(Protocol):
     """Is told how a run gets on. Called from one thread; cheap enough to be called once a directory."""
 
+    @property
+    def level(self) -> int:
+        """The highest level of notes that anybody hears: what it costs to word the others can be saved."""
+        ...
+
     def total(self, *, files: int, length_bytes: int) -> None:
         """Announces how much there is in all, once that is known (it may grow)."""
         ...
@@ -71,6 +76,8 @@ class Progress(Protocol):
 
 class Silent:
     """Is the progress that nobody watches."""
+
+    level: int = -2
 
     def total(self, *, files: int, length_bytes: int) -> None:
         pass

@@ -14,22 +14,22 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgpack
+
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.core.model import EMPTY, Content, Entry, Mark
 from respaldo.format import canonical
 from respaldo.format.columns import u32_array
-from respaldo.kernel.layout import INODE_FLAGS
+from respaldo.format.leafcheck import TYPE_MASK, default_count, validate
+from respaldo.kernel import layout
 
-META = struct.Struct("<IIIIQqq")
+META = layout.META
 """Mode, uid, gid, attributes, size (or rdev), mtime ns, btime ns: 40 bytes, as the kernel's ``scan`` gives them."""
-
 LEAF = 1
 BRANCH = 2
-NAME_BYTES_MAX = 255
-LEVEL_MAX = 8
 TREE_RAW_BYTES_MAX = 16 << 20
-LINK_GROUP_BYTES = 16
+_WITH_CONTENT = frozenset({stat.S_IFREG, stat.S_IFDIR})
 RUN = struct.Struct("<32sQ")
 """A run of a branch: tree id, number of entries."""
 
@@ -114,36 +114,6 @@ class Leaf:
             )
 
 
-def default_count(mode: int, size: int, mark: int) -> int:
-    """Returns how many content ids an entry has where ``levels`` does not say."""
-    if mark in _WITHOUT_CONTENT:
-        return 0
-    return int(stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and size > 0))
-
-
-_WITHOUT_CONTENT = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.LOST})
-_TYPES = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR})
-_DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
-_NO_FLAGS = ~INODE_FLAGS
-_NO_DEVICE = ~(((1 << 12) - 1) << 32 | ((1 << 20) - 1))
-"""Linux has twelve bits for the major number of a device, and twenty for the minor."""
-_TYPE_MASK = stat.S_IFMT(0xFFFF)
-_WITH_CONTENT = frozenset({stat.S_IFREG, stat.S_IFDIR})
-_UNKNOWN = 0
-"""The mode of an entry that the file system named and would not describe."""
-_FILE = frozenset({stat.S_IFREG})
-_DIRECTORY = frozenset({stat.S_IFDIR})
-_MARKS = {
-    Mark.UNREADABLE: _TYPES | {_UNKNOWN},
-    Mark.MOUNT: _FILE | _DIRECTORY,
-    Mark.EXCLUDED: _DIRECTORY,
-    Mark.PARTIAL: _DIRECTORY,
-    Mark.CHANGED: _FILE,
-    Mark.LOST: _FILE | _DIRECTORY,
-}
-"""Which types of entries a mark says something about."""
-
-
 @dataclass(frozen=True, slots=True)
 class Branch:
     """Joins the runs of a long directory: (tree id, number of entries) in the order of their names."""
@@ -198,7 +168,7 @@ def parse_references(data: bytes, what: str) -> References:
 def _references(
     meta: bytes, content: bytes, levels: Mapping[int, tuple[int, int]], marks: Mapping[int, int], what: str
 ) -> References:
-    kinds = [mode & _TYPE_MASK for mode in u32_array(meta)[:: META.size // 4]]
+    kinds = [mode & TYPE_MASK for mode in u32_array(meta)[:: META.size // 4]]
     if not levels and stat.S_IFDIR not in kinds:
         return References(b"", content, [])
     words = u32_array(meta)
@@ -244,12 +214,35 @@ def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) 
                 users=dict(_rows(maps[4], (int, str), what)),
                 groups=dict(_rows(maps[5], (int, str), what)),
             )
-            _validate(leaf, what)
+            validate(leaf, what)
             return leaf
     raise Corruption(what, "not a tree of this format")
 
 
 _MAPS = 6
+
+
+def leaf_as_encoded(data: bytes) -> Leaf:
+    """Returns the leaf that `Leaf.encode` made these bytes of; raises ValueError where it did not make them.
+
+    Validates nothing: for bytes that never left this machine and that a check covers.
+    """
+    match msgpack.unpackb(data, unicode_errors="surrogateescape", strict_map_key=False):
+        case [1, bytes(names), bytes(meta), bytes(content), bytes(targets), *maps] if len(maps) == _MAPS:
+            return Leaf(
+                names=names,
+                meta=meta,
+                content=content,
+                targets=targets,
+                levels={row: (level, count) for row, level, count in maps[0]},
+                links=dict(maps[1]),
+                xattrs={row: tuple((name, value) for name, value in pairs) for row, pairs in maps[2]},
+                marks=dict(maps[3]),
+                users=dict(maps[4]),
+                groups=dict(maps[5]),
+            )
+    msg = "not a leaf"
+    raise ValueError(msg)
 
 
 def _rows(value: canonical.Value, types: tuple[type, ...], what: str) -> Iterator[tuple]:  # type: ignore[type-arg]
@@ -280,62 +273,3 @@ def _pairs(value: list[canonical.Value], what: str) -> tuple[tuple[bytes, bytes]
     if not pairs or any(left[0] >= right[0] for left, right in pairwise(pairs)):
         raise Corruption(what, "extended attributes are not in ascending order")
     return tuple(pairs)
-
-
-def _validate(leaf: Leaf, what: str) -> None:
-    """Checks what every reader relies on; raises `Corruption`."""
-    count = len(leaf)
-    if len(leaf.meta) != count * META.size or leaf.names.count(b"\0") != count:
-        raise Corruption(what, "its columns have different lengths")
-    names = leaf.names.split(b"\0")
-    if names.pop() != b"":
-        raise Corruption(what, "its names do not end")
-    last = b""
-    for name in names:
-        if name <= last or len(name) > NAME_BYTES_MAX or b"/" in name or name in (b".", b".."):
-            raise Corruption(what, "a name in it is impossible, repeated or out of order")
-        last = name
-    _validate_rows(leaf, count, what)
-    needed = symlinks = 0
-    for row, (mode, _, _, attributes, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
-        kind = stat.S_IFMT(mode)
-        mark = leaf.marks.get(row, 0)
-        known = kind in _TYPES or (mode == _UNKNOWN and mark == Mark.UNREADABLE)
-        if not known or mode >> 16 or (kind == stat.S_IFREG and size >> 63):
-            raise Corruption(what, f"its entry {_shown(names[row])} has an impossible type or size")
-        if attributes & _NO_FLAGS:
-            raise Corruption(what, f"its entry {_shown(names[row])} has inode flags that are never kept")
-        if kind in _DEVICES and size & _NO_DEVICE:
-            raise Corruption(what, f"its entry {_shown(names[row])} has an impossible device number")
-        level = leaf.levels.get(row)
-        if level is not None and (kind != stat.S_IFREG or mark in _WITHOUT_CONTENT or not size):
-            raise Corruption(what, "an entry in it that is no file, or an empty one, has a file's content")
-        if mark and kind not in _MARKS[Mark(mark)]:
-            raise Corruption(what, "a mark in it says something that its entry cannot be")
-        if kind == stat.S_IFDIR and row in leaf.links:
-            raise Corruption(what, "a directory in it is a hard link")
-        needed += level[1] if level else default_count(mode, size, mark)
-        symlinks += kind == stat.S_IFLNK
-    if needed * CHUNK_ID_BYTES != len(leaf.content):
-        raise Corruption(what, "it has more or less content than its entries")
-    if leaf.targets.count(b"\0") != symlinks or (leaf.targets and not leaf.targets.endswith(b"\0")):
-        raise Corruption(what, "it has more or fewer link targets than links")
-
-
-def _validate_rows(leaf: Leaf, count: int, what: str) -> None:
-    for mapping in (leaf.levels, leaf.links, leaf.xattrs, leaf.marks):
-        if mapping and max(mapping) >= count:
-            raise Corruption(what, "a map of it names an entry that is not there")
-    for level, number in leaf.levels.values():
-        if not 0 <= level <= LEVEL_MAX or number < 1 or (level and number != 1) or (level, number) == (0, 1):
-            raise Corruption(what, "a content list in it has impossible levels")
-    if any(len(group) != LINK_GROUP_BYTES for group in leaf.links.values()):
-        raise Corruption(what, "a hard-link group in it has the wrong length")
-    if any(mark not in _MARKS for mark in leaf.marks.values()):
-        raise Corruption(what, "an entry in it has an unknown mark")
-    if any(number >> 32 for ids in (leaf.users, leaf.groups) for number in ids):
-        raise Corruption(what, "it names a user or group that cannot be")
-
-
-def _shown(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

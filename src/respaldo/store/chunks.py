@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from respaldo.store.vault import Vault
 WORKERS = 2
 BLOCKS_UNDER_WAY = 6
 _TREE_PACK_HELD_BYTES = 4 << 20
+_ENTERED_MASK = (1 << 20) - 1
 
 
 @dataclass(slots=True)
@@ -89,6 +90,8 @@ class ChunkSink:
         self._free: list[memoryview] = []
         self._open = {kind: _Open(memoryview(b"")) for kind in Kind}
         self._fresh: set[bytes] = set()
+        self._entered = bytearray(_ENTERED_MASK + 1)
+        """By some bits of their ids, whether there may be chunks among those that this sink stored and entered."""
         self._lock = threading.Lock()
         self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
         self._finished: deque[Finished] = deque()
@@ -123,35 +126,42 @@ class ChunkSink:
 
     def put(self, kind: Kind, raw: Buffer) -> ChunkId:
         """Stores a chunk unless it is known; copies the bytes. Returns its id."""
+        return self.put_each(kind, memoryview(raw), ((0, len(raw)),))[0]
+
+    def put_each(self, kind: Kind, data: memoryview, spans: Sequence[tuple[int, int]]) -> list[ChunkId]:
+        """Does what `put` does with every span (from, to) of a buffer; returns their ids."""
         if self._failed is not None:
             raise self._failed
-        chunk_id = blake3(raw, key=self._id_keys[kind]).digest()
-        tally = self.tally
-        if chunk_id in self._fresh:
-            tally.chunks_known += 1
-            tally.bytes_known += len(raw)
-            return ChunkId(chunk_id)
-        if self._index.usable:
-            found = self._index.find(ChunkId(chunk_id), usable_only=True)
-            if found is not None:
-                self.relied.add(found[0], kind, chunk_id)
-                tally.chunks_known += 1
-                tally.bytes_known += len(raw)
-                return ChunkId(chunk_id)
-        self._fresh.add(chunk_id)
-        tally.chunks_new += 1
-        tally.bytes_new += len(raw)
+        key, fresh, find, tally = self._id_keys[kind], self._fresh, self._index.find, self.tally
         block = self._open[kind]
-        filled = block.filled
-        end = filled + len(raw)
-        if end > len(block.view):
-            block = self._room(kind, len(raw))
-            filled, end = 0, len(raw)
-        block.view[filled:end] = raw
-        block.filled = end
-        block.ids += chunk_id
-        block.lengths += len(raw).to_bytes(4, "little")
-        return ChunkId(chunk_id)
+        # Where all there is was stored by this session, a look-up is worth its time only for what may be among it.
+        seen = self._entered if self._index.usable == self.own_packs else None
+        ids: list[ChunkId] = []
+        for start, end in spans:
+            raw = data[start:end]
+            chunk_id = ChunkId(blake3(raw, key=key).digest())
+            ids.append(chunk_id)
+            if chunk_id in fresh:
+                tally.chunks_known += 1
+                tally.bytes_known += end - start
+                continue
+            if seen is None or seen[int.from_bytes(chunk_id[:3], "little") & _ENTERED_MASK]:
+                found = find(chunk_id, usable_only=True)
+                if found is not None:
+                    self.relied.add(found[0], kind, chunk_id)
+                    tally.chunks_known += 1
+                    tally.bytes_known += end - start
+                    continue
+            fresh.add(chunk_id)
+            tally.chunks_new += 1
+            tally.bytes_new += end - start
+            if block.filled + end - start > len(block.view):
+                block = self._room(kind, end - start)
+            block.view[block.filled : block.filled + end - start] = raw
+            block.filled += end - start
+            block.ids += chunk_id
+            block.lengths += (end - start).to_bytes(4, "little")
+        return ids
 
     def copy(self, block: Block) -> None:
         """Appends a block as it is sealed, for whoever moves it from another pack and has checked it."""
@@ -264,7 +274,9 @@ class ChunkSink:
         self.unlisted += packs
         for item in packs:
             ids = item.footer.ids
-            self._fresh.difference_update(ids[at : at + 32] for at in range(0, len(ids), 32))
+            for at in range(0, len(ids), CHUNK_ID_BYTES):
+                self._fresh.discard(ids[at : at + CHUNK_ID_BYTES])
+                self._entered[int.from_bytes(ids[at : at + 3], "little") & _ENTERED_MASK] = 1
 
     def flush(self) -> None:
         """Returns when every chunk that was put is durable and indexed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.store.chunks import ChunkSink, Tally
@@ -30,6 +32,10 @@ class DrySink:
             self.tally.chunks_new += 1
             self.tally.bytes_new += len(raw)
         return chunk_id
+
+    def put_each(self, kind: Kind, data: memoryview, spans: Sequence[tuple[int, int]]) -> list[ChunkId]:
+        """Counts the chunks that spans of a buffer are; returns their ids."""
+        return [self.put(kind, data[start:end]) for start, end in spans]
 
     def separate(self) -> None:
         """Does nothing: there are no blocks."""

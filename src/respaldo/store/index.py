@@ -65,7 +65,8 @@ class Index:
         """The keys of `_ids_at`, ascending."""
         self._packs: tuple[bytes, list[Indexed]] = (b"", [])
         """Version and packs of the last listing: a run goes over them half a dozen times."""
-        self._hint: Hint | None = None
+        self._hints: list[Hint] = []
+        """The last one and the one before: files and the trees over them stand in different packs."""
         self.usable: set[int] = set()
         """Numbers of the packs that new data may be deduplicated against: listed, whole, not condemned."""
 
@@ -102,7 +103,7 @@ class Index:
         return self._txn
 
     def _end_read(self) -> None:
-        self._hint = None
+        self._hints.clear()
         if self._txn is not None:
             self._reader = None
             self._txn.abort()
@@ -110,16 +111,17 @@ class Index:
 
     def find(self, chunk_id: ChunkId, *, usable_only: bool) -> tuple[int, int] | None:
         """Returns (pack number, row) of a chunk, None where no pack holds it; ``usable_only``: among `usable` packs."""
-        hint = self._hint
-        if (
-            hint is not None
-            and bytes(hint.footer[hint.at : hint.at + CHUNK_ID_BYTES]) == chunk_id
-            and hint.at < hint.end
-            and (hint.number in self.usable or not usable_only)
-        ):
-            row = (hint.at - hint.start) // CHUNK_ID_BYTES
-            hint.at += CHUNK_ID_BYTES
-            return hint.number, row
+        for hint in self._hints:
+            at = hint.at
+            if (
+                bytes(hint.footer[at : at + CHUNK_ID_BYTES]) == chunk_id
+                and at < hint.end
+                and (hint.number in self.usable or not usable_only)
+            ):
+                hint.at = at + CHUNK_ID_BYTES
+                if hint is not self._hints[0]:
+                    self._hints.reverse()
+                return hint.number, (at - hint.start) // CHUNK_ID_BYTES
         txn = self._read()
         for ordinal in self._reader.find(chunk_id) if self._reader is not None else ():
             number = self._number_at(txn, ordinal)
@@ -128,16 +130,17 @@ class Index:
                 start = at + (ordinal - number) * CHUNK_ID_BYTES
                 footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"])
                 if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
-                    self._hint = Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)
+                    self._hints[1:] = self._hints[:1]
+                    self._hints[:1] = [Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)]
                     return number, ordinal - number
         return None
 
     def find_run(self, ids: bytes, at: int) -> tuple[int, int, int] | None:
         """Returns (pack number, row, number) of the ids from an offset on that lie together in a usable pack."""
         found = self.find(ChunkId(ids[at : at + CHUNK_ID_BYTES]), usable_only=True)
-        if found is None or self._hint is None:
+        if found is None:
             return None
-        return (*found, 1 + self._hint.run(ids, at + CHUNK_ID_BYTES))
+        return (*found, 1 + self._hints[0].run(ids, at + CHUNK_ID_BYTES))
 
     def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
         """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""

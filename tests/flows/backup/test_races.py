@@ -306,7 +306,7 @@ def test_full_disk_beside_the_source_is_no_unreadable_file(tree: World, monkeypa
         raise OSError(28, "No space left on device")
 
     (tree.source / "large").write_bytes(os.urandom(3 << 20))
-    monkeypatch.setattr(ChunkSink, "put", put)
+    monkeypatch.setattr(ChunkSink, "put_each", put)
     with pytest.raises(StorageFailed):
         tree.backup()
     assert tree.snapshots == []

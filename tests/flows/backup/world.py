@@ -48,6 +48,8 @@ class ShiftedClock:
 class Notes(Silent):
     """Keeps what a run says."""
 
+    level = 2
+
     def __init__(self) -> None:
         self.notes: list[tuple[int, str, bytes]] = []
 

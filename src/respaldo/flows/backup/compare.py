@@ -15,6 +15,7 @@ from respaldo.format.tree import META
 from respaldo.kernel.layout import ENTRY_RECENT, IDENT
 
 if TYPE_CHECKING:
+    from respaldo.core.model import Entry
     from respaldo.flows.backup.before import Old
 
 _TIMELESS_BYTES = 12
@@ -42,12 +43,9 @@ def equal_ident(now: bytes, before: bytes | memoryview, options: BackupOptions, 
     return True
 
 
-def reason_to_read(old: Old | None, meta: bytes, ident: bytes) -> str:  # noqa: PLR0911 - one a reason
-    """Returns why a file is read, for a person."""
-    if old is None:
-        return "new"
+def reason_to_read(old: Old, entry: Entry, meta: bytes, ident: bytes) -> str:  # noqa: PLR0911 - one a reason
+    """Returns why a file that was there before is read, for a person."""
     _, _, _, _, size, mtime_ns, _ = META.unpack(meta)
-    entry = old.entry
     if entry.size != size:
         return f"size was {entry.size}, is {size}"
     if entry.mtime_ns != mtime_ns:

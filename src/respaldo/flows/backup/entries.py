@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from respaldo.core.model import Mark
+from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Progress
 from respaldo.flows.backup.before import Before, Old
 from respaldo.flows.backup.compare import equal_ident, reason_to_read
@@ -90,13 +90,11 @@ class Entries:
         frame.new = bytearray(len(frame.name_list))
         small: list[int] = []
         large: list[int] = []
-        for row, name in enumerate(frame.name_list):
-            if row in frame.dropped:
+        dropped, empty = frame.dropped, before.is_empty
+        columns = zip(frame.name_list, META.iter_unpack(frame.meta), IDENT.iter_unpack(frame.ident), strict=True)
+        for row, (name, (mode, _, _, _, size, _, _), (_, ctime_ns, links, flags)) in enumerate(columns):
+            if row in dropped:
                 continue
-            meta = frame.meta[row * META_BYTES : (row + 1) * META_BYTES]
-            ident = frame.ident[row * IDENT_BYTES : (row + 1) * IDENT_BYTES]
-            mode, _, _, _, size, _, _ = META.unpack(meta)
-            _, ctime_ns, links, flags = IDENT.unpack(ident)
             # A time of modification may lie in the future for ever; the status change time is the system's own.
             if flags & layout.ENTRY_RECENT and (ctime_ns >= frame.recent_ns or self._options.ignore_ctime):
                 frame.unproven.add(row)
@@ -105,12 +103,12 @@ class Entries:
                 frame.marks[row] = Mark.UNREADABLE
                 failure(self._counts, self._progress, frame.child_path(name), OSError(links, os.strerror(links)))
                 continue
-            old = before.find(name)
+            old = None if empty else before.find(name)
             frame.new[row] = old is None
-            known = old is not None and self._unchanged(frame, old, meta, ident, taken=taken)
+            known = old is not None and self._unchanged(frame, row, before, old, taken=taken)
             if known and old is not None:
-                self._take(frame, row, meta, old)
-                self._remember_overlooked(frame, row, ident, old)
+                self._take(frame, row, old, before.entry())
+                self._remember_overlooked(frame, row, old)
             kind = stat.S_IFMT(mode)
             if links > 1 and kind != stat.S_IFDIR:
                 frame.links[row] = self.files.group(frame, row)
@@ -119,8 +117,7 @@ class Entries:
                     self._counts.files_unchanged += 1
                     self._progress.advance(files=1, length_bytes=size)
                     continue
-                self._say_why(frame, name, old, meta, ident)
-                frame.unread.add(row)
+                self._count_read(frame, row, before, old)
                 # The names of one file one after another, so that all but the first are known when it is their turn.
                 (small if size <= SMALL_BYTES and links == 1 and frame.fd >= 0 else large).append(row)
             elif kind == stat.S_IFDIR:
@@ -129,6 +126,7 @@ class Entries:
                 self._symlink(frame, row, name, known=known)
             elif not known:
                 self.files.xattrs_by_name(frame, row)
+        frame.unread = {*small, *large}
         self.files.read(frame, small, large)
 
     def _directory(self, frame: Frame, row: int, flags: int) -> None:
@@ -143,44 +141,48 @@ class Entries:
             frame.marks.pop(row, None)
             frame.subdirs.append(row)
 
-    def _unchanged(self, frame: Frame, old: Old, meta: bytes, ident: bytes, *, taken: bool) -> bool:
-        entry = old.entry
+    def _unchanged(self, frame: Frame, row: int, before: Before, old: Old, *, taken: bool) -> bool:
+        """Whether an entry is as it was; looks at the rows first, because most that differ show it there."""
+        meta, ident = frame.scanned(row)
+        if old.meta != meta and not (self._options.trust_times and stat.S_ISREG(META.unpack(meta)[0])):
+            return False
+        if old.ident and not equal_ident(ident, old.ident, self._options, network=frame.network):
+            return False
+        entry = before.entry()
         if entry.mark in _TRY_AGAIN:
             return False
         if old.meta != meta:
-            mode, _, _, _, size, mtime_ns, _ = META.unpack(meta)
-            if not (self._options.trust_times and stat.S_ISREG(mode) and entry.is_regular):
+            _, _, _, _, size, mtime_ns, _ = META.unpack(meta)
+            if not entry.is_regular or (entry.size, entry.mtime_ns) != (size, mtime_ns):
                 return False
-            if (entry.size, entry.mtime_ns) != (size, mtime_ns):
-                return False
-        if old.ident and not equal_ident(ident, old.ident, self._options, network=frame.network):
-            return False
         return taken or not entry.is_regular or self._trust.has(entry.content)
 
     @staticmethod
-    def _remember_overlooked(frame: Frame, row: int, ident: bytes, old: Old) -> None:
+    def _remember_overlooked(frame: Frame, row: int, old: Old) -> None:
         """Lets a difference that the options said to overlook still show to a run without them."""
         if not old.ident:
             frame.unproven.add(row)
-        elif old.ident != ident:
+        elif old.ident != frame.scanned(row)[1]:
             frame.idents[row] = old.ident
 
-    def _say_why(self, frame: Frame, name: bytes, old: Old | None, meta: bytes, ident: bytes) -> None:
+    def _count_read(self, frame: Frame, row: int, before: Before, old: Old | None) -> None:
+        """Counts a file that has to be read, and says why to whoever asked for it."""
         if old is None:
             self._counts.files_new += 1
         else:
             self._counts.files_changed += 1
-        self._progress.note(1, reason_to_read(old, meta, ident), frame.child_path(name))
+        if self._progress.level >= 1:
+            why = "new" if old is None else reason_to_read(old, before.entry(), *frame.scanned(row))
+            self._progress.note(1, why, frame.child_path(frame.name_list[row]))
 
-    def _take(self, frame: Frame, row: int, meta: bytes, old: Old) -> None:
-        entry = old.entry
+    def _take(self, frame: Frame, row: int, old: Old, entry: Entry) -> None:
         if entry.is_regular and entry.content.ids:
             frame.set_content(row, entry.content.ids, entry.content.level)
         if entry.is_dir:
             frame.settled.add(row)
         if entry.attributes:
             frame.patch_attributes(row, entry.attributes)
-        if old.meta not in (meta, b""):
+        if old.meta not in (frame.scanned(row)[0], b""):
             self.files.xattrs_by_name(frame, row)
         elif entry.xattrs:
             frame.xattrs[row] = entry.xattrs

@@ -17,7 +17,8 @@ from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, saturate
 from respaldo.flows.backup.memo import Memo
 from respaldo.flows.backup.options import Counts
 from respaldo.flows.backup.reader import FileReader, Progresses, ReadFile, open_source
-from respaldo.format.tree import LINK_GROUP_BYTES, META
+from respaldo.format.leafcheck import LINK_GROUP_BYTES
+from respaldo.format.tree import META
 from respaldo.fs.meta import Xattrs, beside, read_flags, read_xattrs
 from respaldo.kernel import gather, layout
 from respaldo.kernel.layout import GATHERED, IDENT
@@ -156,8 +157,9 @@ class Files:
             ident = b"".join([bytes(8) + ident[at + 8 : at + IDENT_BYTES] for at in range(0, len(ident), IDENT_BYTES)])
         buffer = self.reader.buffer
         gathered = gather(frame.fd, b"".join([names[row] + b"\0" for row in rows]), meta, ident, buffer)
-        store = self.reader.store_small
         again: list[int] = []
+        read: list[tuple[int, int]] = []
+        spans: list[tuple[int, int]] = []
         at = read_bytes = 0
         with memoryview(buffer) as view:
             for row, item, result in zip(rows, META.iter_unpack(meta), GATHERED.iter_unpack(gathered), strict=True):
@@ -171,13 +173,20 @@ class Files:
                 ):
                     again.append(row)
                 else:
-                    if length:
-                        frame.set_content(row, store(view[at : at + length]))
-                        read_bytes += length
+                    cut = self.reader.cut_small(view, at, at + length) if length else ()
+                    spans += cut
+                    read.append((row, len(cut)))
+                    read_bytes += length
                     if attributes:
                         frame.patch_attributes(row, attributes)
-                    frame.unread.discard(row)
                 at += size
+            ids = self.reader.store_small(view, spans)
+        at = 0
+        for row, count in read:
+            if count:
+                frame.set_content(row, ids[at] if count == 1 else b"".join(ids[at : at + count]))
+                at += count
+        frame.unread.difference_update(row for row, _ in read)
         self.reader.read_bytes += read_bytes
         self._progress.advance(files=len(rows) - len(again), length_bytes=read_bytes)
         for row in again:

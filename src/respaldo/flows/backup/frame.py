@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.flows.backup.compare import UNPROVEN, UNSETTLED
 from respaldo.flows.backup.memo import Totals
+from respaldo.format.columns import u32_array
+from respaldo.format.leafcheck import TYPE_MASK
 from respaldo.format.tree import META, Leaf
 from respaldo.fs.meta import Names
 from respaldo.kernel import layout
@@ -22,6 +25,8 @@ from respaldo.kernel.layout import IDENT
 META_BYTES = META.size
 IDENT_BYTES = IDENT.size
 _NLINK_OFFSET = 16
+_META_WORDS = META.size // 4
+_SIZE_WORD = 4
 Level = tuple[int, int]
 
 
@@ -186,48 +191,45 @@ class Frame:
 
     def leaf(self, owners: Names, *, with_names: bool = True) -> tuple[Leaf, Totals]:
         """Makes the leaf from the columns, without the rows that were dropped, and counts what is in it."""
-        names = self.names.split(b"\0")[:-1]
-        count = len(names)
-        kept = [row for row in range(count) if row not in self.dropped] if self.dropped else range(count)
-        whole = not self.dropped
-        meta = self.meta if whole and not self.patches else b"".join([self.meta_row(row) for row in kept])
-        content: list[bytes] = []
-        uids: set[int] = set()
-        gids: set[int] = set()
-        levels: dict[int, Level] = {}
-        files = others = length = 0
-        targets: list[bytes] = []
-        for new_row, (row, item) in enumerate(zip(kept, META.iter_unpack(meta), strict=True)):
-            mode, uid, gid, _, size, _, _ = item
-            uids.add(uid)
-            gids.add(gid)
-            kind = stat.S_IFMT(mode)
-            ids = self.contents.get(row)
-            if ids:
-                content.append(ids)
-                if row in self.levels:
-                    levels[new_row] = self.levels[row]
-            if kind == stat.S_IFREG:
-                files += 1
-                length += size
-            elif kind != stat.S_IFDIR:
-                others += 1
-                if kind == stat.S_IFLNK:
-                    targets.append(self.targets.get(row, b"") + b"\0")
-        renumber = {row: new for new, row in enumerate(kept)} if self.dropped else None
+        count = len(self.meta) // META_BYTES
+        names, meta, renumber = self.names, self.meta, None
+        kept: Sequence[int] = range(count)
+        if self.dropped:
+            kept = [row for row in kept if row not in self.dropped]
+            renumber = {row: new for new, row in enumerate(kept)}
+            all_names = names.split(b"\0")
+            names = b"".join([all_names[row] + b"\0" for row in kept])
+        if self.dropped or self.patches:
+            meta = b"".join([self.meta_row(row) for row in kept])
+        words = u32_array(meta)
+        kinds = [mode & TYPE_MASK for mode in words[::_META_WORDS]]
+        files, links = kinds.count(stat.S_IFREG), kinds.count(stat.S_IFLNK)
+        others = len(kinds) - files - kinds.count(stat.S_IFDIR)
+        low, high = words[_SIZE_WORD::_META_WORDS], words[_SIZE_WORD + 1 :: _META_WORDS]
+        # Nearly all sizes fit into the lower word; those of a directory are 0.
+        length = sum(low) + (sum(high) << 32)
+        if files < len(kinds) and (links or others):
+            sizes = zip(kinds, low, high, strict=True)
+            length = sum([few | many << 32 for kind, few, many in sizes if kind == stat.S_IFREG])
+        contents = self.contents
+        rows_of_links = [row for row, kind in zip(kept, kinds, strict=True) if kind == stat.S_IFLNK] if links else []
         leaf = Leaf(
-            names=self.names if whole else b"".join([names[row] + b"\0" for row in kept]),
+            names=names,
             meta=meta,
-            content=b"".join(content),
-            targets=b"".join(targets),
-            levels=levels,
+            content=b"".join([contents[row] for row in kept if row in contents]),
+            targets=b"".join([self.targets.get(row, b"") + b"\0" for row in rows_of_links]),
+            levels=_renumbered(self.levels, renumber),
             links=_renumbered(self.links, renumber),
             xattrs=_renumbered(self.xattrs, renumber),
             marks=_renumbered({row: mark for row, mark in self.marks.items() if mark}, renumber),
-            users={uid: name for uid in uids if (name := owners.user(uid))} if with_names else {},
-            groups={gid: name for gid in gids if (name := owners.group(gid))} if with_names else {},
+            users=_named(words[1::_META_WORDS], owners.user) if with_names else {},
+            groups=_named(words[2::_META_WORDS], owners.group) if with_names else {},
         )
         return leaf, Totals(files, others, length)
+
+
+def _named(numbers: Iterable[int], name_of: Callable[[int], str]) -> dict[int, str]:
+    return {number: name for number in set(numbers) if (name := name_of(number))}
 
 
 _ID_BYTES = 32

@@ -11,8 +11,9 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import msgpack
 
@@ -73,17 +74,16 @@ class FileReader:
         """Raises `Interrupted` when a stop was asked for."""
         self._cancel.check()
 
-    def store_small(self, data: memoryview) -> bytes:
-        """Stores the content of a file that is in memory; returns the chunk ids joined."""
-        put = self._sink.put
-        if len(data) <= self._minimum:
-            return put(Kind.DATA, data)
-        ids: list[ChunkId] = []
-        at = 0
-        for length in self._chunker.lengths(data, final=True):
-            ids.append(put(Kind.DATA, data[at : at + length]))
-            at += length
-        return b"".join(ids)
+    def cut_small(self, data: memoryview, start: int, end: int) -> list[tuple[int, int]]:
+        """Returns the chunks (from, to) of a file that lies in a buffer."""
+        if end - start <= self._minimum:
+            return [(start, end)]
+        ends = list(accumulate(self._chunker.lengths(data[start:end], final=True), initial=start))
+        return list(pairwise(ends))
+
+    def store_small(self, data: memoryview, spans: Sequence[tuple[int, int]]) -> list[ChunkId]:
+        """Stores chunks that lie in a buffer; returns their ids."""
+        return self._sink.put_each(Kind.DATA, data, spans)
 
     def read(
         self,
@@ -228,8 +228,11 @@ class _StrictSink:
         self.separate = sink.separate
 
     def put(self, kind: Kind, raw: Buffer) -> ChunkId:
+        return self.put_each(kind, memoryview(raw), ((0, len(raw)),))[0]
+
+    def put_each(self, kind: Kind, data: memoryview, spans: Sequence[tuple[int, int]]) -> list[ChunkId]:
         try:
-            return self._sink.put(kind, raw)
+            return self._sink.put_each(kind, data, spans)
         except OSError as error:
             raise StorageFailed("local files", error.strerror or str(error)) from error
 

@@ -29,8 +29,9 @@ from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.flows.backup.sources import hierarchy, normal_path
 from respaldo.flows.backup.trust import Trust
 from respaldo.flows.backup.walker import Walker
+from respaldo.format.leafcheck import NAME_BYTES_MAX
 from respaldo.format.snapshot import Figures, Manifest
-from respaldo.format.tree import META, NAME_BYTES_MAX, Leaf
+from respaldo.format.tree import META, Leaf
 from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names
 from respaldo.store.chunks import ChunkSink

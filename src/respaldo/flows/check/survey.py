@@ -18,7 +18,8 @@ from respaldo.core.seams import Cancel
 from respaldo.flows.check.chunks import Chunks
 from respaldo.flows.check.findings import Finding, Findings, Positions
 from respaldo.format.content import HOLE, Row, parse_node
-from respaldo.format.tree import META, Branch, Leaf, default_count, parse_tree
+from respaldo.format.leafcheck import default_count
+from respaldo.format.tree import META, Branch, Leaf, parse_tree
 
 DIRECTORIES_NAMED_MAX = 1 << 20
 """So many directories are gone through for the names of what is affected: a tree that refers to one child twice, and

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.core.model import Entry
-from respaldo.format.tree import META, Leaf, default_count
+from respaldo.format.leafcheck import default_count
+from respaldo.format.tree import META, Leaf
 from respaldo.fs.settle import SET_ID, Owner, Owners
 
 T = TypeVar("T")
