@@ -30,6 +30,15 @@ def test_every_chunk_has_its_place(footer):
     assert footer.body_length == sum(block.sealed_length for block in footer.blocks)
 
 
+@given(footers(), st.data())
+def test_places_of_a_run_are_those_of_its_rows(footer, data):
+    """A run of rows that goes over the ends of blocks has the places that each row has by itself."""
+    rows = len(footer.lengths)
+    first = data.draw(st.integers(0, rows))
+    count = data.draw(st.integers(0, rows - first))
+    assert list(footer.places(first, count)) == [footer.place(row) for row in range(first, first + count)]
+
+
 @pytest.mark.parametrize(
     "block",
     [

@@ -324,6 +324,21 @@ def test_location_is_where_the_chunk_lies(repo):
             repo.source.check(kind, chunk_id, raw + b"x")
 
 
+def test_chunks_are_located_together_as_they_are_one_by_one(repo):
+    """Ids in and out of order, in several packs, repeated, and one that no pack holds."""
+    ids = []
+    for seed in range(3):
+        there = sink(repo)
+        ids += [there.put(Kind.DATA, random.Random(seed * 100 + number).randbytes(3000)) for number in range(40)]
+        drain(there)
+    asked = [*ids, *ids[5:9], *reversed(ids), ids[7]]
+    expected = [repo.source.locate(Kind.DATA, chunk_id) for chunk_id in asked]
+    assert repo.source.locate_each(b"".join(asked)) == expected
+    strange = ChunkId(bytes(32))
+    found = repo.source.locate_each(b"".join([ids[3], strange, ids[4], strange]))
+    assert found == [repo.source.locate(Kind.DATA, ids[3]), None, repo.source.locate(Kind.DATA, ids[4]), None]
+
+
 def test_reader_finds_chunks_that_were_moved_under_it(repo, backend, tmp_path):
     """When a pack goes after its chunks were copied, a reader with an old index finds the copy."""
     [chunk_id], [pack] = store(repo, [(Kind.DATA, b"wanted")])

@@ -21,6 +21,10 @@ class Blocks:
         """Returns where a chunk lies; raises `ChunkMissing`."""
         return self._repo.source.locate(kind, chunk_id)
 
+    def locate_each(self, ids: bytes, /) -> list[Location | None]:
+        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
+        return self._repo.source.locate_each(ids)
+
     def block(self, pack: int, block: int, /) -> bytes:
         """Fetches, opens and decompresses a block."""
         return self._repo.source.block(pack, block)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
@@ -88,12 +89,25 @@ class Footer:
 
     def place(self, row: int) -> Place:
         """Returns where the chunk of a row lies. A block may hold a hundred thousand of them: nothing is added up."""
-        before = self._before
-        if not before:
-            before = array("Q", accumulate(self.lengths, initial=0))
-            object.__setattr__(self, "_before", before)
         block = bisect_right(self.first_rows, row) - 1
+        before = self._bytes_before()
         return Place(block, before[row] - before[self.first_rows[block]], self.lengths[row])
+
+    def places(self, row: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Yields what `place` says of a row and those behind it, as plain (block, offset, length)."""
+        before, lengths, first_rows = self._bytes_before(), self.lengths, self.first_rows
+        block = bisect_right(first_rows, row) - 1
+        end = row + count
+        while row < end:
+            start, limit = before[first_rows[block]], min(first_rows[block + 1], end)
+            for at in range(row, limit):
+                yield block, before[at] - start, lengths[at]
+            row, block = limit, block + 1
+
+    def _bytes_before(self) -> array[int]:
+        if not self._before:
+            object.__setattr__(self, "_before", array("Q", accumulate(self.lengths, initial=0)))
+        return self._before
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""

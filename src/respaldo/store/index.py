@@ -135,9 +135,9 @@ class Index:
                     return number, ordinal - number
         return None
 
-    def find_run(self, ids: bytes, at: int) -> tuple[int, int, int] | None:
-        """Returns (pack number, row, number) of the ids from an offset on that lie together in a usable pack."""
-        found = self.find(ChunkId(ids[at : at + CHUNK_ID_BYTES]), usable_only=True)
+    def find_run(self, ids: bytes, at: int, *, usable_only: bool = True) -> tuple[int, int, int] | None:
+        """Returns (pack number, row, number) of the ids from an offset on that lie together in one pack, as `find`."""
+        found = self.find(ChunkId(ids[at : at + CHUNK_ID_BYTES]), usable_only=usable_only)
         if found is None:
             return None
         return (*found, 1 + self._hints[0].run(ids, at + CHUNK_ID_BYTES))

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from respaldo.backend.base import Backend
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
-from respaldo.core.ids import ChunkId, Kind, PackName, pack_object
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, PackName, pack_object
 from respaldo.core.seams import Buffer
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.index import Index
@@ -65,6 +65,29 @@ class ChunkSource:
         number, row = found
         place = self._opened(number).footer.place(row)
         return Location(number, *place)
+
+    def locate_each(self, ids: bytes) -> list[Location | None]:
+        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds.
+
+        What was stored together is found together: one look-up and a comparison for a whole run.
+        """
+        places: list[Location | None] = []
+        at = 0
+        while at < len(ids):
+            found = self._index.find_run(ids, at, usable_only=False)
+            if found is None:
+                places.append(None)
+                at += CHUNK_ID_BYTES
+                continue
+            number, row, count = found
+            at += count * CHUNK_ID_BYTES
+            try:
+                footer = self._opened(number).footer
+            except (ObjectMissing, Corruption):  # gone since it was found, or damaged in the cache
+                places += [None] * count
+                continue
+            places += [Location(number, *place) for place in footer.places(row, count)]
+        return places
 
     def _opened(self, number: int) -> _Opened:
         with self._lock:

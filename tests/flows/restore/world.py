@@ -126,6 +126,9 @@ class World:
         except KeyError:
             raise ChunkMissing("data", chunk_id) from None
 
+    def locate_each(self, ids):
+        return [self.places.get(ids[at : at + 32]) for at in range(0, len(ids), 32)]
+
     def block(self, pack, block):
         with self.lock:
             self.decoded[pack, block] += 1

@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
-from respaldo.core.errors import RespaldoError
+from respaldo.core.errors import ChunkMissing, RespaldoError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.flows.restore.columns import Files
 from respaldo.flows.restore.contents import Contents, Piece, too_long, too_short
@@ -118,35 +119,28 @@ class Jobs:
     def _batch(self, step: Batch) -> Iterator[Job]:
         files = step.files
         job = BatchJob(Files(disowned=files.disowned))
-        locate, want = self._blocks.locate, self._fetcher.want
-        data = Kind.DATA
+        want = self._fetcher.want
+        places = iter(self._blocks.locate_each(b"".join(files.ids)))
         for name, meta, size, ids in zip(files.names, files.meta, files.sizes, files.ids, strict=True):
             if len(job.order.together) >= BATCH_TASKS:
                 yield job
                 job = BatchJob(Files())
             order = job.order
-            before = len(order.tasks)
-            left = size
-            try:
-                for at in range(0, len(ids), CHUNK_ID_BYTES):
-                    chunk_id = ChunkId(ids[at : at + CHUNK_ID_BYTES])
-                    place = locate(data, chunk_id)
-                    left -= place.length
-                    if left < 0:
-                        raise too_long(name)
+            its = list(islice(places, len(ids) // CHUNK_ID_BYTES))
+            error = _misfit(name, size, ids, its)
+            if error is not None:
+                job.failed.append((name, error))
+                continue
+            for number, place in enumerate(its):
+                if place is not None:
+                    chunk_id = ChunkId(ids[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES])
                     task, slot = want(chunk_id, place)
                     if task not in order.together:
                         order.together[task] = None
                         task.users += 1
                     order.tasks.append(task)
                     order.slots.append(slot)
-                if left:
-                    raise too_short(name)
-            except RespaldoError as error:
-                del order.tasks[before:], order.slots[before:]
-                job.failed.append((name, error))
-                continue
-            job.add(name, meta, size, ids, len(order.tasks) - before)
+            job.add(name, meta, size, ids, len(its))
         yield job
 
     def _parts(self, step: Write, folder: Folder | None) -> Iterator[Job]:
@@ -182,6 +176,19 @@ class Jobs:
         part.length += piece.length
         if piece.at is not None and not there:
             part.order.add(self._fetcher, piece.id, piece.at)
+
+
+def _misfit(name: bytes, size: int, ids: bytes, places: list[Location | None]) -> RespaldoError | None:
+    """Returns what is wrong with the content of a file, None where its chunks are there and as long as the file."""
+    length = 0
+    for number, place in enumerate(places):
+        if place is None:
+            chunk_id = ChunkId(ids[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES])
+            return ChunkMissing(Kind.DATA.word, chunk_id)
+        length += place.length
+    if length == size:
+        return None
+    return too_long(name) if length > size else too_short(name)
 
 
 def _open_local(step: Write, folder: Folder | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from respaldo.core.ids import ChunkId, Kind
@@ -30,6 +30,10 @@ class Blocks(Protocol):
 
     def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
         """Returns where a chunk lies; raises `ChunkMissing`."""
+        ...
+
+    def locate_each(self, ids: bytes, /) -> Sequence[Location | None]:
+        """Returns where each of some data chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
         ...
 
     def block(self, pack: int, block: int, /) -> bytes:
