@@ -175,8 +175,9 @@ class BackendContract:
         for leaf in ("a", "ab", "abc", "-", "a.-", "0" * 64, LONGEST):
             backend.put(f"{folder}/{leaf}", [leaf.encode()])
             assert (f"{folder}/{leaf}", len(leaf)) in backend.list(folder)
-        assert len(backend.list(folder)) == 7
-        assert all(backend.list(other) == [] for other in FOLDERS - {folder})
+            assert f"{folder}/{leaf}" in backend.names(folder)
+        assert len(backend.list(folder)) == len(backend.names(folder)) == 7
+        assert all(backend.list(other) == backend.names(other) == [] for other in FOLDERS - {folder})
 
     @pytest.mark.parametrize("folder", ["packs", "pending"])
     def test_list_of_a_thousand(self, backend, folder):
@@ -187,12 +188,15 @@ class BackendContract:
         found = backend.list(folder)
         assert len(found) == 1000
         assert dict(found) == expected
+        assert sorted(backend.names(folder)) == sorted(expected)
 
     @pytest.mark.parametrize("folder", ["", "header", "other", "packs/", "../packs", "Packs"])
     def test_list_of_no_folder(self, backend, folder):
         """What is no folder cannot be listed or staged."""
         with pytest.raises(ValueError):
             backend.list(folder)
+        with pytest.raises(ValueError):
+            backend.names(folder)
         with pytest.raises(ValueError):
             backend.stage(folder)
 
@@ -218,8 +222,8 @@ class BackendContract:
         thread = threading.Thread(target=churn)
         thread.start()
         try:
-            for _ in range(20):
-                found = [name for name, _ in backend.list("packs")]
+            for number in range(20):
+                found = backend.names("packs") if number % 2 else [name for name, _ in backend.list("packs")]
                 assert len(found) == len(set(found))
                 assert staying <= set(found)
         finally:
@@ -234,7 +238,8 @@ class BackendContract:
         lengths: list[int] = []
 
         def look() -> None:
-            lengths.extend(len(backend.list("log")) for _ in range(10))
+            lengths.extend(len(backend.list("log")) for _ in range(5))
+            lengths.extend(len(backend.names("log")) for _ in range(5))
 
         threads = [threading.Thread(target=look) for _ in range(3)]
         for thread in threads:

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from respaldo import kernel
 from respaldo.backend import local as local_module
 from respaldo.backend import publish
 from respaldo.backend.base import FOLDERS
@@ -134,9 +135,10 @@ def test_a_root_that_is_gone_is_never_empty(backend, root, written):
             backend.put(name, [b"x"])
     shutil.rmtree(root)
     for folder in FOLDERS:
-        with pytest.raises(StorageFailed) as caught:
-            backend.list(folder)
-        assert "mounted" in caught.value.hint
+        for look in (backend.list, backend.names):
+            with pytest.raises(StorageFailed) as caught:
+                look(folder)
+            assert "mounted" in caught.value.hint
     for use in (
         lambda: backend.get("packs/abcd"),
         lambda: backend.exists("header"),
@@ -163,19 +165,21 @@ def test_a_listing_that_fails_halfway_is_an_error(backend, monkeypatch, folder):
     """A directory that cannot be read to its end makes no shorter listing."""
     backend.put("packs/abcd", [b"x"])
     backend.put("log/a", [b"x"])
-    scandir = os.scandir
 
-    def failing(fd):
-        entries = scandir(fd)
-        if os.readlink(f"/proc/self/fd/{fd}").endswith(folder):
-            entries.close()
-            raise OSError(errno.EIO, "unplugged")
-        return entries
+    def failing(whole):
+        def read(fd, *rest):
+            if os.readlink(f"/proc/self/fd/{fd}").endswith(folder):
+                raise OSError(errno.EIO, "unplugged")
+            return whole(fd, *rest)
 
-    monkeypatch.setattr(local_module.os, "scandir", failing)
-    with pytest.raises(StorageFailed) as caught:
-        backend.list(folder.partition("/")[0])
-    assert "connected" in caught.value.hint
+        return read
+
+    monkeypatch.setattr(local_module.os, "scandir", failing(os.scandir))
+    monkeypatch.setattr(kernel, "scan", failing(kernel.scan))
+    for look in (backend.list, backend.names):
+        with pytest.raises(StorageFailed) as caught:
+            look(folder.partition("/")[0])
+        assert "connected" in caught.value.hint
 
 
 def test_a_directory_that_vanishes_from_a_listing_is_an_error(backend, root, monkeypatch):
@@ -198,15 +202,18 @@ def test_a_directory_that_is_removed_while_it_is_read_is_an_error(backend, root,
     """Some file systems show a removed directory as empty (tmpfs), others as an error: it is one."""
     backend.put("packs/abcd", [b"x"])
     backend.put("log/a", [b"x"])
-    scandir = os.scandir
 
-    def racing(fd):
-        if os.readlink(f"/proc/self/fd/{fd}").endswith(f"/{removed}"):
-            subprocess.run(["rm", "-r", str(root / removed)], check=True)
-            return contextlib.nullcontext(iter(()))
-        return scandir(fd)
+    def racing(whole, nothing):
+        def read(fd, *rest):
+            if os.readlink(f"/proc/self/fd/{fd}").endswith(f"/{removed}"):
+                subprocess.run(["rm", "-r", str(root / removed)], check=True)
+                return nothing
+            return whole(fd, *rest)
 
-    monkeypatch.setattr(local_module.os, "scandir", racing)
+        return read
+
+    monkeypatch.setattr(local_module.os, "scandir", racing(os.scandir, contextlib.nullcontext(iter(()))))
+    monkeypatch.setattr(kernel, "scan", racing(kernel.scan, (b"", b"", b"")))
     with pytest.raises(StorageFailed):
         backend.list(folder)
 

@@ -96,13 +96,14 @@ def test_latency_waits_once_a_call():
         stage.commit("log/b")
     backend.get("log/a")
     backend.list("log")
+    backend.names("log")
     backend.exists("log/a")
     backend.space()
     backend.arrivals("pending")
     backend.delete("log/a")
-    assert time.sleeps == [0.02] * 8
+    assert time.sleeps == [0.02] * 9
     backend.discard(["log/a", "log/b"])
-    assert time.sleeps[8:] == [0.04]
+    assert time.sleeps[9:] == [0.04]
 
 
 class Arrivals(MemoryBackend):
@@ -207,6 +208,7 @@ def test_rate_limit_does_not_wait_for_reads():
     backend = RateLimit(inner, 10, time, time.sleep)
     assert len(backend.get("log/a")) == 10_000
     backend.list("log")
+    backend.names("log")
     backend.delete("log/a")
     assert time.sleeps == []
 
@@ -223,10 +225,11 @@ def test_counting_counts():
         stage.write(b"never put")
     backend.get("log/a", 1, 2)
     backend.list("log")
+    backend.names("log")
     backend.exists("log/a")
     backend.delete("log/a")
     backend.discard(["log/b", "log/c"])
-    assert backend.calls == {"put": 2, "get": 1, "list": 1, "exists": 1, "delete": 3}
+    assert backend.calls == {"put": 2, "get": 1, "list": 2, "exists": 1, "delete": 3}
     assert backend.length_bytes["put"] == 9
     assert backend.length_bytes["get"] == 2
     backend.reset()
@@ -252,6 +255,7 @@ def test_read_only_writes_nothing():
     assert len(inner.calls) == calls
     assert backend.get("log/a") == b"abc"
     assert backend.list("log") == [("log/a", 3)]
+    assert backend.names("log") == ["log/a"]
     assert backend.exists("log/a") == 3
     assert backend.discard([]) == 0
 
@@ -274,16 +278,18 @@ def uses(backend):
     """Yields one use of every verb, on a backend that holds log/a."""
     yield "get", lambda: backend.get("log/a")
     yield "list", lambda: backend.list("log")
+    yield "names", lambda: backend.names("log")
     yield "exists", lambda: backend.exists("log/a")
     yield "put", lambda: backend.put("log/b", [b"x"])
     yield "delete", lambda: backend.delete("log/a")
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("verb", ["get", "list", "exists", "put", "delete"])
+@pytest.mark.parametrize("verb", ["get", "list", "names", "exists", "put", "delete"])
 def test_retry_overcomes_passing_failures(verb, after):
     """Every verb is tried again, whether or not the attempt that failed had its effect."""
-    backend, faults, time = retrying(Fault(at=1, error=passing_failure, after=after, verbs=frozenset({verb})))
+    called = "list" if verb == "names" else verb
+    backend, faults, time = retrying(Fault(at=1, error=passing_failure, after=after, verbs=frozenset({called})))
     faults.inner.put("log/a", [b"abc"])
     dict(uses(backend))[verb]()
     assert time.sleeps == [pytest.approx(1)]

@@ -21,6 +21,7 @@ from respaldo.core.seams import Buffer
 
 # The name of a method of `Backend` would hide the built-in `list` from the annotations that follow it.
 Listing = list[tuple[str, int]]
+Names = list[str]
 Litter = list[tuple[str, int, int]]
 
 HEADER: Final = "header"
@@ -156,6 +157,13 @@ class Backend(ABC):
         reach is StorageFailed, never an empty listing. A thing that is no object where one should be is Corruption;
         among the key slots, each of which serves alone, it is listed with a size of 0.
         """
+
+    def names(self, folder: str) -> Names:
+        """Returns the names of the objects of a folder; promises and errors as of `list`.
+
+        For whoever needs no sizes, which a medium may have to look up one by one.
+        """
+        return [name for name, _ in self.list(folder)]
 
     @abstractmethod
     def delete(self, name: str) -> None:

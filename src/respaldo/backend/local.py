@@ -15,8 +15,8 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from respaldo.backend.base import (
     FOLDERS,
@@ -24,6 +24,7 @@ from respaldo.backend.base import (
     Backend,
     Listing,
     Litter,
+    Names,
     Stage,
     check_folder,
     check_name,
@@ -32,10 +33,14 @@ from respaldo.backend.base import (
 )
 from respaldo.backend.filestage import TEMPORARY, FileStage, object_exists, write_error
 from respaldo.backend.folders import Folders, path_of, shard
+from respaldo.backend.listing import arrivals, names, not_a_file, objects
 from respaldo.backend.oserrors import GONE_HINT, storage_error
 from respaldo.backend.publish import READ_FLAGS, Publisher, Syncer, SystemSyncer, write_new
-from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageFailed
+from respaldo.core.errors import NotARepository, ObjectMissing, StorageFailed
 from respaldo.core.seams import Buffer, Clock, Random, SystemClock, system_random
+
+T = TypeVar("T")
+_List = list
 
 # A directory that has not changed for so long has been written back by every kernel on its own (30 s).
 _SETTLED_NS: Final = 600 * 10**9
@@ -105,34 +110,10 @@ class LocalBackend(Backend):
             raise storage_error(error, name) from error
 
     def list(self, folder: str) -> Listing:
-        check_folder(folder)
-        try:
-            top = self._folders.open(folder)
-        except FileNotFoundError as error:
-            if self._folders.is_gone():
-                raise self._root_gone() from error
-            return []
-        except OSError as error:
-            raise storage_error(error, folder) from error
-        # By name, because a directory that changes while it is read may show an entry twice (NFS).
-        found: dict[str, int] = {}
-        try:
-            if folder == "packs":
-                for subfolder in _subdirectories(top):
-                    fd = self._folders.open(folder, subfolder)
-                    try:
-                        self._scan(fd, folder, found, subfolder)
-                    finally:
-                        os.close(fd)
-                _still_there(top)
-            else:
-                self._scan(top, folder, found)
-        except OSError as error:
-            # FileNotFoundError too: a directory that is removed under the listing makes it incomplete, not short.
-            raise storage_error(error, folder) from error
-        finally:
-            os.close(top)
-        return list(found.items())
+        return self._look(folder, objects)
+
+    def names(self, folder: str) -> Names:
+        return self._look(folder, names)
 
     def delete(self, name: str) -> None:
         if not self.discard((name,)):
@@ -172,21 +153,16 @@ class LocalBackend(Backend):
         """Returns modification times: an object is never written to again, and ``cp -a`` and ``rsync -a`` keep them."""
         if check_folder(folder) == "packs":
             return {}  # nobody asks for theirs
-        found: dict[str, int] = {}
         try:
             fd = self._folders.open(folder)
             try:
-                with os.scandir(fd) as entries:
-                    for entry in filter(lambda entry: is_leaf(entry.name), entries):
-                        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                            found[f"{folder}/{entry.name}"] = entry.stat(follow_symlinks=False).st_mtime_ns
+                return arrivals(fd, folder)
             finally:
                 os.close(fd)
         except FileNotFoundError:
-            return found
+            return {}
         except OSError as error:
             raise storage_error(error, folder) from error
-        return found
 
     def space(self) -> tuple[int, int] | None:
         try:
@@ -268,24 +244,40 @@ class LocalBackend(Backend):
         except OSError as error:
             raise write_error(error, name, self._folders) from error
 
-    def _scan(self, fd: int, folder: str, found: dict[str, int], subfolder: str = "") -> None:
-        """Adds the objects of a directory, then makes sure that a crash does not change what was seen."""
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                leaf = entry.name
-                if not is_leaf(leaf) or (subfolder and shard(folder, leaf) != subfolder):
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # deleted meanwhile
-                name = f"{folder}/{leaf}"
-                if stat.S_IFMT(status.st_mode) == stat.S_IFREG:  # almost all: tens of thousands take a second
-                    found[name] = status.st_size
-                elif folder == "keys":
-                    found[name] = 0  # reading it says what it is; the other slots open without it
-                elif not stat.S_ISDIR(status.st_mode):  # a directory is somebody's: no object is mistaken for it
-                    found[name] = _size(status, name)
+    def _look(self, folder: str, look: Callable[[int, str, str], _List[T]]) -> _List[T]:
+        """Returns what a look at each directory of a folder gives."""
+        check_folder(folder)
+        try:
+            top = self._folders.open(folder)
+        except FileNotFoundError as error:
+            if self._folders.is_gone():
+                raise self._root_gone() from error
+            return []
+        except OSError as error:
+            raise storage_error(error, folder) from error
+        found: _List[T] = []
+        try:
+            if folder == "packs":
+                for subfolder in _subdirectories(top):
+                    fd = self._folders.open(folder, subfolder)
+                    try:
+                        found += look(fd, folder, subfolder)
+                        self._settle(fd)
+                    finally:
+                        os.close(fd)
+                _still_there(top)
+            else:
+                found += look(top, folder, "")
+                self._settle(top)
+        except OSError as error:
+            # FileNotFoundError too: a directory that is removed under the listing makes it incomplete, not short.
+            raise storage_error(error, folder) from error
+        finally:
+            os.close(top)
+        return found
+
+    def _settle(self, fd: int) -> None:
+        """Makes sure that a crash does not change what was seen of a directory; raises where that was removed."""
         status = _still_there(fd)
         if status.st_mtime_ns > self._clock.now_ns() - _SETTLED_NS:
             try:
@@ -328,8 +320,7 @@ class LocalBackend(Backend):
 
 def _size(status: os.stat_result, name: str) -> int:
     if not stat.S_ISREG(status.st_mode):
-        # Skipped, it would be an object that is missing from a listing; followed, somebody else's file.
-        raise Corruption(name, "something else than a regular file stands where an object should be")
+        raise not_a_file(name)
     return status.st_size
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
-from respaldo.backend.base import Backend, Listing, Litter, Stage, check_folder, check_name, flat
+from respaldo.backend.base import Backend, Listing, Litter, Names, Stage, check_folder, check_name, flat
 from respaldo.core.errors import ObjectExists, ObjectMissing, StorageDenied, StorageError
 from respaldo.core.seams import Buffer, Clock, Random, SystemClock, system_random
 
@@ -30,7 +30,7 @@ _STEP_S: Final = 0.1
 
 
 class Wrapper(Backend):
-    """Hands everything on; a stage collects in memory and ends in the wrapper's own `put`."""
+    """Hands everything on; a stage collects in memory and ends in the wrapper's own `put`, `names` in its `list`."""
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
@@ -93,6 +93,10 @@ class Latency(Wrapper):
         self._sleep(self._seconds)
         return self.inner.list(folder)
 
+    def names(self, folder: str) -> Names:
+        self._sleep(self._seconds)
+        return self.inner.names(folder)
+
     def delete(self, name: str) -> None:
         self._sleep(self._seconds)
         self.inner.delete(name)
@@ -151,6 +155,9 @@ class RateLimit(Wrapper):
                 stage.write(piece)
             stage.commit(name)
 
+    def names(self, folder: str) -> Names:
+        return self.inner.names(folder)
+
     def stage(self, folder: str) -> Stage:
         return _SlicedStage(self.inner.stage(folder), self._slice_bytes, self._wait)
 
@@ -193,6 +200,10 @@ class Counting(Wrapper):
         self._count("list")
         return self.inner.list(folder)
 
+    def names(self, folder: str) -> Names:
+        self._count("list")
+        return self.inner.names(folder)
+
     def delete(self, name: str) -> None:
         self._count("delete")
         self.inner.delete(name)
@@ -220,6 +231,9 @@ class Counting(Wrapper):
 
 class ReadOnly(Wrapper):
     """Refuses whatever would change the repository."""
+
+    def names(self, folder: str) -> Names:
+        return self.inner.names(folder)
 
     def put(self, name: str, pieces: Sequence[Buffer]) -> None:  # noqa: ARG002
         check_name(name)
@@ -282,6 +296,9 @@ class Retry(Wrapper):
 
     def list(self, folder: str) -> Listing:
         return self._repeat(lambda _number: self.inner.list(folder))
+
+    def names(self, folder: str) -> Names:
+        return self._repeat(lambda _number: self.inner.names(folder))
 
     def delete(self, name: str) -> None:
         def attempt(number: int) -> None:
