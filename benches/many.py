@@ -22,7 +22,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from respaldo.backend.base import Backend, Listing
+from respaldo.backend.base import Backend, Listing, Names
 from respaldo.backend.local import LocalBackend
 from respaldo.backend.wrap import Latency, Wrapper
 from respaldo.catalog.decided import Decided
@@ -72,6 +72,10 @@ class Watched(Wrapper):
     def list(self, folder: str) -> Listing:
         self.calls["list " + folder] += 1
         return super().list(folder)
+
+    def names(self, folder: str) -> Names:
+        self.calls["list " + folder] += 1
+        return self.inner.names(folder)
 
     def close(self) -> None:
         pass

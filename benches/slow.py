@@ -24,7 +24,7 @@ from benches.measure import Command, CommandFailed, pipeline, run
 from benches.tools import CACHE, Respaldo
 from respaldo import api
 from respaldo.api.repository import Repository
-from respaldo.backend.base import Backend, Listing, Stage
+from respaldo.backend.base import Backend, Listing, Names, Stage
 from respaldo.backend.local import LocalBackend
 from respaldo.backend.wrap import Latency, Wrapper
 from respaldo.chunk.chunker import ChunkerParams
@@ -152,6 +152,10 @@ class CallsByKind(Wrapper):
     def list(self, folder: str) -> Listing:
         with self._counted("list", folder):
             return self.inner.list(folder)
+
+    def names(self, folder: str) -> Names:
+        with self._counted("list", folder):
+            return self.inner.names(folder)
 
     def delete(self, name: str) -> None:
         with self._counted("delete", name):

@@ -107,10 +107,10 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 300), min_size=1, max_size=30))
     def crash_half_way(self, numbers):
         """Dies between entering a pack's rows and its name: the pack does not exist."""
-        publish, self.index._publish = self.index._publish, None
+        publish, self.index._gate.publish = self.index._gate.publish, None
         with pytest.raises(TypeError):
             self.index.add_packs([entered(b"n" * 32, [chunk(number) for number in numbers])])
-        self.index._publish = publish
+        self.index._gate.publish = publish
 
     @rule(numbers=st.lists(st.integers(0, 300), min_size=1, max_size=30), writes=st.integers(1, 300))
     def dies_at_a_write(self, numbers, writes):
@@ -294,8 +294,8 @@ def test_what_was_entered_and_not_published_is_cleared_away(tmp_path):
     with pytest.raises(ZeroDivisionError):
         index.add_packs(itertools.chain([entered(b"a" * 32, [chunk(1)])] * 2, (1 // 0 for _ in "x")))
     part = [entered(b"b" * 32, [chunk(2)])]
-    [ours] = index._environment.write(lambda txn: index._put_packs(part, txn))
-    [theirs] = index._environment.write(lambda txn: index._put_packs(part, txn))
+    [ours] = index._environment.write(lambda txn: index._gate.put(part, txn))
+    [theirs] = index._environment.write(lambda txn: index._gate.put(part, txn))
     parent = b"%d" % os.getppid()
     index._environment.write(lambda txn: txn.put(theirs.to_bytes(4, "big"), parent, db=index._dbs["pending"]))
     index.add_packs([entered(b"c" * 32, [chunk(3)])])
@@ -313,7 +313,7 @@ def test_packs_that_were_taken_for_abandoned_do_not_come_to_exist(index):
     def packs():
         name, length, made, encoded = entered(b"a" * 32, [chunk(1)])
         yield name, length, made, encoded + bytes(2 << 20)
-        index._environment.write(index._clear_abandoned)
+        index._environment.write(index._gate.clear_abandoned)
 
     with pytest.raises(StorageFailed, match="took this one for dead"):
         index.add_packs(packs())

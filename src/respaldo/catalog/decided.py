@@ -51,11 +51,13 @@ def decode(record: memoryview) -> Decided | None:
     """Returns what was cached, None where it is not what was put."""
     if len(record) < _HEAD.size:
         return None
-    checksum, flags, time_ns, started_ns, pending_hash = _HEAD.unpack_from(record)
-    if checksum != zlib.crc32(record[_SUM_BYTES:]):
+    data = bytes(record)
+    checksum, flags, time_ns, started_ns, pending_hash = _HEAD.unpack_from(data)
+    if checksum != zlib.crc32(data[_SUM_BYTES:]):
         return None
-    manifest = bytes(record[_HEAD.size :])
-    return Decided(flags & _COMMITTED != 0, flags & _ROLLED != 0, time_ns, started_ns, pending_hash, manifest)
+    return Decided._make(
+        (flags & _COMMITTED != 0, flags & _ROLLED != 0, time_ns, started_ns, pending_hash, data[_HEAD.size :])
+    )
 
 
 def cached(index: Index) -> Iterator[tuple[SnapshotId, Decided]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from respaldo.catalog.snapshots import Catalogue, Snapshot, forget, list_pending
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, Refused
-from respaldo.core.ids import SnapshotId, parse_random_leaf
+from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.protection import Pin, Trashed, parse_trashed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.repo import Repo
@@ -152,5 +152,5 @@ def _read(repo: Repo, snapshot: SnapshotId) -> Trashed | None:
 
 
 def _ids(repo: Repo, folder: str) -> list[SnapshotId]:
-    leaves = (parse_random_leaf(name.partition("/")[2]) for name, _ in repo.backend.list(folder))
+    leaves = parse_leaves(repo.backend.names(folder), RANDOM_ID_BYTES)
     return sorted(SnapshotId(leaf) for leaf in leaves if leaf is not None)

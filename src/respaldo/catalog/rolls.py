@@ -14,7 +14,7 @@ from functools import partial
 
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.core.errors import Corruption, ObjectExists, RespaldoError
-from respaldo.core.ids import CatalogueName, SnapshotId, catalogue_object, parse_random_leaf
+from respaldo.core.ids import RANDOM_ID_BYTES, CatalogueName, SnapshotId, catalogue_object, parse_leaves
 from respaldo.format.catalogue import CATALOGUE_BYTES_MAX, Roll, Row, parse_roll
 from respaldo.store.merged import Standing, Unread, list_hashes
 from respaldo.store.repo import Repo
@@ -151,7 +151,7 @@ def superseded_rolls(repo: Repo) -> frozenset[CatalogueName]:
     """
     unread = Unread(partial(list_rolls, repo), partial(read_roll, repo), (), [])
     held = {name: [row.snapshot for row in merged.rows] for name, merged in unread}
-    leaves = (parse_random_leaf(name.partition("/")[2]) for name, _ in repo.backend.list("pending"))
+    leaves = parse_leaves(repo.backend.names("pending"), RANDOM_ID_BYTES)
     pending = {SnapshotId(leaf) for leaf in leaves if leaf is not None}
     empty = {name for name, snapshots in held.items() if pending.isdisjoint(snapshots) and name in unread.there}
     return frozenset(unread.passed_over() | empty)

@@ -14,7 +14,7 @@ from functools import partial
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.rolls import apply_rolls, roll
 from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, UsageError
-from respaldo.core.ids import SnapshotId, parse_random_leaf
+from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
     RECORD_RAW_BYTES_MAX,
@@ -225,12 +225,13 @@ def load(repo: Repo) -> Catalogue:
     if fresh:
         keep(repo.index, fresh)
         entries.update(fresh)
+    ordered = sorted(
+        (entry.time_ns, entry.started_ns, snapshot) for snapshot, entry in entries.items() if entry.committed
+    )
     snapshots = [
-        Snapshot(id=snapshot, encoded=entry.manifest, time_ns=entry.time_ns, started_ns=entry.started_ns)
-        for snapshot, entry in entries.items()
-        if entry.committed
+        Snapshot(id=snapshot, encoded=entries[snapshot].manifest, time_ns=time_ns, started_ns=started_ns)
+        for time_ns, started_ns, snapshot in ordered
     ]
-    snapshots.sort(key=lambda item: item.order)
     loose = sum(entry.committed and not entry.rolled for entry in entries.values())
     return Catalogue(
         snapshots=tuple(snapshots),
@@ -279,10 +280,5 @@ def list_outcomes(repo: Repo) -> set[SnapshotId]:
 
 
 def _ids(repo: Repo, folder: str) -> dict[SnapshotId, None]:
-    found: dict[SnapshotId, None] = {}
-    start = len(folder) + 1
-    for name, _ in repo.backend.list(folder):
-        parsed = parse_random_leaf(name[start:])
-        if parsed is not None:
-            found[SnapshotId(parsed)] = None
-    return found
+    leaves = parse_leaves(repo.backend.names(folder), RANDOM_ID_BYTES)
+    return {SnapshotId(leaf): None for leaf in leaves if leaf is not None}

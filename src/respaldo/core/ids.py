@@ -8,6 +8,7 @@ bytes, the SHA-256 of the object; `SnapshotId` and `SessionId` are 16 random byt
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NewType
 
@@ -62,3 +63,29 @@ def parse_hash_leaf(leaf: str) -> bytes | None:
 def parse_random_leaf(leaf: str) -> bytes | None:
     """Returns the 16 bytes that a leaf of ``pending/`` or ``outcome/`` stands for, None where it is no such name."""
     return bytes.fromhex(leaf) if _HEX16.fullmatch(leaf) else None
+
+
+def parse_leaves(names: Sequence[str], id_bytes: int) -> Sequence[bytes | None]:
+    """Returns the bytes that the leaf of each object name of one folder stands for, None where it is no such name.
+
+    As `parse_hash_leaf` (32 bytes) and `parse_random_leaf` (16 bytes), but in bulk where all names are such.
+    """
+    if not names:
+        return ()
+    folder = names[0].partition("/")[0] + "/"
+    start, length = len(folder), 2 * id_bytes
+    joined = "\n".join(names)
+    leaves = joined.replace(folder, "")
+    lines, rest = "\n" * (len(names) - 1), len(names) * (length + 1) - 1
+    if (
+        len(joined) == rest + len(names) * start
+        and joined[start - 1 :: start + length + 1] == "/" * len(names)
+        and len(leaves) == rest
+        and leaves[length :: length + 1] == lines
+        and leaves.isascii()
+        and leaves.encode().translate(None, b"0123456789abcdef") == lines.encode()
+    ):
+        ids = bytes.fromhex(leaves)
+        return [ids[at : at + id_bytes] for at in range(0, len(ids), id_bytes)]
+    parse = {NAME_BYTES: parse_hash_leaf, RANDOM_ID_BYTES: parse_random_leaf}[id_bytes]
+    return [parse(name.partition("/")[2]) for name in names]

@@ -10,31 +10,25 @@ durable: who adds a pack has put it.
 
 from __future__ import annotations
 
-import os
-import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import lmdb
 
-from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SegmentName
-from respaldo.store.local import Environment, alive
+from respaldo.store.gate import NUMBER, VERSION, Gate
+from respaldo.store.local import Environment
 from respaldo.store.ordinals import DATABASES, Ordinals, Reader
 from respaldo.store.packrow import CHECK_BYTES, PACK, Entering, Hint, Indexed, check
-from respaldo.store.rows import ORDINALS_IN_RUN, Rows
+from respaldo.store.rows import Rows
+from respaldo.store.table import Table
 
 LAYOUT = "index 4"
-ORDINALS_MAX = 1 << 32
 _ENTERED_BYTES = 1 << 20
 """Footers are written in transactions of about so many bytes: they are memory until then."""
 _PUBLISHED = 1000
-_NUMBER = struct.Struct(">I")
-_NEXT = b"next"
-_VERSION = b"packs version"
-"""Under it, what changes whenever packs come or go, in this process or another."""
 
 
 class Index:
@@ -58,13 +52,13 @@ class Index:
         self._dbs = self._environment.dbs
         self._path = path
         self.ordinals = Ordinals(self._environment, "counters")
+        self._gate = Gate(self._environment, str(path))
         self._txn: lmdb.Transaction | None = None
         self._reader: Reader | None = None
         self._ids_at: dict[int, tuple[int, int]] = {}
         self._numbers: list[int] = []
         """The keys of `_ids_at`, ascending."""
-        self._packs: tuple[bytes, list[Indexed]] = (b"", [])
-        """Version and packs of the last listing: a run goes over them half a dozen times."""
+        self._table = Table()
         self._hints: list[Hint] = []
         """The last one and the one before: files and the trees over them stand in different packs."""
         self.usable: set[int] = set()
@@ -80,7 +74,7 @@ class Index:
         self._end_read()
         self._ids_at.clear()
         self._numbers.clear()
-        self._packs = (b"", [])
+        self._table = Table()
         self.usable.clear()
         self._environment.discard()
         self._dbs = self._environment.dbs
@@ -128,7 +122,7 @@ class Index:
             if number in self.usable or (number >= 0 and not usable_only):
                 at, end = self._ids_at[number]
                 start = at + (ordinal - number) * CHUNK_ID_BYTES
-                footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"])
+                footer = txn.get(NUMBER.pack(number), db=self._dbs["footers"])
                 if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
                     self._hints[1:] = self._hints[:1]
                     self._hints[:1] = [Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)]
@@ -152,7 +146,7 @@ class Index:
         """Yields the whole id and the position of each ordinal of a pack that is entered."""
         for ordinal in ordinals:
             number = self._number_at(txn, ordinal)
-            footer = txn.get(_NUMBER.pack(number), db=self._dbs["footers"]) if number >= 0 else None
+            footer = txn.get(NUMBER.pack(number), db=self._dbs["footers"]) if number >= 0 else None
             if footer is not None:
                 start = self._ids_at[number][0] + (ordinal - number) * CHUNK_ID_BYTES
                 yield bytes(footer[start : start + CHUNK_ID_BYTES]), (number, ordinal - number)
@@ -175,10 +169,10 @@ class Index:
             if (ordinal - number) * CHUNK_ID_BYTES < end - first:
                 return number
         cursor = txn.cursor(db=self._dbs["packs"])
-        key = _NUMBER.pack(ordinal)
+        key = NUMBER.pack(ordinal)
         if not (cursor.set_range(key) and cursor.key() == key) and not cursor.prev():
             return -1  # with no key at or above it, a cursor is at the end, and `prev` goes to the last one
-        number = int(_NUMBER.unpack(cursor.key())[0])
+        number = int(NUMBER.unpack(cursor.key())[0])
         name, _, first, count = PACK.unpack(cursor.value())
         if ordinal >= number + count or txn.get(name, db=self._dbs["names"]) != cursor.key():
             return -1
@@ -188,7 +182,7 @@ class Index:
 
     def pack(self, number: int) -> Indexed | None:
         """Returns the pack of a number."""
-        packed = self._read().get(_NUMBER.pack(number), db=self._dbs["packs"])
+        packed = self._read().get(NUMBER.pack(number), db=self._dbs["packs"])
         if packed is None:
             return None
         return Indexed(number, *PACK.unpack(packed)[:2])
@@ -210,7 +204,7 @@ class Index:
             return self._entry(txn, number)
 
     def _entry(self, txn: lmdb.Transaction, number: int) -> tuple[Indexed, bytes] | None:
-        key = _NUMBER.pack(number)
+        key = NUMBER.pack(number)
         packed, stored = txn.get(key, db=self._dbs["packs"]), txn.get(key, db=self._dbs["footers"])
         if packed is None or stored is None:
             return None
@@ -219,24 +213,30 @@ class Index:
             raise lmdb.CorruptedError("a footer is not what was entered")
         return Indexed(number, *PACK.unpack(packed)[:2]), encoded
 
-    def packs(self) -> Iterator[Indexed]:
-        """Iterates over the packs that are entered, in the order of their numbers."""
+    def packs(self) -> list[Indexed]:
+        """Returns the packs that are entered, in the order of their numbers."""
+        return self._packs().packs()
+
+    def lengths(self) -> Mapping[PackName, int]:
+        """Returns the lengths in bytes of the packs that are entered; good until packs are added or forgotten."""
+        return self._packs().lengths
+
+    def use(self, there: Mapping[PackName, int], condemned: Collection[PackName]) -> None:
+        """Makes `usable` what is listed with the length it was entered with, and not condemned."""
+        self.usable = self._packs().usable(there, condemned)
+
+    def _packs(self) -> Table:
         txn = self._read()
-        version = bytes(txn.get(_VERSION, b"", db=self._dbs["counters"]))
-        if not version or version != self._packs[0]:
+        version = bytes(txn.get(VERSION, b"", db=self._dbs["counters"]))
+        if not version or version != self._table.version:
             pending = {bytes(key) for key in txn.cursor(db=self._dbs["pending"]).iternext(values=False)}
-            found = []
-            for key, packed in txn.cursor(db=self._dbs["packs"]):
-                if key not in pending:
-                    name, length_bytes, _, _ = PACK.unpack(packed)
-                    found.append(Indexed(int.from_bytes(key, "big"), name, length_bytes))
-            self._packs = (version, found)
-        return iter(self._packs[1])
+            self._table.read(version, txn.cursor(db=self._dbs["packs"]), pending)
+        return self._table
 
     def number_of(self, name: PackName) -> int | None:
         """Returns the number of a pack, None where it is not entered."""
         found = self._read().get(name, db=self._dbs["names"])
-        return None if found is None else int(_NUMBER.unpack(found)[0])
+        return None if found is None else int(NUMBER.unpack(found)[0])
 
     def chunk_count(self) -> int:
         """Returns the number of rows, copies and rows of packs that are gone included."""
@@ -255,7 +255,7 @@ class Index:
                 part.append(pack)
                 if not held and not entered:  # not where there is nothing to enter: a mark costs a sync
                     self._end_read()
-                    self._environment.write(self._clear_abandoned)
+                    self._environment.write(self._gate.clear_abandoned)
                 held += len(pack[3])
                 if held >= _ENTERED_BYTES:
                     entered += self._enter(part, rows)
@@ -265,91 +265,32 @@ class Index:
             self.ordinals.insert(rows, self._live(), entered[0][0] if entered else 0)
         numbers: list[int] = []
         for first in range(0, len(entered), _PUBLISHED):
-            numbers += self._environment.write(partial(self._publish, entered[first : first + _PUBLISHED]))
+            made = self._environment.write(partial(self._gate.publish, entered[first : first + _PUBLISHED]))
+            self._table.add(*made.versions, made.fresh)
+            numbers += made.numbers
         return numbers
 
     def _live(self) -> Iterator[tuple[int, int]]:
         """Yields where the ordinals of every pack begin and end, pending ones included."""
         with self._environment.read() as txn:
             for key, packed in txn.cursor(db=self._dbs["packs"]):
-                number = int(_NUMBER.unpack(key)[0])
+                number = int(NUMBER.unpack(key)[0])
                 yield number, number + int(PACK.unpack(packed)[3])
 
     def _enter(self, part: list[Entering], rows: Rows) -> list[tuple[int, PackName]]:
         if not part:
             return []
         self._end_read()
-        numbers = self._environment.write(partial(self._put_packs, part))
+        numbers = self._environment.write(partial(self._gate.put, part))
         for number, (_, _, footer, _) in zip(numbers, part, strict=True):
             rows.add(footer.ids, number)
         return [(number, pack[0]) for number, pack in zip(numbers, part, strict=True)]
-
-    def _put_packs(self, part: list[Entering], txn: lmdb.Transaction) -> list[int]:
-        dbs = self._dbs
-        numbers = []
-        next_number = int(_NUMBER.unpack(txn.get(_NEXT, _NUMBER.pack(1), db=dbs["counters"]))[0])
-        for name, length_bytes, footer, encoded in part:
-            count = len(footer.ids) // CHUNK_ID_BYTES
-            number = next_number
-            if number // ORDINALS_IN_RUN != (number + max(count, 1) - 1) // ORDINALS_IN_RUN:
-                number = (number // ORDINALS_IN_RUN + 1) * ORDINALS_IN_RUN
-            next_number = number + max(count, 1)
-            if next_number >= ORDINALS_MAX:
-                hint = "remove it; it is made again from the repository"
-                raise StorageFailed(str(self._path), "local cache: the index has no numbers left", hint=hint)
-            ids_at = encoded.find(footer.ids) if footer.ids else 0
-            key = _NUMBER.pack(number)
-            packed = PACK.pack(name, length_bytes, ids_at, count)
-            txn.put(key, packed, db=dbs["packs"])
-            txn.put(key, encoded + check(packed, encoded), db=dbs["footers"])
-            txn.put(key, b"%d" % os.getpid(), db=dbs["pending"])
-            numbers.append(number)
-        txn.put(_NEXT, _NUMBER.pack(next_number), db=dbs["counters"])
-        return numbers
-
-    def _publish(self, entered: list[tuple[int, PackName]], txn: lmdb.Transaction) -> list[int]:
-        """Makes entered packs exist; where another process was first with one, its number stands, ours is dropped."""
-        numbers: list[int] = []
-        for number, name in entered:
-            key = _NUMBER.pack(number)
-            if not txn.delete(key, db=self._dbs["pending"]):
-                raise StorageFailed(str(self._path), "local cache: another process took this one for dead")
-            first = txn.get(name, db=self._dbs["names"])
-            if first is None:
-                txn.put(name, key, db=self._dbs["names"])
-            else:
-                txn.delete(key, db=self._dbs["packs"])
-                txn.delete(key, db=self._dbs["footers"])
-            numbers.append(int(_NUMBER.unpack(first or key)[0]))
-        self._change(txn)
-        return numbers
-
-    def _change(self, txn: lmdb.Transaction) -> None:
-        """Says that packs have come or gone."""
-        before = int.from_bytes(txn.get(_VERSION, b"", db=self._dbs["counters"]), "big")
-        txn.put(_VERSION, (before + 1).to_bytes(8, "big"), db=self._dbs["counters"])
-
-    def _clear_abandoned(self, txn: lmdb.Transaction) -> None:
-        """Takes out what processes that are gone, or this one when it failed, entered and did not publish."""
-        for key, process in list(txn.cursor(db=self._dbs["pending"])):
-            if int(process) == os.getpid() or not alive(int(process)):
-                for database in ("pending", "packs", "footers"):
-                    txn.delete(key, db=self._dbs[database])
 
     def forget_packs(self, packs: Iterable[Indexed]) -> None:
         """Takes packs out that are no longer listed; their rows stay behind and point nowhere."""
         self._end_read()
         gone = list(packs)
-
-        def drop(txn: lmdb.Transaction) -> None:
-            for item in gone:
-                key = _NUMBER.pack(item.number)
-                txn.delete(item.name, db=self._dbs["names"])
-                txn.delete(key, db=self._dbs["packs"])
-                txn.delete(key, db=self._dbs["footers"])
-            self._change(txn)
-
-        self._environment.write(drop)
+        self._environment.write(partial(self._gate.drop, gone))
         for number in (item.number for item in gone):
             if self._ids_at.pop(number, None) is not None:
                 del self._numbers[bisect_left(self._numbers, number)]
@@ -384,14 +325,14 @@ class Index:
 
     def records(self, prefix: str) -> Iterator[tuple[str, memoryview]]:
         """Yields (name, record) of the cached records whose names begin so; valid until something is written."""
-        start = prefix.encode()
         cursor = self._read().cursor(db=self._dbs["records"])
-        if not cursor.set_range(start):
+        if not cursor.set_range(prefix.encode()):
             return
         for key, record in cursor.iternext():
-            if key[: len(start)] != start:
+            name = str(key, "ascii")
+            if not name.startswith(prefix):
                 return
-            yield str(key, "ascii"), memoryview(record)
+            yield name, memoryview(record)
 
     def put_records(self, records: dict[str, bytes], gone: Iterable[str] = ()) -> None:
         """Caches immutable records, and forgets those that are gone."""

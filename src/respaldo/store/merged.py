@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from respaldo.backend.base import Backend
 from respaldo.core.errors import Corruption, RespaldoError
-from respaldo.core.ids import parse_hash_leaf
+from respaldo.core.ids import NAME_BYTES, parse_hash_leaf, parse_leaves
 from respaldo.format import canonical
 from respaldo.store.index import Index
 from respaldo.store.several import AT_ONCE, read_several
@@ -96,10 +96,15 @@ class Unread(Generic[N, O]):
 
 def list_hashes(backend: Backend, folder: str) -> Iterator[tuple[bytes, int]]:
     """Lists a folder whose objects are named by their hashes: (hash, size in bytes); passes over other names."""
-    for name, length_bytes in backend.list(folder):
-        leaf = parse_hash_leaf(name.partition("/")[2])
+    listing = backend.list(folder)
+    for leaf, (_, length_bytes) in zip(parse_leaves([name for name, _ in listing], NAME_BYTES), listing, strict=True):
         if leaf is not None:
             yield leaf, length_bytes
+
+
+def name_hashes(backend: Backend, folder: str) -> set[bytes]:
+    """Lists such a folder without sizes."""
+    return {leaf for leaf in parse_leaves(backend.names(folder), NAME_BYTES) if leaf is not None}
 
 
 class Standing:

@@ -34,7 +34,6 @@ from respaldo.core.ids import (
     RANDOM_ID_BYTES,
     PackName,
     SegmentName,
-    parse_hash_leaf,
     parse_random_leaf,
 )
 from respaldo.core.seams import Clock, Progress, Random
@@ -45,6 +44,7 @@ from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, par
 from respaldo.store import slots
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
+from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.segments import Segments
@@ -218,11 +218,7 @@ class Repo:
                 continue
             if record is not None:
                 condemned.update(record.packs)
-        packs: dict[PackName, int] = {}
-        for name, length in self.backend.list("packs"):
-            parsed = parse_hash_leaf(name.partition("/")[2])
-            if parsed is not None:
-                packs[PackName(parsed)] = length
+        packs = {PackName(name): length for name, length in list_hashes(self.backend, "packs")}
         return Listing(packs=packs, condemned=frozenset(packs if unknown else condemned))
 
     def read_condemnation(self, name: str) -> Condemnation | None:
@@ -242,24 +238,17 @@ class Repo:
         ``lenient`` as for `list_packs`: for those who only read.
         """
         self.damaged.clear()
-        entered = list(self.index.packs())  # before the listing: what another process enters meanwhile is not gone
+        entered = dict(self.index.lengths())  # before the listing: what another process enters meanwhile is not gone
         listing = self.list_packs(lenient=lenient)
-        gone = [pack for pack in entered if listing.packs.get(pack.name) != pack.length_bytes]
-        if gone:
-            self.index.forget_packs(gone)
-            self.source.forget_positions()
+        if entered != listing.packs:
+            gone = {name for name, length in entered.items() if listing.packs.get(name) != length}
+            if gone:
+                self.index.forget_packs([pack for pack in self.index.packs() if pack.name in gone])
+                self.source.forget_positions()
         self.segments.apply(listing.packs, progress)
-        known = {pack.name for pack in self.index.packs()}
-        self._read_footers(listing, sorted(listing.packs.keys() - known))
-        self._set_usable(listing)
+        self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
+        self.index.use(listing.packs, listing.condemned)
         return listing
-
-    def _set_usable(self, listing: Listing) -> None:
-        self.index.usable = {
-            pack.number
-            for pack in self.index.packs()
-            if pack.name in listing.packs and pack.name not in listing.condemned
-        }
 
     def _reload(self) -> None:
         self.synchronise(lenient=True)

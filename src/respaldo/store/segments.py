@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Protocol
 
 from respaldo.backend.base import Backend
@@ -19,7 +21,7 @@ from respaldo.core.seams import Progress
 from respaldo.format.pack import parse_footer
 from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
 from respaldo.store.index import Index
-from respaldo.store.merged import Standing, Unread, list_hashes
+from respaldo.store.merged import Standing, Unread, list_hashes, name_hashes
 from respaldo.store.packrow import Entering
 from respaldo.store.packs import Finished
 from respaldo.store.several import read_several
@@ -64,16 +66,22 @@ class Segments:
         """Lists segments: their sizes in bytes."""
         return {SegmentName(name): size for name, size in list_hashes(self._store.backend, "segments")}
 
+    def _listed(self, known: AbstractSet[SegmentName]) -> Mapping[SegmentName, int]:
+        """Lists segments: their sizes in bytes where one is not known, whose size tells when it is to be read."""
+        names = {SegmentName(name) for name in name_hashes(self._store.backend, "segments")} if known else set()
+        return dict.fromkeys(names, 0) if names and names <= known else self.listed()
+
     def apply(self, packs: Mapping[PackName, int], progress: Progress | None) -> None:
         """Enters what new segments say of listed packs into the index; passes over what is superseded."""
         index = self._store.index
         known = index.segments()
-        unread = Unread(self.listed, self.read, known, self._store.damaged)
+        unread = Unread(partial(self._listed, known), self.read, known, self._store.damaged)
         fresh: dict[SegmentName, Extent] = {}
 
         def entering() -> Iterator[Entering]:  # all in one, so that the index is written once, in order
-            entered = {pack.name for pack in index.packs()}
+            entered: set[PackName] = set()
             for name, segment in unread:
+                entered = entered or set(index.lengths())
                 yield from self._entering(segment, packs, entered, segment_object(name))
                 fresh[name] = _extent(segment.packs)
                 if progress is not None:

@@ -8,6 +8,7 @@ itself that content is stored.
 from __future__ import annotations
 
 import struct
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import lmdb
 from blake3 import blake3
 
-from respaldo.core.ids import PackName, SnapshotId
+from respaldo.core.ids import NAME_BYTES, PackName, SnapshotId
 from respaldo.store.local import Environment
 
 LAYOUT = "memo 2"
@@ -80,6 +81,7 @@ class Memo:
         self.frozen = False
         """Whether nothing is to be remembered (a dry run)."""
         self._trusting = True
+        self._then: set[PackName] | None = None
         self.run = self._environment.write(self._next_run)
 
     def _next_run(self, txn: lmdb.Transaction) -> int:
@@ -196,25 +198,28 @@ class Memo:
         for key in sorted(stamps):
             txn.put(key, _NUMBER.pack(stamps[key]), db=self._dbs["stamps"])
 
-    def packs_gone(self, there: set[PackName]) -> set[PackName]:
+    def packs_gone(self, there: AbstractSet[PackName]) -> set[PackName]:
         """Returns the packs that were there when a run was last committed, and are not any more."""
         return self._packs_then() - there
 
     def _packs_then(self) -> set[PackName]:
-        names = self._read().cursor(db=self._dbs["packs"]).iternext(values=False)
-        return {PackName(bytes(name)) for name in names}
+        if self._then is None:  # one run at a time has this memo, and writes them last
+            names = b"".join(self._read().cursor(db=self._dbs["packs"]).iternext(values=False))
+            self._then = {PackName(names[at : at + NAME_BYTES]) for at in range(0, len(names), NAME_BYTES)}
+        return self._then
 
     def distrust(self) -> None:
         """Leaves of everything that is remembered a hint only, whose every chunk is to be looked up."""
         self._trusting = False
 
-    def commit(self, snapshot: SnapshotId, now_ns: int, packs: set[PackName]) -> None:
+    def commit(self, snapshot: SnapshotId, now_ns: int, packs: AbstractSet[PackName]) -> None:
         """Says that everything this run saw is in a committed snapshot, and drops what no recent run saw.
 
         ``packs``: all that are there and whole.
         """
         self.flush()
         then = self._packs_then()
+        gone, fresh = then - packs, packs - then
         self._end_read()
 
         def note(txn: lmdb.Transaction) -> None:
@@ -223,12 +228,13 @@ class Memo:
                     if number != _NEXT:
                         txn.delete(number, db=self._dbs["runs"])
             txn.put(_NUMBER.pack(self.run), snapshot + _NUMBER.pack(now_ns), db=self._dbs["runs"])
-            for name in then - packs:
+            for name in gone:
                 txn.delete(name, db=self._dbs["packs"])
-            for name in packs - then:
+            for name in fresh:
                 txn.put(name, b"", db=self._dbs["packs"])
 
         self._environment.write(note)
+        self._then = None
         if self.run % _SWEEP_RUNS == 0:
             self._environment.write(partial(self._sweep, now_ns - _KEPT_NS))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
@@ -254,8 +255,8 @@ class _Run:
         params = ChunkerParams(minimum=low, average=mean, maximum=high, strict=strict, loose=loose)
         return FileReader(sink, Chunker(self._repo.ring.chunker_secret, params), self._progress, self._cancel)
 
-    def _packs(self) -> set[PackName]:
-        return {pack.name for pack in self._repo.index.packs()}
+    def _packs(self) -> AbstractSet[PackName]:
+        return self._repo.index.lengths().keys()
 
     def _look_for_losses(self) -> None:
         """Trusts no run where packs are gone that no collector condemned: then content is stored again that is lost."""

@@ -179,12 +179,7 @@ class Session:
 
     def _follow(self, listing: Listing) -> None:
         """Restricts what may be relied on to packs that exist, whole, and are not condemned."""
-        index = self._repo.index
-        index.usable = {
-            pack.number
-            for pack in index.packs()
-            if listing.packs.get(pack.name) == pack.length_bytes and pack.name not in listing.condemned
-        }
+        self._repo.index.use(listing.packs, listing.condemned)
 
     def _store_again(self, kind: Kind, chunk_id: ChunkId) -> None:
         try:
