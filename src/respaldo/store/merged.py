@@ -19,8 +19,8 @@ from respaldo.store.index import Index
 from respaldo.store.several import AT_ONCE, read_several
 from respaldo.store.tiers import Extent
 
-_AT_ONCE_BYTES = 24 << 20
-"""Of long objects, fewer are held at a time."""
+_AT_ONCE_BYTES = 8 << 20
+"""Of long objects, fewer are held at a time: reading one takes some three times its length for a moment."""
 _LISTINGS_MAX = 5
 
 
@@ -73,6 +73,7 @@ class Unread(Generic[N, O]):
                     else:
                         self.superseded.update(got.supersedes)
                         yield name, got
+                    del got  # what was read is not held while the next is read
             if not vanished:
                 return
 

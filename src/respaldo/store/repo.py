@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ from respaldo.store import slots
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
 from respaldo.store.merged import list_hashes
-from respaldo.store.packrow import Indexed
+from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
@@ -53,6 +53,8 @@ from respaldo.store.source import ChunkSource
 from respaldo.store.vault import Vault
 
 _CONFIG_NAME = "config/%016x"
+_ENTERED_TOGETHER = 256
+"""So many footers at most are read again where a run is cut off."""
 _CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
 
@@ -254,13 +256,18 @@ class Repo:
         self.synchronise(lenient=True)
 
     def _read_footers(self, listing: Listing, names: list[PackName]) -> None:
-        """Enters packs that no segment lists, from their own footers."""
+        """Enters packs that no segment lists, from their own footers; many together, since each time costs as much."""
         read = partial(self._read_footer, listing)
-        for name, got in read_several(read, names):
-            if isinstance(got, Corruption):
-                self.damaged.append(got)
-            elif not isinstance(got, RespaldoError):
-                self.index.add_packs([(name, listing.packs[name], *got)])
+
+        def entering(part: list[PackName]) -> Iterator[Entering]:
+            for name, got in read_several(read, part):
+                if isinstance(got, Corruption):
+                    self.damaged.append(got)
+                elif not isinstance(got, RespaldoError):
+                    yield name, listing.packs[name], *got
+
+        for first in range(0, len(names), _ENTERED_TOGETHER):
+            self.index.add_packs(entering(names[first : first + _ENTERED_TOGETHER]))
 
     def _read_footer(self, listing: Listing, name: PackName) -> tuple[Footer, bytes]:
         return read_footer(self.backend, self.vault, name, listing.packs[name])

@@ -57,10 +57,14 @@ class Segments:
     def read(self, name: SegmentName) -> Segment:
         """Reads a segment; raises `Corruption`. For any thread."""
         what = segment_object(name)
+        return parse_segment(self._opened(name, what), what)
+
+    def _opened(self, name: SegmentName, what: str) -> bytes:
+        """Returns a segment's plaintext, and holds nothing else of it any more."""
         data = self._store.backend.get_whole(what, SEGMENT_BYTES_MAX)
         if hashlib.sha256(data).digest() != name:
             raise Corruption(what, "its bytes do not have its name")
-        return parse_segment(self._store.vault.open_segment(data, what), what)
+        return self._store.vault.open_segment(data, what)
 
     def listed(self) -> dict[SegmentName, int]:
         """Lists segments: their sizes in bytes."""
@@ -86,6 +90,7 @@ class Segments:
                 fresh[name] = _extent(segment.packs)
                 if progress is not None:
                     progress.note(2, f"applied segment {name.hex()[:12]} ({len(segment.packs)} packs)")
+                del segment
 
         index.add_packs(entering())
         passed_over = unread.passed_over()
