@@ -10,6 +10,7 @@ msgpack".
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import lt
 from typing import Final
 
 import msgpack
@@ -27,6 +28,7 @@ ARRAY_BYTES_MIN: Final = 4
 MAPS_MAX: Final = 1 << 10
 
 _TYPES: Final = frozenset({int, str, bytes, list, dict})
+_TEXT: Final = frozenset({str})
 _I64: Final = range(-1 << 63, 1 << 63)
 
 
@@ -87,17 +89,16 @@ def _hooks(
         nonlocal maps, count
         maps += 1
         count += len(items)
-        last = None
-        for key, item in items:
-            if type(key) is not str or type(item) not in _TYPES:
-                raise ValueError
-            name = _key_bytes(key)
-            if last is not None and name <= last:
-                raise ValueError
-            last = name
         if maps > MAPS_MAX or count > items_max:
             raise ValueError
-        return dict(items)
+        held = dict(items)
+        if not _TEXT.issuperset(map(type, held)) or not _TYPES.issuperset(map(type, held.values())):
+            raise ValueError
+        # Of ASCII, bytes have the order of characters, and the keys of every record are that.
+        names = list(held) if "".join(held).isascii() else list(map(_key_bytes, held))
+        if len(names) != len(items) or not all(map(lt, names, names[1:])):
+            raise ValueError
+        return held
 
     return array, pairs
 

@@ -149,7 +149,7 @@ def parse_footer(data: bytes, what: str) -> Footer:
         raise Corruption(what, "its footer has chunks outside every block")
     if sum(block.sealed_length for block in blocks) > PACK_BYTES_MAX:
         raise Corruption(what, "its blocks are longer than a pack")
-    if any(any(rows[at :: BLOCK_ROW.size]) for at in _PADDING):
+    if b"".join(rows[at :: BLOCK_ROW.size] for at in _PADDING).strip(b"\0"):
         raise Corruption(what, "not a canonical footer")
     return Footer(session=session, body_hash=body_hash, blocks=blocks, ids=ids, lengths=lengths)
 
