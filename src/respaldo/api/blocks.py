@@ -5,7 +5,7 @@ from __future__ import annotations
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.store.repo import Repo
-from respaldo.store.source import Location
+from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location
 
 
 class Blocks:
@@ -16,6 +16,11 @@ class Blocks:
 
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
+
+    @property
+    def at_once(self) -> int:
+        """How many blocks are to be under way at once."""
+        return FETCHED_AT_ONCE if self._repo.backend.distant else OPENED_AT_ONCE
 
     def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
         """Returns where a chunk lies; raises `ChunkMissing`."""

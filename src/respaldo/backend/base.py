@@ -115,6 +115,11 @@ class Backend(ABC):
     location: str
     """Where this is, for messages."""
 
+    @property
+    def distant(self) -> bool:
+        """Whether a call waits for an answer from afar, so that many are to be under way at once."""
+        return False
+
     @abstractmethod
     def put(self, name: str, pieces: Sequence[Buffer]) -> None:
         """Stores an object that must not exist yet: whole or absent where the medium allows, durable on return.

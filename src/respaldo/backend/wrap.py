@@ -36,6 +36,10 @@ class Wrapper(Backend):
         self.inner = inner
         self.location = inner.location
 
+    @property
+    def distant(self) -> bool:
+        return self.inner.distant
+
     def put(self, name: str, pieces: Sequence[Buffer]) -> None:
         self.inner.put(name, pieces)
 
@@ -80,6 +84,10 @@ class Latency(Wrapper):
         super().__init__(inner)
         self._seconds = seconds
         self._sleep = sleep
+
+    @property
+    def distant(self) -> bool:
+        return True
 
     def put(self, name: str, pieces: Sequence[Buffer]) -> None:
         self._sleep(self._seconds)

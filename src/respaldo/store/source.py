@@ -22,6 +22,9 @@ from respaldo.store.index import Index
 from respaldo.store.packs import open_block
 from respaldo.store.vault import Vault
 
+OPENED_AT_ONCE = 2
+FETCHED_AT_ONCE = 8
+"""So many blocks are under way where storage is far away."""
 _FOOTERS_KEPT = 32
 _BLOCKS_KEPT = 8
 
@@ -54,6 +57,7 @@ class ChunkSource:
         self._footers: OrderedDict[int, _Opened] = OrderedDict()
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
+        self._opening = threading.Semaphore(OPENED_AT_ONCE)
         self._looked_again = False
         """Whether a chunk that no pack held made the index look at storage anew: for what is gone, once is enough."""
 
@@ -114,9 +118,13 @@ class ChunkSource:
         return opened.name, opened.footer, data
 
     def block(self, pack: int, block: int) -> bytes:
-        """Fetches, opens and decompresses one block; raises `Corruption` or a storage error."""
+        """Fetches, opens and decompresses one block; raises `Corruption` or a storage error.
+
+        Any number of threads may wait for storage; a few open what came, since each of them takes memory and a core.
+        """
         name, footer, data = self.sealed_block(pack, block)
-        return open_block(self._vault, footer.blocks[block], data, pack_object(name))
+        with self._opening:
+            return open_block(self._vault, footer.blocks[block], data, pack_object(name))
 
     def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer) -> None:
         """Raises `Corruption` unless the bytes have the id."""

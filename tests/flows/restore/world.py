@@ -129,6 +129,8 @@ class World:
     def locate_each(self, ids):
         return [self.places.get(ids[at : at + 32]) for at in range(0, len(ids), 32)]
 
+    at_once = 2
+
     def block(self, pack, block):
         with self.lock:
             self.decoded[pack, block] += 1

@@ -20,7 +20,6 @@ from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
 from respaldo.flows.restore.seams import Blocks, Location
 
-WORKERS = 2
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
 FILLING_MAX = 4
@@ -55,7 +54,7 @@ class Task:
 class Fetcher:
     """Hands out checked chunks. A context manager; all methods belong to one thread."""
 
-    def __init__(self, blocks: Blocks, cancel: Cancel, workers: int = WORKERS) -> None:
+    def __init__(self, blocks: Blocks, cancel: Cancel) -> None:
         self._blocks = blocks
         self._cancel = cancel
         self._queue: SimpleQueue[Task | None] = SimpleQueue()
@@ -68,7 +67,7 @@ class Fetcher:
         self._held: Counter[Key] = Counter()
         self._gone: set[int] = set()
         self._failures_in_a_row = 0
-        self._threads = [threading.Thread(target=self._work, name="open", daemon=True) for _ in range(workers)]
+        self._threads = [threading.Thread(target=self._work, name="open", daemon=True) for _ in range(blocks.at_once)]
         for thread in self._threads:
             thread.start()
 

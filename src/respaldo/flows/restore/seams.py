@@ -28,6 +28,11 @@ class Location(Protocol):
 class Blocks(Protocol):
     """Finds, fetches and checks chunks. `block` and `check` are called by several threads at once."""
 
+    @property
+    def at_once(self) -> int:
+        """How many calls of `block` are to be under way at once."""
+        ...
+
     def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
         """Returns where a chunk lies; raises `ChunkMissing`."""
         ...
