@@ -34,7 +34,7 @@ from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_ra
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import KeylessResult, VerifyResult
-from respaldo.flows.gc.options import PruneOptions, PrunePlan, PruneResult
+from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Config
@@ -279,6 +279,34 @@ class Repository:
         from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
 
         return plan_prune(self._repo, options, progress=progress, cancel=cancel, without=without)
+
+    def measure_shares(
+        self,
+        *,
+        progress: Progress,
+        cancel: Cancel,
+        going: Sequence[SnapshotId] = (),
+        without: Collection[SnapshotId] = frozenset(),
+    ) -> Shares:
+        """Returns what each snapshot holds alone, and what those that are ``going`` hold together; changes nothing."""
+        from respaldo.flows.gc.shares import measure_shares  # noqa: PLC0415 - start-up time
+
+        return measure_shares(self._repo, progress=progress, cancel=cancel, going=going, without=without)
+
+    def plan_space(
+        self,
+        goal: Goal,
+        expendable: Sequence[SnapshotId],
+        options: PruneOptions,
+        *,
+        progress: Progress,
+        cancel: Cancel,
+        without: Collection[SnapshotId] = frozenset(),
+    ) -> SpacePlan:
+        """Returns how many of the ``expendable``, the first ones first, must go for so much space; changes nothing."""
+        from respaldo.flows.gc.goal import plan_space  # noqa: PLC0415 - start-up time
+
+        return plan_space(self._repo, goal, expendable, options, progress=progress, cancel=cancel, without=without)
 
     # --- retention -------------------------------------------------------------------------------------------------
 

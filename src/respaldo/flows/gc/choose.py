@@ -7,12 +7,13 @@ pack that is fullest. Nothing is read but the local index.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 
-from respaldo.core.ids import pack_object
-from respaldo.flows.gc.bitmaps import Bitmaps, set_bits
-from respaldo.flows.gc.options import PackPlan, PruneOptions
+from respaldo.core.ids import SnapshotId, pack_object
+from respaldo.flows.gc.bitmaps import Bitmaps, Position, set_bits
+from respaldo.flows.gc.options import REPACK_BELOW, PackPlan, PruneOptions, PrunePlan
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.repo import Listing, Repo
 
@@ -34,9 +35,31 @@ class Choice:
     pack_bytes: int = 0
     live_bytes: int = 0
 
+    def plan(self, *, snapshots: int, undecided: int = 0, expire: tuple[SnapshotId, ...] = ()) -> PrunePlan:
+        """Returns the plan that follows from it."""
+        return PrunePlan(
+            snapshots=snapshots,
+            undecided=undecided,
+            expire=expire,
+            packs=self.packs,
+            pack_bytes=self.pack_bytes,
+            live_bytes=self.live_bytes,
+            dead=tuple(self.dead),
+            repack=tuple(self.repack),
+            left=tuple(self.left),
+        )
+
 
 def settle_duplicates(repo: Repo, live: Bitmaps) -> None:
     """Leaves one live copy of every chunk that has several, by choice in the pack of which most is live."""
+    for marked, keep in settled_duplicates(repo, live):
+        for copy in marked:
+            live.remove(copy)
+        live.add(keep)
+
+
+def settled_duplicates(repo: Repo, live: Bitmaps) -> Iterator[tuple[list[Position], Position]]:
+    """Yields the live copies of every chunk that has several, and the one copy of all that is to stay."""
     index = repo.index
     shares: dict[int, float] = {}
 
@@ -51,10 +74,7 @@ def settle_duplicates(repo: Repo, live: Bitmaps) -> None:
         usable = [copy for copy in copies if copy[0] in index.usable]
         if not marked or not usable:
             continue
-        keep = max(usable, key=lambda copy: (share(copy[0]), copy))
-        for copy in marked:
-            live.remove(copy)
-        live.add(keep)
+        yield marked, max(usable, key=lambda copy: (share(copy[0]), copy))
 
 
 def weigh(footer: Footer, live: int) -> int:
@@ -91,7 +111,14 @@ def choose(repo: Repo, live: Bitmaps, listing: Listing, alive: frozenset[bytes],
         choice.live_bytes += live_bytes
         if footer.session in alive:
             continue
-        plan = PackPlan(name=pack.name, number=pack.number, length_bytes=pack.length_bytes, live_bytes=live_bytes)
+        plan = PackPlan(
+            name=pack.name,
+            number=pack.number,
+            length_bytes=pack.length_bytes,
+            live_bytes=live_bytes,
+            body_bytes=footer.body_length,
+            footer_bytes=len(entry[1]),
+        )
         if not live_bytes:
             choice.dead.append(plan)
         elif pack.name in listing.condemned:  # by a collector that did not come to its end, or is about to
@@ -101,8 +128,21 @@ def choose(repo: Repo, live: Bitmaps, listing: Listing, alive: frozenset[bytes],
         elif pack.length_bytes < SMALL_BYTES:
             small.append(plan)
     sparse.sort(key=lambda plan: (plan.price, plan.name))
+    if options.enough_bytes is not None:
+        sparse = _enough(sparse, options.enough_bytes - sum(plan.sure_bytes for plan in (*choice.dead, *condemned)))
     _limit(choice, [[plan] for plan in (*condemned, *sparse)] + groups(small), options.max_repack_bytes)
     return choice
+
+
+def _enough(cheapest_first: list[PackPlan], wanted_bytes: int) -> list[PackPlan]:
+    """Returns the packs that are sparse in any case, and of the others those that it takes to free so much."""
+    taken: list[PackPlan] = []
+    for plan in cheapest_first:
+        if plan.live_bytes >= REPACK_BELOW * plan.body_bytes and wanted_bytes <= 0:
+            break
+        taken.append(plan)
+        wanted_bytes -= plan.sure_bytes
+    return taken
 
 
 def groups(small: list[PackPlan]) -> list[list[PackPlan]]:

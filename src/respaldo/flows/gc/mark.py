@@ -7,13 +7,14 @@ bit a chunk, and nothing that grows with the number of entries. Implements docs/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 from respaldo.catalog.snapshots import list_pending
 from respaldo.core.errors import ChunkMissing, ObjectMissing, StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.gc.bitmaps import Bitmaps
+from respaldo.flows.gc.bitmaps import Bitmaps, Position
 from respaldo.flows.gc.roots import Roots, list_roots
 from respaldo.format.content import HOLE, parse_node
 from respaldo.format.tree import parse_references
@@ -21,6 +22,20 @@ from respaldo.store.repo import Listing, Repo
 
 _TRIES = 20
 _LOOKS = 5
+
+
+class Marks(Protocol):
+    """Remembers which positions were met."""
+
+    @property
+    def rows(self) -> Mapping[int, object]:
+        """By pack number, what is met in it."""
+
+    def add(self, position: Position) -> bool:
+        """Meets a position; returns whether what lies below it must be met as well."""
+
+    def add_run(self, number: int, row: int, count: int) -> None:
+        """Meets positions of one pack, of data, whose rows follow one another."""
 
 
 class _VanishedError(Exception):
@@ -43,6 +58,8 @@ class Mark:
         self._lenient = False
         self._looks = _LOOKS
         self.live = Bitmaps()
+        self.marks: Marks = self.live
+        """What is told of all that is met: `live`, unless a subclass wants to know more."""
         self.roots = Roots(committed={}, undecided={}, unreadable={})
         self.listing = Listing(packs={}, condemned=frozenset())
         self.trees = 0
@@ -69,9 +86,7 @@ class Mark:
         raise StorageFailed("packs", "what is needed moved again and again while it was looked at", retryable=True)
 
     def _all(self, leave_out: Collection[SnapshotId]) -> None:
-        unreadable = [error for snapshot, error in self.roots.unreadable.items() if snapshot not in leave_out]
-        if unreadable:
-            raise unreadable[0]
+        self._need_readable(leave_out)
         # Committed ones first: what an undecided one lacks must not hide behind its marks.
         for snapshot, root in self.roots.committed.items():
             if snapshot not in self._without:
@@ -79,6 +94,11 @@ class Mark:
         for snapshot, item in self.roots.undecided.items():
             if snapshot not in leave_out:
                 self._root(snapshot, item.root, lenient=True)
+
+    def _need_readable(self, leave_out: Collection[SnapshotId]) -> None:
+        for snapshot, error in self.roots.unreadable.items():
+            if snapshot not in leave_out:
+                raise error
 
     def _root(self, snapshot: SnapshotId, root: ChunkId, *, lenient: bool) -> None:
         if self._done.get(snapshot) == root:
@@ -95,13 +115,13 @@ class Mark:
         self._done[snapshot] = root
 
     def _clear(self) -> None:
-        self.live = Bitmaps()
+        self.live = self.marks = Bitmaps()
         self._done.clear()
         self._incomplete = False
 
     def _moved(self) -> bool:
         """Whether a pack is gone in which something is live: it lies elsewhere now, and nobody knows what it was."""
-        return any(self._repo.index.pack(number) is None for number in self.live.rows)
+        return any(self._repo.index.pack(number) is None for number in self.marks.rows)
 
     def _synchronise(self) -> None:
         self.listing = self._repo.synchronise(self._progress)
@@ -114,7 +134,7 @@ class Mark:
             tree_id = stack.pop()
             self._cancel.check()
             position = self.position(Kind.TREE, tree_id)
-            if position is None or not self.live.add(position):
+            if position is None or not self.marks.add(position):
                 continue
             self.trees += 1
             raw = self._read(Kind.TREE, tree_id)
@@ -133,7 +153,7 @@ class Mark:
         while stack:
             level, node_id = stack.pop()
             position = self.position(Kind.LIST, node_id)
-            if position is None or not self.live.add(position):
+            if position is None or not self.marks.add(position):
                 continue
             raw = self._read(Kind.LIST, node_id)
             if not raw:
@@ -147,7 +167,7 @@ class Mark:
 
     def _data(self, ids: bytes) -> None:
         """Marks data chunks: what was stored together is mostly referred to together, and is marked together."""
-        find_run, add_run = self._repo.index.find_run, self.live.add_run
+        find_run, add_run = self._repo.index.find_run, self.marks.add_run
         self.references += len(ids) // CHUNK_ID_BYTES
         at = 0
         while at < len(ids):
@@ -158,7 +178,7 @@ class Mark:
                 continue
             position = self.position(Kind.DATA, ChunkId(ids[at : at + CHUNK_ID_BYTES]))
             if position is not None:
-                self.live.add(position)
+                self.marks.add(position)
             at += CHUNK_ID_BYTES
 
     def position(self, kind: Kind, chunk_id: ChunkId) -> tuple[int, int] | None:

@@ -1,23 +1,34 @@
-"""What a collection is asked for, the plan that it follows, and what came of it."""
+"""What a collection is asked for, the plan that it follows, and what came of it; and what snapshots hold. Values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from respaldo.core.errors import Corruption, UsageError
 from respaldo.core.ids import PackName, SnapshotId
 
 REPACK_BELOW = 0.5
+FREE_REPACK_BELOW = 0.8
+"""Where space is wanted: up to four bytes are copied for one that is freed, before one more snapshot goes."""
+_LAST_PACK_BYTES = 1 << 16
+"""The last pack of the copies may be small, and small ones are padded to a multiple of this."""
+_PADDED = 32
+"""Padding takes no more than one byte of so many of a big pack."""
 _DAMAGED = 4
 _FAILED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneOptions:
-    """Says what may be copied: packs of which less than a share is live; so many bytes in all (None: any number)."""
+    """Says what may be copied: packs of which less than a share is live; so many bytes in all (None: any number).
+
+    ``enough_bytes``: of the packs that are more than half live, only as many as it takes to free so much.
+    """
 
     repack_below: float = REPACK_BELOW
     max_repack_bytes: int | None = None
+    enough_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.repack_below <= 1:
@@ -34,11 +45,22 @@ class PackPlan:
     number: int
     length_bytes: int
     live_bytes: int = 0
+    body_bytes: int = 0
+    """What its blocks take, and what its footer: of use where it is copied, 0 where that does not matter."""
+    footer_bytes: int = 0
 
     @property
     def freed_bytes(self) -> int:
         """What is gained, but for padding and footers."""
         return self.length_bytes - self.live_bytes
+
+    @property
+    def sure_bytes(self) -> int:
+        """What is gained at least, where copies compress as before: they have footers and padding, too."""
+        if not self.live_bytes:
+            return self.length_bytes
+        listed = self.live_bytes + self.live_bytes * self.footer_bytes // max(self.body_bytes, 1)
+        return self.length_bytes - listed - listed // _PADDED
 
     @property
     def price(self) -> float:
@@ -74,6 +96,12 @@ class PrunePlan:
         """What is gained in packs, but for padding and footers."""
         return sum(pack.freed_bytes for pack in (*self.dead, *self.repack))
 
+    @property
+    def sure_bytes(self) -> int:
+        """What packs will take less at least; less than nothing where little is freed of many small ones."""
+        packed = sum(pack.sure_bytes for pack in (*self.dead, *self.repack))
+        return packed - (_LAST_PACK_BYTES if self.repack else 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
@@ -107,3 +135,60 @@ class PruneResult:
         if self.damages:
             return _DAMAGED
         return _FAILED if self.full else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Says what snapshots hold, in bytes.
+
+    ``alone``: what goes when this snapshot is forgotten and no other. ``steps``: what goes when it is forgotten after
+    those that stand before it in the order that was asked for; so the sum of the first so many is what they hold
+    together, and nobody else. ``held``: everything that is needed.
+    """
+
+    alone: Mapping[SnapshotId, int]
+    steps: Mapping[SnapshotId, int]
+    held: int
+
+    @property
+    def together(self) -> int:
+        """What goes when all that were asked for are forgotten."""
+        return sum(self.steps.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """Says how much space is wanted: so much less than now, or so much in all. One of the two."""
+
+    free_bytes: int | None = None
+    size_bytes: int | None = None
+
+    def missing_bytes(self, stored_bytes: int) -> int:
+        """Returns how much has to go of so much."""
+        if self.free_bytes is not None:
+            return self.free_bytes
+        return max(stored_bytes - (self.size_bytes or 0), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpacePlan:
+    """Says which snapshots have to go, and what that frees.
+
+    ``stored_bytes``: what packs and segments take now. ``wanted_bytes``: how much of that has to go. ``options``: what
+    the collection must be run with. ``freed_bytes``: what is freed at least; less than wanted where all that may go is
+    not enough. ``without_forgetting_bytes``: what a collection would free that forgets nothing.
+    """
+
+    stored_bytes: int
+    wanted_bytes: int
+    going: tuple[SnapshotId, ...]
+    freed_bytes: int
+    without_forgetting_bytes: int
+    copied_bytes: int
+    options: PruneOptions
+    shares: Shares
+
+    @property
+    def reached(self) -> bool:
+        """Whether that is enough."""
+        return self.freed_bytes >= self.wanted_bytes

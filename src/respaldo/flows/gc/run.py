@@ -90,16 +90,10 @@ class Collector:
         mark.update(leaving_out)
         settle_duplicates(repo, mark.live)
         choice = choose(repo, mark.live, mark.listing, alive, self._options)
-        return PrunePlan(
+        return choice.plan(
             snapshots=len(mark.roots.committed.keys() - set(self._without)),
             undecided=len(mark.roots.undecided) + len(mark.roots.unreadable) - len(expiring),
             expire=expiring,
-            packs=choice.packs,
-            pack_bytes=choice.pack_bytes,
-            live_bytes=choice.live_bytes,
-            dead=tuple(choice.dead),
-            repack=tuple(choice.repack),
-            left=tuple(choice.left),
         )
 
     # --- executing -------------------------------------------------------------------------------------------------
