@@ -50,10 +50,13 @@ def daily(take, repository, monkeypatch):
 def test_forget_by_name(cli, take):
     """What is forgotten is not listed and cannot be named any more; the rest restores and verifies."""
     first, second = take("--label", "monday"), take()
-    assert cli("forget", "monday", "--dry-run", "--json").json == {
+    planned = cli("forget", "monday", "--dry-run", "--json").json
+    assert planned == {
         "forgotten": [first],
         "trash": False,
         "dry_run": True,
+        "frees_bytes": planned["frees_bytes"],
+        "alone_bytes": {first: planned["frees_bytes"]},
     }
     assert there(cli) == [first, second]
     assert f"forgot {first[:8]} of " in cli("forget", "monday").out
@@ -106,8 +109,8 @@ def test_forget_by_policy(cli, daily):
     assert planned["policy"]["keep"] == {"daily": 7, "weekly": 4, "monthly": 12, "yearly": 5}
     assert there(cli) == made
     text = cli("forget", *STANDARD, "--time-zone", "UTC", "-n").out
-    assert "keep    daily 2025-04-09, weekly 2025-W15, monthly 2025-04, yearly 2025\n" in text
-    assert text.endswith("would forget 30 snapshots, would keep 10\n")
+    assert "keep    daily 2025-04-09, weekly 2025-W15, monthly 2025-04, yearly 2025  " in text
+    assert "would forget 30 snapshots, would keep 10; together that frees " in text
     done = cli("forget", *STANDARD, "--time-zone", "UTC", "--json").json
     assert done["forgotten"] == planned["forgotten"]
     assert there(cli) == [item for item in made if rules[item]]

@@ -15,7 +15,7 @@ from respaldo.api.places import Places, repository_path
 from respaldo.api.repository import KernelState, Repository, init, verify_keyless
 from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
 from respaldo.api.trial import try_runs, try_verify
-from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, parse_policies, parse_span
+from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
 from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.codec.keys import KEY_BYTES
@@ -23,7 +23,17 @@ from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
 from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
-from respaldo.flows.gc.options import PackPlan, PruneOptions, PrunePlan, PruneResult
+from respaldo.flows.gc.options import (
+    FREE_REPACK_BELOW,
+    REPACK_BELOW,
+    Goal,
+    PackPlan,
+    PruneOptions,
+    PrunePlan,
+    PruneResult,
+    Shares,
+    SpacePlan,
+)
 from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Figures, Manifest
@@ -33,11 +43,13 @@ from respaldo.store.slots import SlotInfo
 __all__ = [
     "BUILT_IN",
     "COUNTS",
+    "FREE_REPACK_BELOW",
     "GROUP_BY",
     "ID_SHOWN",
     "KERNEL",
     "KEY_BYTES",
     "PERIODS",
+    "REPACK_BELOW",
     "SENSITIVE",
     "SPAN_FORM",
     "STANDARD",
@@ -50,6 +62,7 @@ __all__ = [
     "Damage",
     "Figures",
     "Found",
+    "Goal",
     "Header",
     "InTrash",
     "Kdf",
@@ -71,8 +84,10 @@ __all__ = [
     "RetentionPlan",
     "Rules",
     "Secret",
+    "Shares",
     "SlotInfo",
     "Snapshot",
+    "SpacePlan",
     "Stage",
     "Stats",
     "Subset",
@@ -81,6 +96,7 @@ __all__ = [
     "VerifyResult",
     "cached_snapshots",
     "choose",
+    "choose_for",
     "covers",
     "describe",
     "init",

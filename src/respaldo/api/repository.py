@@ -312,15 +312,22 @@ class Repository:
 
     def plan_retention(
         self,
-        policy: Policy,
+        policy: Policy | None,
         *,
         zone: tzinfo,
         group_by: Collection[str] = retention.GROUP_BY,
         accept_times: bool = False,
+        only_like: SnapshotId | None = None,
     ) -> retention.RetentionPlan:
         """Returns what a policy would keep; raises `UsageError` and `Refused` for one that would keep nothing."""
         return retention.plan_retention(
-            self._repo, self.snapshots(), policy, zone=zone, group_by=group_by, accept_times=accept_times
+            self._repo,
+            self.snapshots(),
+            policy,
+            zone=zone,
+            group_by=group_by,
+            accept_times=accept_times,
+            only_like=only_like,
         )
 
     def apply_retention(self, plan: retention.RetentionPlan, *, cancel: Cancel) -> tuple[Snapshot, ...]:

@@ -7,12 +7,22 @@ again: whatever else changes meanwhile is new, and a plan takes nothing that it 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 
 from respaldo.catalog import protection
 from respaldo.catalog.arrival import Arrival
-from respaldo.catalog.retention import Candidate, Decision, Group, Policy, decide, kind_of, newest_of_each
+from respaldo.catalog.retention import (
+    Candidate,
+    Decision,
+    Group,
+    Policy,
+    Reason,
+    decide,
+    keep_all,
+    kind_of,
+    newest_of_each,
+)
 from respaldo.catalog.snapshots import Catalogue, Snapshot, forget, pending_name
 from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
@@ -53,13 +63,26 @@ class RetentionPlan:
 
     @property
     def forgotten(self) -> tuple[Snapshot, ...]:
-        """What goes."""
-        return tuple(item.snapshot for item in self.items if not item.decision.kept)
+        """What goes, the oldest first."""
+        found = (item.snapshot for item in self.items if not item.decision.kept)
+        return tuple(sorted(found, key=lambda item: item.order))
 
     @property
     def doubtful(self) -> tuple[Planned, ...]:
         """The snapshots whose times are in doubt."""
         return tuple(item for item in self.items if item.decision.doubt is not None)
+
+    def taking_only(self, wanted: Collection[SnapshotId]) -> RetentionPlan:
+        """Returns a plan that spares all but some of what goes by this one."""
+        return replace(
+            self,
+            items=tuple(
+                item
+                if item.decision.kept or item.snapshot.id in wanted
+                else replace(item, decision=replace(item.decision, reasons=(Reason(rule="spared"),)))
+                for item in self.items
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +127,7 @@ def candidates(
             kind=kind_of(manifest.kind, manifest.parent),
             tags=manifest.tags,
             pinned=item.id in pins,
+            complete=not manifest.figures.errors,
         )
 
 
@@ -116,24 +140,33 @@ def view(items: Sequence[Snapshot], period: str, zone: tzinfo) -> list[tuple[Sna
 def plan_retention(
     repo: Repo,
     catalogue: Catalogue,
-    policy: Policy,
+    policy: Policy | None,
     *,
     zone: tzinfo,
     group_by: Collection[str] = GROUP_BY,
     accept_times: bool = False,
+    only_like: SnapshotId | None = None,
 ) -> RetentionPlan:
-    """Decides what a policy keeps of what is shown; raises `UsageError`, `Refused` as `decide` does."""
+    """Decides what a policy keeps of what is shown, without one everything.
+
+    ``only_like``: of the group of that snapshot alone. Raises `UsageError`, `Refused` as `decide` does.
+    """
     pins = protection.list_pins(repo)
-    decisions = decide(
-        candidates(catalogue.snapshots, group_by=group_by, pins=pins, repo=repo),
-        policy,
-        zone=zone,
-        now_ns=repo.clock.now_ns(),
-        accept_times=accept_times,
-    )
+    found = list(candidates(catalogue.snapshots, group_by=group_by, pins=pins, repo=repo))
+    if policy is None:
+        decisions = keep_all(found)
+    else:
+        decisions = decide(
+            found,
+            policy,
+            zone=zone,
+            now_ns=repo.clock.now_ns(),
+            accept_times=accept_times,
+            only=next((item.group for item in found if item.id == only_like), ()) if only_like else None,
+        )
     by_id = {item.id: item for item in catalogue.snapshots}
     items = tuple(Planned(snapshot=by_id[decision.id], decision=decision) for decision in decisions)
-    return RetentionPlan(policy=policy, items=items, damaged=catalogue.damaged)
+    return RetentionPlan(policy=policy or Policy(), items=items, damaged=catalogue.damaged)
 
 
 def apply_retention(repo: Repo, plan: RetentionPlan, *, cancel: Cancel) -> tuple[Snapshot, ...]:

@@ -10,16 +10,18 @@
     keep-tag = ["milestone"]
     keep-kind = { incremental = "7d", full = "30d" }
     grace = "7d"
+    sources = ["/home/ana"]
 
-Strict: a key that does not exist, a value of another type or a span that is none is a `UsageError` that names file,
-policy and key; a typing error never makes a policy keep less than what was meant. Never touches a file itself.
+``sources`` says whose policy it is: that of every snapshot of these paths, or of some of them. Strict: a key that does
+not exist, a value of another type or a span that is none is a `UsageError` that names file, policy and key; a typing
+error never makes a policy keep less than what was meant. Never touches a file itself.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from respaldo.catalog.retention import COUNTS, PERIODS, Policy
 from respaldo.core.errors import UsageError
@@ -74,6 +76,20 @@ def choose(policies: Mapping[str, Policy], name: str, what: str) -> Policy:
     )
 
 
+def choose_for(policies: Mapping[str, Policy], sources: Iterable[bytes], what: str) -> Policy:
+    """Returns the policy whose sources hold all of these; raises `UsageError` where that is none, or several."""
+    wanted = set(sources)
+    found = [name for name, policy in policies.items() if wanted and wanted <= set(policy.sources)]
+    shown = ", ".join(source.decode("utf-8", "backslashreplace") for source in sorted(wanted))
+    if not found:
+        raise UsageError(
+            f"no policy of {what} names the source {shown}", hint=f'name it in one: sources = ["{shown}"], or: --policy'
+        )
+    if len(found) > 1:
+        raise UsageError(f"several policies of {what} name {shown}: {', '.join(found)}", hint="use --policy")
+    return policies[found[0]]
+
+
 def _policy(table: object, where: str) -> Policy:
     if not isinstance(table, dict):
         raise UsageError(f"{where} is not a policy", hint="a policy is a table, such as [laptop]")
@@ -82,6 +98,7 @@ def _policy(table: object, where: str) -> Policy:
     kinds_ns: dict[str, int] = {}
     tags: tuple[str, ...] = ()
     grace_ns = 0
+    sources: tuple[bytes, ...] = ()
     for key, value in table.items():
         place = f"{where}: {key}"
         if key in _COUNT_KEYS:
@@ -96,10 +113,12 @@ def _policy(table: object, where: str) -> Policy:
             kinds_ns = {kind: _span(span, f"{place}.{kind}") for kind, span in value.items()}
         elif key == "grace":
             grace_ns = _span(value, place)
+        elif key == "sources":
+            sources = _paths(value, place)
         else:
-            known = ", ".join((*_COUNT_KEYS, *_WINDOW_KEYS, "keep-tag", "keep-kind", "grace"))
+            known = ", ".join((*_COUNT_KEYS, *_WINDOW_KEYS, "keep-tag", "keep-kind", "grace", "sources"))
             raise UsageError(f"{place}: there is no such key", hint=f"there are: {known}")
-    policy = Policy(keep=keep, within_ns=within_ns, tags=tags, kinds_ns=kinds_ns, grace_ns=grace_ns)
+    policy = Policy(keep=keep, within_ns=within_ns, tags=tags, kinds_ns=kinds_ns, grace_ns=grace_ns, sources=sources)
     if not policy.has_rules:
         raise UsageError(f"{where} would keep nothing", hint="give it a rule, such as keep-daily = 7")
     return policy
@@ -132,3 +151,11 @@ def _texts(value: object, place: str) -> tuple[str, ...]:
             raise UsageError(f'{place} is not a list of tags; write ["milestone"]')
         found.append(item)
     return tuple(found)
+
+
+def _paths(value: object, place: str) -> tuple[bytes, ...]:
+    items = value if isinstance(value, list) else []
+    paths = [item.encode("utf-8", "surrogateescape") for item in items if isinstance(item, str)]
+    if not paths or len(paths) != len(items) or not all(path.startswith(b"/") for path in paths):
+        raise UsageError(f'{place} is not a list of absolute paths; write ["/home/ana"]')
+    return tuple(path.rstrip(b"/") or b"/" for path in paths)

@@ -3,7 +3,7 @@
 Pure: snapshots, policy, time and zone come in, decisions go out; no storage, no clock. Every group is decided on its
 own. In a group:
 
-- The newest snapshot is never forgotten.
+- The newest snapshot is never forgotten, and where it is incomplete, neither is the newest that is complete.
 - A bucket rule (last, hourly … yearly) with N keeps the newest snapshot of each of the N newest buckets that hold one,
   so at most N. Buckets are those of the calendar in the zone: an hour is told from the one that bears its name when
   clocks go back, a day has 23 to 25 hours, weeks begin on Monday (ISO 8601).
@@ -44,7 +44,8 @@ class Policy:
     """Says what to keep. ``grace_ns``: so long, what it forgets stays in the trash.
 
     ``keep``: how many of each of `COUNTS`. ``within_ns``: the span of each of `WINDOWS`. ``tags``: any of them keeps.
-    ``kinds_ns``: the span of a kind. Raises `UsageError` for rules and numbers that do not exist.
+    ``kinds_ns``: the span of a kind. ``sources``: the paths whose policy it is, where somebody said so. Raises
+    `UsageError` for rules and numbers that do not exist.
     """
 
     keep: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Policy:
     tags: tuple[str, ...] = ()
     kinds_ns: Mapping[str, int] = field(default_factory=dict)
     grace_ns: int = 0
+    sources: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         strange = [*(self.keep.keys() - set(COUNTS)), *(self.within_ns.keys() - set(WINDOWS))]
@@ -75,6 +77,8 @@ class Candidate:
     kind: str = ""
     tags: tuple[str, ...] = ()
     pinned: bool = False
+    complete: bool = True
+    """Whether everything was read."""
 
     @property
     def id(self) -> SnapshotId:
@@ -140,9 +144,15 @@ def bucket_of(period: str, time_ns: int, zone: tzinfo) -> str:
 
 
 def decide(
-    candidates: Iterable[Candidate], policy: Policy, *, zone: tzinfo, now_ns: int, accept_times: bool = False
+    candidates: Iterable[Candidate],
+    policy: Policy,
+    *,
+    zone: tzinfo,
+    now_ns: int,
+    accept_times: bool = False,
+    only: Group | None = None,
 ) -> tuple[Decision, ...]:
-    """Returns a decision for every snapshot, group by group, by time.
+    """Returns a decision for every snapshot (with ``only``, of that group), group by group, by time.
 
     ``accept_times``: doubts are reported and nothing more. Raises `UsageError` for a policy without rules, `Refused`
     where its rules would keep nothing of a group.
@@ -156,7 +166,7 @@ def decide(
         groups[candidate.group].append(candidate)
     doubts = find_doubts((item.arrival for items in groups.values() for item in items), now_ns)
     decisions: list[Decision] = []
-    for group in sorted(groups):
+    for group in sorted(groups) if only is None else [only] if only in groups else []:
         members = sorted(groups[group], key=lambda item: item.order)
         counted = [item for item in members if accept_times or item.id not in doubts]
         reasons = _reasons(counted[::-1], policy, zone)
@@ -172,11 +182,22 @@ def decide(
             )
         if counted and not reasons[counted[-1].id]:
             reasons[counted[-1].id].append(Reason(rule="newest"))
+        complete = next((item for item in reversed(counted) if item.complete), None)
+        if complete is not None and not reasons[complete.id]:
+            reasons[complete.id].append(Reason(rule="complete"))
         decisions += [
             Decision(id=item.id, group=group, reasons=tuple(reasons[item.id]), doubt=doubts.get(item.id))
             for item in members
         ]
     return tuple(decisions)
+
+
+def keep_all(candidates: Iterable[Candidate]) -> tuple[Decision, ...]:
+    """Returns what is decided of snapshots where there is no policy."""
+    return tuple(
+        Decision(id=item.id, group=item.group, reasons=(Reason(rule="no", of="policy"),))
+        for item in sorted(candidates, key=lambda item: (item.group, item.order))
+    )
 
 
 def describe(group: Group) -> str:

@@ -17,7 +17,8 @@ from respaldo.cli.values import SPAN, ZONE
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Planned, Policy, Repository, RetentionPlan, Snapshot
+    from respaldo.api import Planned, Policy, Repository, RetentionPlan, Shares, Snapshot
+    from respaldo.core.ids import SnapshotId
     from respaldo.core.seams import Cancel
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,7 +28,8 @@ _WORDS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"
 NOTES = (
     "policy: keep, within_s, tags, kinds_s, grace_s. groups: a list of host, paths, tags (those that --group-by names) "
     "and snapshots: a list of id, time, kept, rules (a list of rule and of), pinned, doubt (null, or why its time is "
-    "not believed), frees_bytes (null where it was not computed). kept: how many. forgotten: ids. dry_run."
+    "not believed), frees_bytes (what goes with it and no other; null where it was not computed). kept: how many. "
+    "forgotten: ids. frees_bytes: what goes with all of these together, or null. dry_run."
 )
 """The keys of `fields`."""
 
@@ -184,48 +186,64 @@ class PolicyRun:
 
 
 def run_policy(
-    repository: Repository, policy: Policy, given: Mapping[str, Any], *, dry_run: bool, cancel: Cancel
+    repository: Repository,
+    policy: Policy | None,
+    given: Mapping[str, Any],
+    *,
+    dry_run: bool,
+    cancel: Cancel,
+    only_like: SnapshotId | None = None,
 ) -> PolicyRun:
     """Plans, and unless it is a dry run forgets; warns of times that are in doubt and of what is damaged."""
+    plan = make_plan(repository, policy, given, only_like=only_like)
+    gone = plan.forgotten if dry_run else repository.apply_retention(plan, cancel=cancel)
+    return PolicyRun(plan=plan, gone=gone, dry_run=dry_run)
+
+
+def make_plan(
+    repository: Repository, policy: Policy | None, given: Mapping[str, Any], *, only_like: SnapshotId | None = None
+) -> RetentionPlan:
+    """Plans; warns of times that are in doubt and of what is damaged."""
     plan = repository.plan_retention(
         policy,
         zone=given["time_zone"],
         group_by=tuple(filter(None, given["group_by"].split(","))),
         accept_times=given["accept_times"],
+        only_like=only_like,
     )
     for item in plan.doubtful:
         what = "" if given["accept_times"] else "; it is kept and does not count (--accept-times believes it)"
         show.err(f"warning: snapshot {item.snapshot.hex[:8]}: {item.decision.doubt.text}{what}")  # type: ignore[union-attr]
     for error in plan.damaged:
         show.err(f"warning: {show.shown(str(error))}")
-    gone = plan.forgotten if dry_run else repository.apply_retention(plan, cancel=cancel)
-    return PolicyRun(plan=plan, gone=gone, dry_run=dry_run)
+    return plan
 
 
-def text(run: PolicyRun, freed: Mapping[bytes, int] | None = None) -> str:
-    """Returns a plan as tables, one a group; ``freed``: what forgetting a snapshot frees, where that was computed."""
+def text(run: PolicyRun, shares: Shares | None = None) -> str:
+    """Returns a plan as tables, one a group; ``shares``: what snapshots hold, where that was measured."""
     from respaldo.api import describe  # start-up time
 
     pieces = []
     for group, items in run.plan.groups.items():
-        headings = ["ID", "TIME", "", "BECAUSE", *(["FREES"] if freed is not None else [])]
+        headings = ["ID", "TIME", "", "BECAUSE", *(["FREES"] if shares is not None else [])]
         rows = [
             [
                 item.snapshot.hex[:8],
                 show.local_time(item.snapshot.manifest.time_ns),
                 "keep" if item.decision.kept else "forget",
                 show.shown(", ".join(map(str, item.decision.reasons))),
-                *([show.size(freed.get(item.snapshot.id, 0))] if freed is not None else []),
+                *([show.size(shares.alone.get(item.snapshot.id, 0))] if shares is not None else []),
             ]
             for item in items
         ]
         pieces.append(
-            f"{show.shown(describe(group))}\n{show.table(headings, rows, right=[4] if freed is not None else [])}\n"
+            f"{show.shown(describe(group))}\n{show.table(headings, rows, right=[4] if shares is not None else [])}\n"
         )
     went = show.count(len(run.gone), "snapshot")
     kept = len(run.plan.items) - len(run.gone)
     verb = "would forget" if run.dry_run else "forgot"
-    pieces.append(f"{verb} {went}, {'would keep' if run.dry_run else 'kept'} {kept:,}{_grace(run)}")
+    together = f"; together that frees {show.size(shares.together)}" if shares is not None and run.gone else ""
+    pieces.append(f"{verb} {went}, {'would keep' if run.dry_run else 'kept'} {kept:,}{together}{_grace(run)}")
     return "\n".join(pieces)
 
 
@@ -237,7 +255,7 @@ def _grace(run: PolicyRun) -> str:
     return f"; in the trash for {span}: respaldo undo brings back"
 
 
-def fields(run: PolicyRun, freed: Mapping[bytes, int] | None = None) -> dict[str, object]:
+def fields(run: PolicyRun, shares: Shares | None = None) -> dict[str, object]:
     """Returns a plan for programs."""
     policy = run.plan.policy
     return {
@@ -251,17 +269,18 @@ def fields(run: PolicyRun, freed: Mapping[bytes, int] | None = None) -> dict[str
         "groups": [
             {
                 **{name: values[0] if name == "host" else list(values) for name, values in group},
-                "snapshots": [_item(item, freed) for item in items],
+                "snapshots": [_item(item, shares) for item in items],
             }
             for group, items in run.plan.groups.items()
         ],
         "kept": len(run.plan.items) - len(run.gone),
         "forgotten": [item.hex for item in run.gone],
+        "frees_bytes": None if shares is None else shares.together,
         "dry_run": run.dry_run,
     }
 
 
-def _item(item: Planned, freed: Mapping[bytes, int] | None) -> dict[str, object]:
+def _item(item: Planned, shares: Shares | None) -> dict[str, object]:
     decision = item.decision
     return {
         "id": item.snapshot.hex,
@@ -270,5 +289,5 @@ def _item(item: Planned, freed: Mapping[bytes, int] | None) -> dict[str, object]
         "rules": [{"rule": reason.rule, "of": reason.of} for reason in decision.reasons],
         "pinned": any(reason.rule == "pinned" for reason in decision.reasons),
         "doubt": decision.doubt.value if decision.doubt else None,
-        "frees_bytes": None if freed is None else freed.get(item.snapshot.id, 0),
+        "frees_bytes": None if shares is None else shares.alone.get(item.snapshot.id, 0),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,9 +10,15 @@ from respaldo.cli import policy as policies
 from respaldo.cli import show
 from respaldo.cli.names import SNAPSHOT
 from respaldo.cli.pages import page
+from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
-from respaldo.core.errors import UsageError
+from respaldo.core.errors import ChunkMissing, Corruption, UsageError
+
+if TYPE_CHECKING:
+    from respaldo.api import Repository, Shares
+    from respaldo.core.ids import SnapshotId
+    from respaldo.core.seams import Cancel, Progress
 
 
 @page(
@@ -31,11 +37,14 @@ from respaldo.core.errors import UsageError
             "respaldo forget --policy standard --dry-run --json | jq -r '.forgotten[]'",
         ),
     ),
-    notes=f"By name: forgotten (ids), trash (whether they can be undone), dry_run. By policy: {policies.NOTES}",
+    notes=(
+        "By name: forgotten (ids), trash (whether they can be undone), dry_run; of a dry run also frees_bytes "
+        f"(together) and alone_bytes (by id). By policy: {policies.NOTES}"
+    ),
 )
 @click.argument("names", metavar="[SNAPSHOT...]", nargs=-1, type=SNAPSHOT)
 @policies.keep_options
-@click.option("--dry-run", "-n", is_flag=True, help="Say what would be forgotten, and do nothing.")
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be forgotten and what that frees; do nothing.")
 def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
     """Forget snapshots: those that are named, or all that a policy does not keep.
 
@@ -50,15 +59,42 @@ def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, **give
     policy = policies.policy_of(given)
     if bool(names) == bool(policy):
         raise UsageError("name snapshots, or say what to keep (--policy, --keep-…); one of the two")
-    with settings.open(writes=not dry_run) as repository, cancelling() as cancel:
+    grace_ns = given["grace"] or 0
+    with (
+        settings.open(writes=not dry_run) as repository,
+        cancelling() as cancel,
+        watching(settings.level, display=settings.display) as progress,
+    ):
+        run = None
         if policy:
             run = policies.run_policy(repository, policy, given, dry_run=dry_run, cancel=cancel)
-            settings.report(policies.fields(run), policies.text(run))
-            return 4 if run.plan.damaged else 0
-        grace_ns = given["grace"] or 0
-        gone = repository.forget(names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel)
-    value = {"forgotten": [item.hex for item in gone], "trash": bool(grace_ns), "dry_run": dry_run}
-    verb = "would forget" if dry_run else "forgot"
-    lines = [f"{verb} {item.hex[:8]} of {show.local_time(item.manifest.time_ns)}" for item in gone]
+        gone = run.gone if run is not None else ()
+        if run is None:
+            gone = repository.forget(names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel)
+        shares = _measured(repository, [item.id for item in gone], progress, cancel) if dry_run else None
+    status = 4 if (dry_run and shares is None) or (run is not None and run.plan.damaged) else 0
+    if run is not None:
+        settings.report(policies.fields(run, shares), policies.text(run, shares))
+        return status
+    value: dict[str, object] = {"forgotten": [item.hex for item in gone], "trash": bool(grace_ns), "dry_run": dry_run}
+    lines = [
+        f"{'would forget' if dry_run else 'forgot'} {item.hex[:8]} of {show.local_time(item.manifest.time_ns)}"
+        + (f", which frees {show.size(shares.alone.get(item.id, 0))}" if shares is not None else "")
+        for item in gone
+    ]
+    if dry_run:
+        value["frees_bytes"] = None if shares is None else shares.together
+        value["alone_bytes"] = None if shares is None else {item.hex: shares.alone.get(item.id, 0) for item in gone}
+    if shares is not None and len(gone) > 1:
+        lines.append(f"together that frees {show.size(shares.together)}")
     settings.report(value, "\n".join(lines))
-    return 0
+    return status
+
+
+def _measured(repository: Repository, going: list[SnapshotId], progress: Progress, cancel: Cancel) -> Shares | None:
+    """Returns what snapshots hold, None where damage keeps that from being known."""
+    try:
+        return repository.measure_shares(going=going, progress=progress, cancel=cancel)
+    except (Corruption, ChunkMissing) as error:
+        show.err(f"warning: nobody can say what that would free: {show.shown(str(error))}; see: respaldo verify")
+        return None

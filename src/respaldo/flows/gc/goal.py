@@ -48,13 +48,15 @@ def plan_space(
 
     count = bisect_left(range(len(expendable)), wanted, key=lambda count: plan(count).sure_bytes) if wanted else 0
     found = plan(count)
+    shares = account.measure()
+    going = tuple(snapshot for snapshot in expendable[:count] if snapshot in account.numbers)
     return SpacePlan(
         stored_bytes=stored,
         wanted_bytes=wanted,
-        going=tuple(expendable[:count]),
+        going=going,
         freed_bytes=max(found.sure_bytes, 0),
         without_forgetting_bytes=max(plan(0).sure_bytes, 0),
         copied_bytes=found.copied_bytes,
         options=options,
-        shares=account.measure(),
+        shares=replace(shares, steps={snapshot: shares.steps[snapshot] for snapshot in going}),
     )
