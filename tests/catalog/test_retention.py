@@ -73,6 +73,7 @@ candidates = st.builds(
     kind=st.sampled_from(["", "full", "incremental"]),
     tags=st.lists(st.sampled_from("xy"), max_size=2).map(tuple),
     pinned=st.sampled_from([False, False, False, True]),
+    complete=st.sampled_from([True, True, False]),
 )
 histories = st.lists(candidates, min_size=1, max_size=25)
 spans = st.one_of(st.integers(1, 72).map(lambda n: n * HOUR_NS), st.integers(1, 900).map(lambda n: n * DAY_NS))
@@ -122,6 +123,7 @@ def is_kept(item, items, policy, zone):
     }
     return (
         not newer
+        or (item.complete and not any(other.complete for other in newer))
         or item.pinned
         or bool(set(item.tags) & set(policy.tags))
         or age_ns <= policy.within_ns.get("", -1)
@@ -154,6 +156,27 @@ def test_newest_of_a_group_is_never_forgotten(items, policy, zone):
     except Refused:
         rules = bool(sum(policy.keep.values())) or bool(policy.within_ns)
         assert not rules  # bucket and window rules always keep one
+
+
+def test_incomplete_snapshot_pushes_the_last_complete_one_not_out():
+    """However few a policy keeps; and as soon as a complete one is there, it goes by the rules alone."""
+    history = [made(START_NS + day * DAY_NS, complete=day not in {2, 3}) for day in range(5)]
+    policy = Policy(keep={"last": 1})
+    assert kept(history[:4], policy) == {history[1].id, history[3].id}
+    [decision] = [item for item in decide(history[:4], policy, zone=UTC, now_ns=NOW_NS) if item.id == history[1].id]
+    assert [reason.rule for reason in decision.reasons] == ["complete"]
+    assert kept(history, policy) == {history[4].id}
+
+
+@given(histories, policies, zones, st.sampled_from(GROUPS))
+def test_decision_about_one_group_is_that_among_all(items, policy, zone, group):
+    """Snapshots of other groups are not decided about, and make no difference but to what is in doubt."""
+    try:
+        found = decide(items, policy, zone=zone, now_ns=NOW_NS)
+        alone = decide(items, policy, zone=zone, now_ns=NOW_NS, only=group)
+    except Refused:
+        assume(False)
+    assert alone == tuple(item for item in found if item.group == group)
 
 
 @given(histories, bucket_policies, zones)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from respaldo.cli import show
+from respaldo.cli.named import named
 from respaldo.cli.values import SPAN, ZONE
 from respaldo.core.errors import UsageError
 
@@ -50,8 +51,9 @@ def _options() -> list[Callable[[F], F]]:
             default="",
             metavar="NAME",
             help="Keep by a named policy: standard (7 daily, 4 weekly, 12 monthly, 5 yearly), aggressive (the last, "
-            "3 daily, 2 weekly, 3 monthly), archive (30 daily, 26 weekly, 60 monthly, 100 yearly), or FILE or "
-            "FILE:NAME, a TOML file. The options below replace rules of it.",
+            "3 daily, 2 weekly, 3 monthly), archive (30 daily, 26 weekly, 60 monthly, 100 yearly), one of "
+            "~/.config/respaldo/policies.toml (or RESPALDO_POLICIES), or FILE or FILE:NAME, a TOML file. The options "
+            "below replace rules of it.",
         ),
         click.option("--keep-last", type=count, metavar="N", help="Keep the newest N."),
     ]
@@ -121,7 +123,7 @@ def policy_of(given: Mapping[str, Any]) -> Policy | None:
     """Returns the policy that options describe, None where they name no rule."""
     from respaldo.api import Policy  # start-up time
 
-    base = _named(given["policy_name"]) if given["policy_name"] else Policy()
+    base = named(given["policy_name"]) if given["policy_name"] else Policy()
     keep = {rule: given[f"keep_{rule}"] for rule in ("last", *_PERIODS)}
     within = {"": given["keep_within"], **{period: given[f"keep_within_{period}"] for period in _PERIODS}}
     said = any(value is not None for value in (*keep.values(), *within.values()))
@@ -134,33 +136,6 @@ def policy_of(given: Mapping[str, Any]) -> Policy | None:
         kinds_ns=_kinds(given["keep_kind"]) or base.kinds_ns,
         grace_ns=base.grace_ns if given["grace"] is None else given["grace"],
     )
-
-
-def _named(name: str) -> Policy:
-    """Returns a policy that comes with the program, or one of a file: ``FILE``, ``FILE:NAME``."""
-    from respaldo.api import BUILT_IN, choose, parse_policies  # start-up time
-
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    path, which = name, ""
-    text = _text(path)
-    if text is None and ":" in name:
-        path, _, which = name.rpartition(":")
-        text = _text(path)
-    if text is None:
-        known = ", ".join(BUILT_IN)
-        raise UsageError(f"there is no policy and no file {name!r}", hint=f"name {known}, or a file of policies")
-    return choose(parse_policies(text, path), which, path)
-
-
-def _text(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not TOML: it is not UTF-8") from None
 
 
 def _kinds(text: str) -> dict[str, int]:
@@ -239,12 +214,16 @@ def text(run: PolicyRun, shares: Shares | None = None) -> str:
         pieces.append(
             f"{show.shown(describe(group))}\n{show.table(headings, rows, right=[4] if shares is not None else [])}\n"
         )
+    return "\n".join((*pieces, summary(run, shares)))
+
+
+def summary(run: PolicyRun, shares: Shares | None = None) -> str:
+    """Returns a plan in one line."""
     went = show.count(len(run.gone), "snapshot")
     kept = len(run.plan.items) - len(run.gone)
     verb = "would forget" if run.dry_run else "forgot"
     together = f"; together that frees {show.size(shares.together)}" if shares is not None and run.gone else ""
-    pieces.append(f"{verb} {went}, {'would keep' if run.dry_run else 'kept'} {kept:,}{together}{_grace(run)}")
-    return "\n".join(pieces)
+    return f"{verb} {went}, {'would keep' if run.dry_run else 'kept'} {kept:,}{together}{_grace(run)}"
 
 
 def _grace(run: PolicyRun) -> str:

@@ -11,6 +11,7 @@ import click
 
 from respaldo import __version__
 from respaldo.cli import show
+from respaldo.cli.afterwards import Afterwards, prune_afterwards, source_policy
 from respaldo.cli.pages import page, pattern_options, patterns
 from respaldo.cli.progress import on_terminal, watching
 from respaldo.cli.settings import Settings
@@ -46,12 +47,13 @@ if TYPE_CHECKING:
             "respaldo snapshot /mnt/home-snap --as /home",
         ),
         ("What would be read, and why:", "respaldo snapshot ~/Documents --dry-run -v"),
+        ("From a timer, with a policy that runs afterwards:", "respaldo snapshot /home --prune --policy standard -q"),
     ),
     notes=(
         "snapshot (id, null for a dry run), complete, sources, time, parent, figures: files, directories, others, "
         "bytes, files_new, files_changed, files_unchanged, read_bytes, new_bytes (after deduplication), stored_bytes "
         "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; failed: a list of "
-        "path and reason."
+        "path and reason. With --prune also prune, whose keys are those of prune --json, with error where it failed."
     ),
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
@@ -102,6 +104,17 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=RATE, default=0, metavar="RATE", help="Write to the repository at most so fast (20MiB/s)."
 )
+@click.option(
+    "--prune", is_flag=True, help="Then forget what the policy of the source does not keep of it, and free the space."
+)
+@click.option(
+    "--policy",
+    "policy_name",
+    default="",
+    metavar="NAME",
+    help="The policy for --prune, as prune takes it: standard, one of yours, FILE or FILE:NAME. Without it, the one "
+    "of ~/.config/respaldo/policies.toml (or RESPALDO_POLICIES) whose sources hold these paths.",
+)
 @click.pass_context
 def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # noqa: ANN401 - click's values
     """Back up PATHs: files, and directories with all that is in them.
@@ -110,19 +123,35 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
     and inode are as last time are not read. A file that cannot be read is named, the rest is backed up, and the exit
     status is 3. Interrupted (Ctrl-C), there is no snapshot; what was stored is found again by the next run.
 
+    With --prune, the policy decides about the snapshots of the same host and paths, no others. While the newest is
+    incomplete, the newest complete one stays, too. Where that fails, the snapshot stands, and the status says so.
+
     Patterns are those of a .gitignore, relative to each source; options count in the order in which they stand.
     """
     sources = find_sources(given)
+    policy = source_policy(given, [given["recorded_as"]] if given["recorded_as"] else sources or [stream_path(given)])
     itself = rules_for_itself(settings, sources)
     options = _options(ctx, given, itself, estimate=settings.display and on_terminal())
-    with (
-        settings.open(writes=not options.dry_run, limit_bytes_per_s=given["limit"]) as repository,
-        cancelling() as cancel,
-        watching(settings.level, display=settings.display) as progress,
-    ):
-        result = _run(repository, sources, options, given, progress, cancel)
-    settings.report(_fields(result), _text(result, dry_run=options.dry_run))
-    return 0 if result.complete else 3
+    writes = not options.dry_run
+    with settings.open(writes=writes, limit_bytes_per_s=given["limit"]) as repository, cancelling() as cancel:
+        with watching(settings.level, display=settings.display) as progress:
+            result = _run(repository, sources, options, given, progress, cancel)
+        fields, after = _fields(result), Afterwards()
+        if not settings.json:  # whatever follows, it is made
+            settings.report(fields, _text(result, dry_run=options.dry_run))
+        if policy is not None and result.snapshot is not None:
+            with watching(settings.level, display=settings.display) as progress:
+                after = prune_afterwards(repository, policy, result.snapshot, progress=progress, cancel=cancel)
+            fields["prune"] = after.fields
+            if not settings.json:
+                settings.report(after.fields, after.text)
+    if settings.json:
+        settings.report(fields, "")
+    if after.error is not None:
+        show.err(f"error: the snapshot is made; what was to follow failed: {show.shown(str(after.error))}")
+        if after.error.hint:
+            show.err(f"hint: {show.shown(after.error.hint)}")
+    return after.status or (0 if result.complete else 3)
 
 
 def _run(
