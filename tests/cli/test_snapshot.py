@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from respaldo.core.seams import SystemClock
+
 pytestmark = pytest.mark.usefixtures("repository")
 
 
@@ -310,3 +312,27 @@ def test_cache_is_marked_as_one(cli, place, tree):
     """The cache says that it is one, so that a backup of the home can leave it out."""
     cli("snapshot", tree)
     assert (place / "cache" / "respaldo" / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f0688")
+
+
+def test_paranoid_snapshot_names_rot_and_exits_with_3(cli, repository, tree, place, monkeypatch):
+    """A flipped byte under times that were put back: named, not stored, and what is restored is the old content."""
+    monkeypatch.setattr(SystemClock, "now_ns", lambda _: time.time_ns() + 3600 * 10**9)  # what was just written is old
+    path = tree / "docs" / "a.txt"
+    content = path.read_bytes()
+    cli("snapshot", tree)
+    status = path.stat()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    cli("snapshot", tree, "--ignore-ctime")
+    ran = cli("snapshot", tree, "--ignore-ctime", "--paranoid", "100%", "--json", expected=3)
+    assert [item["path"] for item in ran.json["rotten"]] == [str(path)]
+    assert ran.json["reread"]["files"] >= 1
+    assert f"warning: {path}: its content differs from byte 0 on" in ran.err
+    text = cli("snapshot", tree, "--ignore-ctime", "--paranoid", "100%", expected=3).out
+    assert ": 1 with other content than stored\n" in text
+    cli("restore", f"latest:{path}", place / "back")
+    assert (place / "back").read_bytes() == content
+    cli("restore", f"latest:{tree}", tree, "--overwrite", "always")
+    assert path.read_bytes() == content
+    assert "all as stored" in cli("snapshot", tree, "--ignore-ctime", "--paranoid", "100%").out
+    cli("snapshot", tree, "--paranoid", "lots", expected=2)

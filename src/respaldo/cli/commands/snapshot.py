@@ -17,7 +17,7 @@ from respaldo.cli.progress import on_terminal, watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.sources import find_sources, rules_for_itself, stream_path
-from respaldo.cli.values import MOMENT, RATE, SIZE
+from respaldo.cli.values import MOMENT, RATE, SHARE, SIZE
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     notes=(
         "snapshot (id, null for a dry run), complete, sources, time, parent, figures: files, directories, others, "
         "bytes, files_new, files_changed, files_unchanged, read_bytes, new_bytes (after deduplication), stored_bytes "
-        "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; failed: a list of "
-        "path and reason. With --prune also prune, whose keys are those of prune --json, with error where it failed."
+        "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files and "
+        "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason. "
+        "With --prune also prune, whose keys are those of prune --json, with error where it failed."
     ),
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
@@ -102,6 +103,14 @@ if TYPE_CHECKING:
 )
 @click.option("--trust-times", is_flag=True, help="Size and mtime suffice, also without the local cache.")
 @click.option(
+    "--paranoid",
+    type=SHARE,
+    default=0.0,
+    metavar="SHARE",
+    help="Read a share (5%) of the files that count as unchanged again, in as many runs as it takes all of them, and "
+    "name those whose content changed while times and size did not. What is stored of them stays.",
+)
+@click.option(
     "--limit", type=RATE, default=0, metavar="RATE", help="Write to the repository at most so fast (20MiB/s)."
 )
 @click.option(
@@ -122,6 +131,10 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
     Every snapshot is complete; only content that the repository does not hold yet is stored. Files whose size, times
     and inode are as last time are not read. A file that cannot be read is named, the rest is backed up, and the exit
     status is 3. Interrupted (Ctrl-C), there is no snapshot; what was stored is found again by the next run.
+
+    With --paranoid, a file whose content changed although its times, size and inode did not (a failing disk) is named,
+    and the exit status is 3. The snapshot keeps the content that was read when its times were true, so that nothing
+    good is lost to retention; touch the file to have it stored as it is, or restore it with --overwrite always.
 
     With --prune, the policy decides about the snapshots of the same host and paths, no others. While the newest is
     incomplete, the newest complete one stays, too. Where that fails, the snapshot stands, and the status says so.
@@ -199,6 +212,7 @@ def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, es
         recorded_as=recorded_as or b"",
         ignore_ctime=given["ignore_ctime"],
         trust_times=given["trust_times"],
+        paranoid=given["paranoid"],
         dry_run=given["dry_run"],
         estimate=estimate,
         host=given["host"] or socket.gethostname(),
@@ -230,6 +244,10 @@ def _text(result: BackupResult, *, dry_run: bool) -> str:
         ("read", show.size(figures.read_bytes)),
         ("new", f"{show.size(figures.chunk_bytes_new)} after deduplication"),
     ]
+    if result.reread_files:
+        what = f"{show.count(len(result.rotten))} with other content than stored" if result.rotten else "all as stored"
+        again = f"{show.count(result.reread_files, 'unchanged file')}, {show.size(result.reread_bytes)}: {what}"
+        rows.append(("read again", again))
     if not dry_run:
         rows.append(("stored", f"{show.size(figures.stored_bytes)} after compression"))
     rows.append(("time", took))
@@ -265,5 +283,7 @@ def _fields(result: BackupResult) -> dict[str, object]:
             "duration_s": figures.duration_ns / 1e9,
             "bytes_per_s": show.per_second(figures.length_bytes, figures.duration_ns),
         },
+        "reread": {"files": result.reread_files, "bytes": result.reread_bytes},
+        "rotten": [show.path_fields(path) for path in result.rotten],
         "failed": [{**show.path_fields(path), "reason": reason} for path, reason in manifest.failed],
     }

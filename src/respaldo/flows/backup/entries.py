@@ -17,6 +17,7 @@ from respaldo.flows.backup.compare import equal_ident, reason_to_read
 from respaldo.flows.backup.files import Files, failure
 from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Frame, Node, rows_of
 from respaldo.flows.backup.options import BackupOptions, Counts
+from respaldo.flows.backup.paranoid import Paranoid
 from respaldo.flows.backup.reader import SMALL_BYTES
 from respaldo.flows.backup.trust import Trust
 from respaldo.format.tree import META
@@ -35,8 +36,10 @@ class Entries:
         options: BackupOptions,
         counts: Counts,
         progress: Progress,
+        paranoid: Paranoid | None = None,
     ) -> None:
         self.files = files
+        self.paranoid = paranoid
         self._trust = trust
         self._options = options
         self._counts = counts
@@ -90,6 +93,7 @@ class Entries:
         frame.new = bytearray(len(frame.name_list))
         small: list[int] = []
         large: list[int] = []
+        unchanged: list[int] = []
         dropped, empty = frame.dropped, before.is_empty
         columns = zip(frame.name_list, META.iter_unpack(frame.meta), IDENT.iter_unpack(frame.ident), strict=True)
         for row, (name, (mode, _, _, _, size, _, _), (_, ctime_ns, links, flags)) in enumerate(columns):
@@ -115,6 +119,7 @@ class Entries:
             if kind == stat.S_IFREG:
                 if known:
                     self._counts.files_unchanged += 1
+                    unchanged.append(row)
                     self._progress.advance(files=1, length_bytes=size)
                     continue
                 self._count_read(frame, row, before, old)
@@ -128,6 +133,10 @@ class Entries:
                 self.files.xattrs_by_name(frame, row)
         frame.unread = {*small, *large}
         self.files.read(frame, small, large)
+        if self.paranoid is not None:
+            for row in unchanged:
+                self.paranoid.look_at(frame, row, frame.content(row))
+            frame.reread = True
 
     def _directory(self, frame: Frame, row: int, flags: int) -> None:
         if (

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from respaldo.core.ids import ChunkId
-from respaldo.core.model import Mark
+from respaldo.core.model import Content, Mark
 from respaldo.flows.backup.compare import UNPROVEN, UNSETTLED
 from respaldo.flows.backup.memo import Totals
 from respaldo.format.columns import u32_array
@@ -104,6 +104,8 @@ class Frame:
     next: int = 0
     children: list[bytes] = field(default_factory=list)
     same: Same | None = None
+    reread: bool = False
+    """Whether a sample of its unchanged files was read again."""
     mark: int = Mark.NONE
     mark_before: int = -1
     """The mark it was remembered with, -1 where nothing is remembered."""
@@ -129,6 +131,10 @@ class Frame:
         self.contents[row] = ids
         if level or len(ids) != _ID_BYTES:
             self.levels[row] = (level, len(ids) // _ID_BYTES)
+
+    def content(self, row: int) -> Content:
+        """Returns what was noted of an entry's content."""
+        return Content(level=self.levels.get(row, (0, 0))[0], ids=self.contents.get(row, b""))
 
     def set_target(self, row: int, target: bytes) -> None:
         """Notes where a symbolic link leads; its length is the target's, whatever the file system says."""

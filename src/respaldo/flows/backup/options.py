@@ -29,6 +29,8 @@ class BackupOptions:
     recorded_as: bytes = b""
     ignore_ctime: bool = False
     trust_times: bool = False
+    paranoid: float = 0.0
+    """The share of the unchanged files that is read again."""
     dry_run: bool = False
     estimate: bool = False
     """Whether to find out beside the first backup how much there is, for somebody who watches."""
@@ -42,6 +44,10 @@ class BackupOptions:
     tags: tuple[str, ...] = ()
     time_ns: int = 0
     program: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.paranoid <= 1:
+            raise UsageError("what is read again is a share from 0% to 100%")
 
     def rules(self) -> tuple[str, ...]:
         """Returns the options that decide what is left out, one a string, as the manifest records them."""
@@ -68,6 +74,10 @@ class Counts:
     files_unchanged: int = 0
     read_bytes: int = 0
     errors: int = 0
+    reread_files: int = 0
+    reread_bytes: int = 0
+    rotten: list[bytes] = field(default_factory=list)
+    """Files whose content changed while their times did not."""
     failed: list[tuple[bytes, str]] = field(default_factory=list)
     failed_bytes: int = 0
 
@@ -126,10 +136,16 @@ def _bytes(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupResult:
-    """Is a finished backup: the snapshot (None for a dry run) and its manifest."""
+    """Is a finished backup: the snapshot (None for a dry run) and its manifest.
+
+    ``reread_files``, ``reread_bytes``: what of the unchanged was read again; ``rotten``: what had changed all the same.
+    """
 
     snapshot: SnapshotId | None
     manifest: Manifest
+    reread_files: int = 0
+    reread_bytes: int = 0
+    rotten: tuple[bytes, ...] = ()
 
     @property
     def figures(self) -> Figures:

@@ -13,18 +13,26 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
-from respaldo.catalog.trees import TreeReader, put_tree
+from respaldo.catalog.trees import Sink, TreeReader, put_tree
 from respaldo.chunk.chunker import Chunker, ChunkerParams
 from respaldo.core.errors import Interrupted, StorageFailed, UsageError
 from respaldo.core.ids import ChunkId, PackName, SnapshotId
 from respaldo.core.model import Mark
-from respaldo.core.seams import Cancel, Progress
+from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.flows.backup.entries import Entries
 from respaldo.flows.backup.estimate import Estimate
 from respaldo.flows.backup.files import Files
 from respaldo.flows.backup.frame import Node
 from respaldo.flows.backup.memo import Memo
 from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts, check_recordable
+from respaldo.flows.backup.paranoid import (
+    SAMPLE_START_BYTES,
+    NamingSink,
+    Paranoid,
+    Sample,
+    keep_start,
+    sample_start,
+)
 from respaldo.flows.backup.reader import FileReader
 from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.flows.backup.sources import hierarchy, normal_path
@@ -153,6 +161,7 @@ class _Run:
             )
             reader.known = trust.has
             memo = self._memo
+            paranoid = self._paranoid(recorded, reader, trees)
             entries = Entries(
                 files=Files(
                     reader=reader,
@@ -165,6 +174,7 @@ class _Run:
                 options=self._options,
                 counts=self._counts,
                 progress=self._progress,
+                paranoid=paranoid,
             )
             walker = Walker(
                 sink=sink,
@@ -183,9 +193,7 @@ class _Run:
             )
             if self._options.dry_run:
                 tree = walker.walk(root, parent.manifest.root if parent is not None else None)
-                return BackupResult(
-                    snapshot=None, manifest=self._manifest(session, sink, tree, recorded, parent, reader)
-                )
+                return self._result(None, self._manifest(session, sink, tree, recorded, parent, reader))
 
             estimate = Estimate(root, self._options) if self._options.estimate and parent is None else None
 
@@ -209,9 +217,11 @@ class _Run:
             manifest = self._manifest(session, sink, tree, recorded, parent, reader)
             snapshot = session.commit(manifest, trust.relied)
             if self._memo is not None:
+                if paranoid is not None:
+                    keep_start(self._memo, recorded, paranoid.sample.next)
                 self._memo.commit(snapshot, self._repo.clock.now_ns(), self._packs())
             session.tidy(catalogue)
-            return BackupResult(snapshot=snapshot, manifest=manifest)
+            return self._result(snapshot, manifest)
 
     def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
         """Backs up one file from a stream, and the directories above it, which exist in the record only."""
@@ -250,10 +260,36 @@ class _Run:
             session.tidy(catalogue)
             return BackupResult(snapshot=snapshot, manifest=manifest)
 
-    def _reader(self, sink: ChunkSink | DrySink) -> FileReader:
+    def _reader(self, sink: Sink, progress: Progress | None = None) -> FileReader:
         low, mean, high, strict, loose = self._repo.config.chunker
         params = ChunkerParams(minimum=low, average=mean, maximum=high, strict=strict, loose=loose)
-        return FileReader(sink, Chunker(self._repo.ring.chunker_secret, params), self._progress, self._cancel)
+        chunker = Chunker(self._repo.ring.chunker_secret, params)
+        return FileReader(sink, chunker, progress or self._progress, self._cancel)
+
+    def _paranoid(self, recorded: tuple[bytes, ...], reader: FileReader, trees: TreeReader) -> Paranoid | None:
+        if not self._options.paranoid or self._memo is None:
+            return None
+        start = sample_start(self._memo, recorded, self._repo.random(SAMPLE_START_BYTES))
+        again = self._reader(NamingSink(self._repo.ring.id_keys), Silent())
+        again.checkpoint = lambda: reader.checkpoint()  # noqa: PLW0108 - it is given one later
+        return Paranoid(
+            sample=Sample(self._options.paranoid, start, self._repo.ring.name_order),
+            reader=again,
+            trees=trees,
+            source=self._repo.source,
+            counts=self._counts,
+            progress=self._progress,
+        )
+
+    def _result(self, snapshot: SnapshotId | None, manifest: Manifest) -> BackupResult:
+        counts = self._counts
+        return BackupResult(
+            snapshot=snapshot,
+            manifest=manifest,
+            reread_files=counts.reread_files,
+            reread_bytes=counts.reread_bytes,
+            rotten=tuple(counts.rotten),
+        )
 
     def _packs(self) -> AbstractSet[PackName]:
         return self._repo.index.lengths().keys()

@@ -206,6 +206,9 @@ class Walker:
                 frame.subdirs = list(array("I", bytes(remembered.subdirs)))
                 frame.mark = remembered.mark
                 self._take_over(frame)
+                if self._entries.paranoid is not None:
+                    self._entries.paranoid.look_at_same(frame, remembered)
+                    frame.reread = True
                 return
         self._look(frame, remembered)
 
