@@ -146,7 +146,7 @@ class Postgres(DataSet):
 
     def make(self) -> None:
         self._before = self.other.with_name("postgres-before")
-        make_cluster(self.live, self._before, scale=3 if self.quick else 30)
+        make_cluster(self.live, self._before, scale=3 if self.quick else 100)
         self.live.rename(self.other)
         subprocess.run(["cp", "-a", self._before, self.live], check=True)
 
