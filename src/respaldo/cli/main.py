@@ -6,11 +6,14 @@ and no more.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 
 from respaldo import __version__
+
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         return 0
+    if arguments is None:
+        # Importing makes a hundred thousand objects that stay, and by default every seven hundred are looked through.
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     from respaldo.cli.run import run  # start-up time: see above
 
     return run(words, for_good=arguments is None)
