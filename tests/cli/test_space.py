@@ -205,11 +205,23 @@ def test_goal_asks_on_a_terminal(cli, history, answer, left, status):
     assert (ran, b"for good?" in told) == (0, False)
 
 
-def on_terminal(words, answer):
+def test_goal_asks_also_where_errors_go_into_a_file(cli, history):
+    """Whoever types is asked where he sees it; without a terminal to type at, nobody is."""
+    ran, told = on_terminal(["prune", "--free", "300KB"], b"n\n", stderr=subprocess.DEVNULL)
+    assert b"for good?" in told
+    assert (ran, len(there(cli))) == (1, 5)
+    ran, told = on_terminal(["prune", "--free", "300KB"], b"", stdin=subprocess.DEVNULL)
+    assert b"for good?" not in told
+    assert (ran, len(there(cli))) == (0, 4)
+
+
+def on_terminal(words, answer, **streams):
     """Runs a command on a terminal of its own and types an answer; returns its status and what was to be seen."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "respaldo", *words], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        [sys.executable, "-m", "respaldo", *words],
+        **{"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams},
+        start_new_session=True,
     )
     os.close(theirs)
     told = bytearray()

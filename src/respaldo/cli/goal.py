@@ -14,7 +14,7 @@ import click
 
 from respaldo.cli import collection, show
 from respaldo.cli import policy as policies
-from respaldo.cli.progress import on_terminal, watching
+from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.values import SIZE
@@ -146,11 +146,12 @@ def _refusal(repository: Repository, goal: Goal, space: SpacePlan) -> Refused:
 
 
 def _confirmed(count: int) -> bool:
-    """Asks, where there is somebody to answer."""
-    if not (sys.stdin and sys.stdin.isatty() and on_terminal()):
+    """Asks, where there is somebody to answer: at a terminal that is typed at and seen, whatever else is redirected."""
+    seen = next((stream for stream in (sys.stderr, sys.stdout) if stream and stream.isatty()), None)
+    if seen is None or not (sys.stdin and sys.stdin.isatty()):
         return True
-    sys.stderr.write(f"forget {show.count(count, 'snapshot')} for good? [y/N] ")
-    sys.stderr.flush()
+    seen.write(f"forget {show.count(count, 'snapshot')} for good? [y/N] ")
+    seen.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 

@@ -49,9 +49,9 @@ def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, **give
     """Forget snapshots: those that are named, or all that a policy does not keep.
 
     A forgotten snapshot is gone; the space that only it used is freed by the next prune. A pinned one is never
-    forgotten. In every group the newest one stays, whatever the policy says, and a policy that would keep nothing is
-    refused. With --grace, snapshots go into the trash first, where "snapshots" does not show them and "undo" brings
-    them back from.
+    forgotten. In every group the newest one stays, whatever the policy says, and while that one is incomplete, the
+    newest complete one, too. A policy that would keep nothing is refused. With --grace, snapshots go into the trash
+    first, where "snapshots" does not show them and "undo" brings them back from.
 
     A snapshot is kept when any rule keeps it. N hours, days, weeks, months or years are the newest N in which there is
     a snapshot; spans are counted back from the newest snapshot, not from today.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     type=SHARE,
     metavar="SHARE",
     help="Copy what is still needed out of packs of which less than this share is, and delete them. "
-    "[default: 50%; with --free and --max-size 80%, as far as it takes]",
+    "[default: 50%; with --free and --max-size 90%, as far as it takes]",
 )
 @click.option(
     "--max-repack",

@@ -9,8 +9,8 @@ from respaldo.core.errors import Corruption, UsageError
 from respaldo.core.ids import PackName, SnapshotId
 
 REPACK_BELOW = 0.5
-FREE_REPACK_BELOW = 0.8
-"""Where space is wanted: up to four bytes are copied for one that is freed, before one more snapshot goes."""
+FREE_REPACK_BELOW = 0.9
+"""Where space is wanted: up to nine bytes are copied for one that is freed, before one more snapshot goes."""
 _LAST_PACK_BYTES = 1 << 16
 """The last pack of the copies may be small, and small ones are padded to a multiple of this."""
 _PADDED = 32
