@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import random
-from array import array
 from collections import Counter
-from itertools import accumulate, permutations
+from itertools import accumulate
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,14 +13,10 @@ from respaldo.catalog.snapshots import forget, load
 from respaldo.core.errors import ObjectMissing
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Silent
-from respaldo.flows.gc import choose as choose_module
-from respaldo.flows.gc.goal import plan_space
-from respaldo.flows.gc.labels import SHARED, Labels, weigh_labels
-from respaldo.flows.gc.options import Goal, PruneOptions, Shares
-from respaldo.flows.gc.run import plan_prune, run_prune
+from respaldo.flows.gc.options import Shares
 from respaldo.flows.gc.shares import Account, measure_shares
 from respaldo.format.content import HOLE, parse_node
-from respaldo.format.pack import BlockRow, Footer, parse_footer
+from respaldo.format.pack import parse_footer
 from respaldo.format.tree import parse_references
 from respaldo.store.repo import Repo
 from tests.protocol.ground import leave_undecided, put_marker
@@ -241,150 +235,3 @@ def test_account_begins_again_where_a_root_vanishes(repo, tmp_path, monkeypatch)
     monkeypatch.setattr(Account, "_walk", vanishing)
     found = shares(repo, [second])
     assert found.alone == {second: alone.freed({second}, {second})}
-
-
-# --- labels --------------------------------------------------------------------------------------------------------
-
-
-@given(
-    meets=st.lists(
-        st.tuples(st.integers(1, 4), st.integers(0, 30), st.integers(1, 20), st.booleans()), min_size=1, max_size=20
-    ),
-    roots=st.sampled_from([4, 1 << 15]),
-)
-def test_labels_know_the_first_and_whether_there_was_another(meets, roots):
-    """Runs and single positions alike, against a dictionary of sets; what is live up to a root is what it met first."""
-    labels = Labels(roots)
-    met: dict[int, list[int]] = {}
-    for root, row, count, run in sorted(meets):
-        labels.root = root
-        if run:
-            labels.add_run(7, row, count)
-            for each in range(row, row + count):
-                met.setdefault(each, []).append(root)
-        else:
-            news = root not in met.get(row, []) and len(set(met.get(row, []))) < 2
-            assert labels.add((7, row)) == news
-            met.setdefault(row, []).append(root)
-    found = {row: (label >> 1, bool(label & SHARED)) for row, label in enumerate(labels.rows[7]) if label}
-    assert found == {row: (min(found), len(set(found)) > 1) for row, found in met.items()}
-    for last in range(6):
-        assert labels.live(last).number(7) == sum(1 << row for row, found in met.items() if min(found) <= last)
-
-
-@given(lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=12), data=st.data())
-def test_shares_of_a_block_add_up_to_it(lengths, data):
-    """However chunks are labelled, nothing of a block is lost and nothing counts twice."""
-    raw = sum(lengths)
-    sealed = data.draw(st.integers(73, raw + 72))
-    given_labels = data.draw(st.lists(st.integers(2, 9), min_size=len(lengths), max_size=len(lengths)))
-    footer = Footer(
-        session=bytes(16),
-        body_hash=bytes(32),
-        blocks=(BlockRow(1, sealed, raw, len(lengths), bytes(32)),),
-        ids=bytes(32 * len(lengths)),
-        lengths=array("I", lengths),
-    )
-    weights: Counter[int] = Counter()
-    weigh_labels(footer, array("H", given_labels), weights)
-    assert weights.total() == sealed
-    for label, weight in weights.items():
-        mine = sum(length for length, each in zip(lengths, given_labels, strict=True) if each == label)
-        assert abs(weight - sealed * mine / raw) <= len(lengths)
-
-
-@pytest.mark.parametrize("order", list(permutations([3 << 1, 2 << 1 | SHARED, 2 << 1])))
-def test_copies_are_joined_to_one_label(order):
-    """In whatever order copies are met, the one that stays has the first root of all."""
-    labels = Labels(4)
-    labels.rows[1] = array("H", order)
-    labels.rows[2] = array("H", [0])
-    labels.join([(1, 0), (1, 1), (1, 2)], (2, 3))
-    assert list(labels.rows[1]) == [0, 0, 0]
-    assert list(labels.rows[2]) == [0, 0, 0, 2 << 1 | SHARED]
-
-
-# --- goals ---------------------------------------------------------------------------------------------------------
-
-
-def lay_history(repo: Repo, source, seeds: int = 6) -> list[SnapshotId]:
-    """Makes snapshots each of which holds half a megabyte that no other holds, and something that all hold."""
-    rng = random.Random(1)
-    source.mkdir()
-    (source / "always").write_bytes(rng.randbytes(500_000))
-    made = []
-    for _ in range(seeds):
-        (source / "now").write_bytes(rng.randbytes(500_000))
-        made.append(snapshot_of(back_up(repo, source)))
-    return made
-
-
-def packed(repo: Repo) -> int:
-    return sum(length for _, length in repo.backend.list("packs"))
-
-
-@pytest.mark.parametrize("wanted", [1, 400_000, 900_000, 1_400_000, 2_300_000])
-def test_goal_takes_the_fewest_that_give_the_space(repo, tmp_path, wanted):
-    """One snapshot less is not enough; and forgetting them and collecting gives what was promised."""
-    made = lay_history(repo, tmp_path / "source")
-    options = PruneOptions(repack_below=0.8)
-    plan = plan_space(repo, Goal(free_bytes=wanted), made[:-1], options, progress=Silent(), cancel=Cancel())
-    assert plan.reached
-    assert list(plan.going) == made[: len(plan.going)]
-    assert plan.going
-    assert sum(plan.shares.steps[each] for each in plan.going) > 490_000 * len(plan.going)
-    before = packed(repo)
-    fewer = plan_prune(repo, plan.options, progress=Silent(), cancel=Cancel(), without=set(plan.going[:-1]))
-    assert fewer.sure_bytes < wanted
-    for snapshot in plan.going:
-        forget(repo, snapshot)
-    result = run_prune(repo, plan.options, progress=Silent(), cancel=Cancel())
-    assert before - packed(repo) >= wanted
-    assert before - packed(repo) == result.freed_bytes >= plan.freed_bytes
-
-
-def test_goal_says_how_far_it_gets(repo, tmp_path):
-    """Where all that may go is not enough, the plan says what it gives; where nothing is wanted, nothing goes."""
-    made = lay_history(repo, tmp_path / "source")
-    options = PruneOptions(repack_below=0.8)
-
-    def plan(goal: Goal):
-        return plan_space(repo, goal, made[:3], options, progress=Silent(), cancel=Cancel())
-
-    far = plan(Goal(free_bytes=10**9))
-    assert not far.reached
-    assert far.going == tuple(made[:3])
-    assert far.freed_bytes > 3 * 500_000
-    assert plan(Goal(size_bytes=10**9)).going == ()
-    assert plan(Goal(size_bytes=10**9)).reached
-    assert plan(Goal(size_bytes=far.stored_bytes - 900_000)).going == tuple(made[:2])
-    assert plan(Goal(free_bytes=900_000)).going == tuple(made[:2])
-
-
-def test_goal_copies_no_more_than_it_takes(repo, tmp_path, monkeypatch):
-    """Packs more than half live are copied only until there is enough; those that are less, as by any collection."""
-    monkeypatch.setattr(choose_module, "SMALL_BYTES", 0)
-    source = tmp_path / "source"
-    source.mkdir()
-    rng = random.Random(2)
-    for number in range(12):
-        (source / f"file{number:02}").write_bytes(rng.randbytes(250_000))
-    first = snapshot_of(back_up(repo, source))
-    for number in range(2, 12, 4):
-        (source / f"file{number:02}").unlink()
-    snapshot_of(back_up(repo, source))
-
-    def plan(wanted: int):
-        return plan_space(
-            repo,
-            Goal(free_bytes=wanted),
-            [first],
-            PruneOptions(repack_below=0.8),
-            progress=Silent(),
-            cancel=Cancel(),
-        )
-
-    little, much = plan(150_000), plan(450_000)
-    assert little.reached
-    assert much.reached
-    assert 0 < little.copied_bytes < much.copied_bytes
