@@ -107,7 +107,7 @@ def reach(
         if not settings.json:
             settings.report({}, told)
         # Outside of what heeds a signal when it can: an answer is waited for as long as it takes.
-        if run.gone and not given["yes"] and not _confirmed(len(run.gone)):
+        if run.gone and not given["yes"] and not _confirmed(settings, len(run.gone)):
             show.err("nothing was forgotten, and nothing deleted")
             return 1
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:
@@ -145,9 +145,10 @@ def _refusal(repository: Repository, goal: Goal, space: SpacePlan) -> Refused:
     )
 
 
-def _confirmed(count: int) -> bool:
+def _confirmed(settings: Settings, count: int) -> bool:
     """Asks, where there is somebody to answer: at a terminal that is typed at and seen, whatever else is redirected."""
-    seen = next((stream for stream in (sys.stderr, sys.stdout) if stream and stream.isatty()), None)
+    streams = (sys.stderr,) if settings.json else (sys.stderr, sys.stdout)  # a document stays one
+    seen = next((stream for stream in streams if stream and stream.isatty()), None)
     if seen is None or not (sys.stdin and sys.stdin.isatty()):
         return True
     seen.write(f"forget {show.count(count, 'snapshot')} for good? [y/N] ")

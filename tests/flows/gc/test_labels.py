@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import Counter
 from itertools import permutations
@@ -68,3 +69,18 @@ def test_copies_are_joined_to_one_label(order):
     labels.join([(1, 0), (1, 1), (1, 2)], (2, 3))
     assert list(labels.rows[1]) == [0, 0, 0]
     assert list(labels.rows[2]) == [0, 0, 0, 2 << 1 | SHARED]
+
+
+@pytest.mark.parametrize(("roots", "width"), [(1000, 2), (1 << 15, 4)])
+def test_labels_take_so_many_bytes_a_chunk_however_many_roots_meet_them(roots, width):
+    """Two up to some thirty thousand roots, four beyond: what 20 million chunks take is known before they are met."""
+    labels = Labels(roots)
+    packs, rows = range(1, 400_001, 4000), 4000
+    for root in range(1, 30):
+        labels.root = root
+        for number in packs:
+            for row in range(0, rows, 100 + root):
+                labels.add_run(number, row, min(100 + root, rows - row))
+                labels.add((number, row))
+    taken = sum(sys.getsizeof(found) for found in labels.rows.values())
+    assert taken <= width * len(packs) * rows * 1.2
