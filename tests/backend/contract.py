@@ -74,6 +74,21 @@ class BackendContract:
         backend.put("packs/many", pieces)
         assert backend.get("packs/many") == b"".join(pieces)
 
+    def test_stage_of_megabytes(self, backend):
+        """A long object is staged piece by piece like a short one, and a second one of its name is told."""
+        pieces = [bytes([number]) * (700_000 + number) for number in range(12)]
+        with backend.stage("packs") as stage:
+            for piece in pieces:
+                stage.write(piece)
+            stage.commit("packs/long")
+        assert backend.get("packs/long") == b"".join(pieces)
+        with backend.stage("packs") as stage:
+            for piece in pieces:
+                stage.write(piece)
+            with pytest.raises(ObjectExists):
+                stage.commit("packs/long")
+        assert self.litter(backend) == []
+
     def test_put_never_replaces(self, backend):
         """An object that is there stays as it is."""
         backend.put("outcome/a", [b"commit"])

@@ -10,13 +10,16 @@ Never: locks, retries, caches, looks into an object, or knows what a name means 
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
-from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.seams import Buffer
 
 # The name of a method of `Backend` would hide the built-in `list` from the annotations that follow it.
@@ -31,6 +34,9 @@ FOLDERS: Final = frozenset(
         *("ballast", "log", "catalogue"),
     )
 )
+
+_HELD_BYTES: Final = 4 << 20
+"""Of an object whose end has not come, at most so much is held in memory."""
 
 # No upper case (file systems that fold it), no separator, no leading dot (temporaries, "." and "..").
 _LEAF: Final = re.compile(r"[a-z0-9-][a-z0-9.-]{0,127}", re.ASCII)
@@ -133,7 +139,7 @@ class Backend(ABC):
         """
 
     def stage(self, folder: str) -> Stage:
-        """Begins an object of a folder whose name comes with its last byte; this default holds it in memory."""
+        """Begins an object of a folder whose name comes with its last byte; this default holds it until then."""
         return _BufferedStage(self, check_folder(folder))
 
     @abstractmethod
@@ -233,29 +239,58 @@ class Backend(ABC):
 
 
 class _BufferedStage(Stage):
-    """Collects an object in memory and puts it at the end."""
+    """Collects an object and puts it at the end: in memory, and beyond some megabytes in a file without a name."""
 
-    __slots__ = ("_backend", "_folder", "_pieces")
+    __slots__ = ("_backend", "_file", "_folder", "_length", "_pieces")
 
     def __init__(self, backend: Backend, folder: str) -> None:
         self._backend = backend
         self._folder = folder
         self._pieces: list[bytes] | None = []
+        self._length = 0
+        self._file: IO[bytes] | None = None
 
     def write(self, piece: Buffer) -> None:
         if self._pieces is None:
             raise ValueError("the stage was committed or discarded")
-        self._pieces.append(bytes(flat(piece)))
+        view = flat(piece)
+        self._length += view.nbytes
+        if self._file is None and self._length <= _HELD_BYTES:
+            self._pieces.append(bytes(view))
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `discard`
+                for held in self._pieces:
+                    self._file.write(held)
+                self._pieces.clear()
+            self._file.write(view)
+        except OSError as error:
+            raise StorageFailed("a temporary file", error.strerror or str(error)) from error
 
     def commit(self, name: str) -> None:
         check_stage(self._folder, name)
         if self._pieces is None:
             raise ValueError("the stage was committed or discarded")
-        pieces, self._pieces = self._pieces, None
-        self._backend.put(name, pieces)
+        pieces: Sequence[Buffer] = self._pieces
+        self._pieces = None
+        if self._file is not None:
+            try:
+                self._file.flush()
+                pieces = [memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))]
+            except OSError as error:
+                raise StorageFailed("a temporary file", error.strerror or str(error)) from error
+        try:
+            self._backend.put(name, pieces)
+        finally:
+            self.discard()
 
     def discard(self) -> None:
         self._pieces = None
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
 
 
 def check_stage(folder: str, name: str) -> str:

@@ -7,23 +7,22 @@ all are. An error in a worker is raised at the caller's next call, and nothing m
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from blake3 import blake3
 
 from respaldo.backend.base import Backend
-from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.format.pack import BLOCK_RAW_BYTES_MAX
 from respaldo.store.index import Index
 from respaldo.store.packs import Block, Finished, PackWriter, seal_block
 from respaldo.store.relied import Relied
+from respaldo.store.uploads import Uploads, of_storage
 from respaldo.store.vault import Vault
 
 WORKERS = 2
@@ -53,15 +52,6 @@ class _Open:
         self.filled = 0
         self.ids = bytearray()
         self.lengths = bytearray()
-
-
-@contextlib.contextmanager
-def _of_storage() -> Iterator[None]:
-    """Turns what the system says of storage into an error of storage: a reader would take it for one of its file."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed("packs", error.strerror or str(error)) from error
 
 
 class ChunkSink:
@@ -94,7 +84,7 @@ class ChunkSink:
         """By some bits of their ids, whether there may be chunks among those that this sink stored and entered."""
         self._lock = threading.Lock()
         self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
-        self._finished: deque[Finished] = deque()
+        self._uploads = Uploads(distant=backend.distant, failed=self._fail)
         self._under_way: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
         self._limit = BLOCKS_UNDER_WAY
@@ -109,6 +99,9 @@ class ChunkSink:
     def _new_pack(self, *, trees: bool) -> PackWriter:
         held = _TREE_PACK_HELD_BYTES if trees else 0
         return PackWriter(self._backend, self._vault, self._session, stage_after_bytes=held)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failed = error
 
     def name(self, kind: Kind, raw: Buffer) -> ChunkId:
         """Returns the id that a chunk has or would have."""
@@ -170,7 +163,7 @@ class ChunkSink:
         self._fresh.update(block.ids[at : at + CHUNK_ID_BYTES] for at in range(0, len(block.ids), CHUNK_ID_BYTES))
         self._wait_for_room()
         self._under_way.append(self._pool.submit(self._pass_on, block))
-        if self._finished:
+        if self._uploads.finished:
             self._enter()
 
     def _pass_on(self, block: Block) -> None:
@@ -178,7 +171,7 @@ class ChunkSink:
         try:
             full = self._append(block, trees=block.kind is not Kind.DATA)
             if full is not None:
-                self._finish(full)
+                self._uploads.finish(full)
         except BaseException as error:
             self._failed = error
             raise
@@ -216,7 +209,7 @@ class ChunkSink:
         block, self._open[kind] = self._open[kind], _Open(memoryview(b""))
         self._wait_for_room()
         self._under_way.append(self._pool.submit(self._seal, kind, block))
-        if self._finished:
+        if self._uploads.finished:
             self._enter()
 
     def _seal(self, kind: Kind, block: _Open) -> None:
@@ -228,7 +221,7 @@ class ChunkSink:
                 self._free.append(block.view)
             full = self._append(sealed, trees=kind is not Kind.DATA)
             if full is not None:
-                self._finish(full)
+                self._uploads.finish(full)
         except BaseException as error:
             self._failed = error
             raise
@@ -253,19 +246,15 @@ class ChunkSink:
         return full
 
     def _add(self, pack: PackWriter, block: Block) -> None:
-        with _of_storage():
+        with of_storage():
             pack.add(block)
         self.tally.stored_bytes += block.sealed_length
-
-    def _finish(self, pack: PackWriter) -> None:
-        with pack, _of_storage():
-            self._finished.append(pack.finish())
 
     def _enter(self) -> None:
         """Enters the packs that are durable into the index; their chunks leave the set in memory."""
         packs = []
-        while self._finished:
-            packs.append(self._finished.popleft())
+        while self._uploads.finished:
+            packs.append(self._uploads.finished.popleft())
         if not packs:
             return
         numbers = self._index.add_packs((item.name, item.length_bytes, item.footer, item.encoded) for item in packs)
@@ -296,20 +285,22 @@ class ChunkSink:
         if trees.held and data.body_length:
             for block in trees.held:
                 if data.body_length and data.estimate(block) > self._pack_bytes:
-                    self._finish(data)
+                    self._uploads.finish(data)
                     data = self._packs[False] = self._new_pack(trees=False)
                 data.add(block)
             trees.held.clear()
             trees = self._packs[True] = self._new_pack(trees=True)
         for pack in (data, trees):
             if pack.body_length:
-                self._finish(pack)
+                self._uploads.finish(pack)
         self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
+        self._uploads.wait()
         self._enter()
 
     def close(self) -> None:
         """Stops the workers and drops what is not finished."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._uploads.close()
         for pack in self._packs.values():
             pack.discard()
         self.relied.close()
