@@ -198,12 +198,18 @@ def measure_latency(console: Console, scratch: Path, fill: Fill) -> list[dict[st
         options = api.RestoreOptions()
         repository.restore(found, os.fsencode(target), options, progress=Silent(), cancel=Cancel())
 
+    def verify(repository: Repository) -> None:
+        result = repository.verify(api.VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+        if result.damages:
+            raise CommandFailed(f"latency, verify: {result.damages[0]}")
+
     rows: list[dict[str, object]] = []
     for step, client, work in (
         ("fresh", "a", backup),
         ("again", "a", backup),
         ("again, new client", "b", backup),
         ("restore, new client", "c", restore),
+        ("verify --read-data", "a", verify),
     ):
         far.reset()
         start_s, start_cpu_s = time.perf_counter(), time.process_time()

@@ -129,7 +129,7 @@ class Repository:
                 cache_dir=places.cache_dir,
                 clock=SystemClock(),
                 random=system_random,
-                pinned=header.hash,
+                header=header,
             )
         except BaseException:
             backend.close()

@@ -28,6 +28,7 @@ from respaldo.core.errors import (
     ObjectExists,
     ObjectMissing,
     RespaldoError,
+    StorageError,
     StorageFailed,
 )
 from respaldo.core.ids import (
@@ -119,12 +120,13 @@ def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
 
 def read_header(backend: Backend) -> Header:
     """Returns the header; raises `NotARepository` where there is none, `Corruption` where it is no file."""
-    if backend.exists(HEADER) is None:
-        raise NotARepository(backend.location, "it has no header")
     try:
         data = backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
     except ObjectMissing:
         raise NotARepository(backend.location, "it has no header") from None
+    except StorageError:
+        backend.exists(HEADER)  # says so where it is no file
+        raise
     return parse_header(data, backend.location)
 
 
@@ -156,13 +158,22 @@ class Repo:
 
     @classmethod
     def open(
-        cls, backend: Backend, secret: Secret, *, cache_dir: Path, clock: Clock, random: Random, pinned: bytes = b""
+        cls,
+        backend: Backend,
+        secret: Secret,
+        *,
+        cache_dir: Path,
+        clock: Clock,
+        random: Random,
+        pinned: bytes = b"",
+        header: Header | None = None,
     ) -> Self:
         """Opens a repository; raises `WrongSecret`, `NotARepository`, `Corruption`.
 
-        ``pinned`` is the header's hash as this client knows it; another header is `Corruption`.
+        ``pinned`` is the header's hash as this client knows it; another header is `Corruption`. ``header``: where it
+        was read already.
         """
-        header = read_header(backend)
+        header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
         ring = KeyRing(slots.open_master(backend, header, secret), header.hash)

@@ -11,7 +11,8 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-from respaldo.catalog.snapshots import Catalogue, decide, list_pending, put_pending, roll_up
+from respaldo.catalog.decided import commit_of, keep
+from respaldo.catalog.snapshots import Catalogue, decide, list_pending, pending_name, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, PackName, SessionId, SnapshotId
@@ -133,6 +134,9 @@ class Session:
             raise
         if decide(self._repo, snapshot, Verdict.COMMIT, pending_hash) is not Verdict.COMMIT:
             raise ContentGoneError
+        # So that the next run reads neither of the two that this one wrote.
+        with contextlib.suppress(StorageError):  # a full disk under the cache undoes no snapshot
+            keep(self._repo.index, {snapshot: commit_of(manifest.encode(), pending_hash, pending_name(snapshot))})
         return snapshot
 
     def tidy(self, before: Catalogue) -> None:

@@ -24,7 +24,8 @@ from respaldo.store.packs import open_block, open_footer
 from respaldo.store.vault import Vault
 
 WORKERS = 2
-_UNDER_WAY = 4
+WORKERS_FAR = 4
+"""Where storage is far away: half of them wait."""
 PIECE_BYTES = 4 << 20
 NOT_ITS_NAME = "its bytes do not have its name"
 
@@ -208,7 +209,7 @@ def inspect_all(reader: PackReader, targets: Iterable[Target], workers: int = WO
         try:
             for target in targets:
                 under_way.append(pool.submit(reader.inspect, target))
-                if len(under_way) >= _UNDER_WAY:
+                if len(under_way) >= 2 * workers:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()

@@ -17,7 +17,7 @@ from respaldo.flows.check.findings import Findings
 from respaldo.flows.check.lost import blame_packs
 from respaldo.flows.check.objects import Inspector, Inventory, still_there
 from respaldo.flows.check.options import VerifyOptions
-from respaldo.flows.check.packs import NOT_ITS_NAME, Inspection, PackReader, Target, inspect_all
+from respaldo.flows.check.packs import NOT_ITS_NAME, WORKERS, WORKERS_FAR, Inspection, PackReader, Target, inspect_all
 from respaldo.flows.check.result import Note, VerifyResult
 from respaldo.flows.check.survey import Survey
 from respaldo.flows.check.verified import Verified, choose
@@ -107,7 +107,8 @@ def _read_packs(
         gone = False
         reader = PackReader(repo.backend, repo.vault, repo.ring.id_keys, cancel)
         try:
-            for seen in inspect_all(reader, _targets(repo, options, packs, chosen, cancel)):
+            workers = WORKERS_FAR if repo.backend.distant else WORKERS
+            for seen in inspect_all(reader, _targets(repo, options, packs, chosen, cancel), workers):
                 read.packs += 1
                 read.read_bytes += seen.read_bytes
                 read.chunks += seen.chunks
