@@ -148,8 +148,18 @@ def test_node_with_impossible_lengths_is_refused(lengths):
 @pytest.mark.parametrize("data", [b"", NODE[:-1], NODE + b"x", NODE * 1000])
 def test_node_of_impossible_size_is_refused(data):
     """A node has between 1 and 1024 whole rows."""
-    with pytest.raises(Corruption):
-        content.parse_node(data, "x")
+    for parse in (content.parse_node, content.parse_node_ids):
+        with pytest.raises(Corruption):
+            parse(data, "x")
+
+
+@given(st.lists(st.sampled_from([*IDS, content.HOLE]), min_size=1, max_size=30))
+def test_ids_of_a_node_are_those_of_its_rows(ids):
+    """By columns the same ids come out, without holes."""
+    rows = [row_id for at, row_id in enumerate(ids) if row_id != content.HOLE or not at or ids[at - 1] != content.HOLE]
+    data = b"".join(content.ROW.pack(row_id, 1) for row_id in rows)
+    expected = [row.id for row in content.parse_node(data, "x") if row.id != content.HOLE]
+    assert content.parse_node_ids(data, "x") == b"".join(expected)
 
 
 def test_node_ends_where_its_ids_say_within_bounds():

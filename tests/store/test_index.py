@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,7 @@ class IndexMachine(RuleBasedStateMachine):
         """Leaves one pack usable: only its chunks count as known to a writer."""
         if name in self.model:
             self.index.usable = {self.index.number_of(name)}
+            self.finds_many_at_once()
             for number in range(0, 301, 7):
                 found = self.index.find(chunk(number), usable_only=True)
                 assert (found is not None) == (chunk(number) in self.model[name])
@@ -172,6 +174,24 @@ class IndexMachine(RuleBasedStateMachine):
             found = self.index.find(chunk(number), usable_only=False)
             assert found in there if there else found is None
             assert set(self.index.copies(chunk(number))) == there
+
+    @invariant()
+    def finds_many_at_once(self):
+        """In bulk the same is found and the same is missed, by choice where it is usable, whatever the order."""
+        asked = random.Random(len(self.model)).choices(range(301), k=200)
+        found = []
+        missing = self.index.find_many(
+            b"".join(map(chunk, asked)), lambda number, rows: found.extend((number, row) for row in rows)
+        )
+        there = {
+            (self.index.number_of(name), row): chunk_id
+            for name, ids in self.model.items()
+            for row, chunk_id in enumerate(ids)
+        }
+        assert [asked[at] for at in missing] == [n for n in asked if chunk(n) not in there.values()]
+        assert {there[position] for position in found} == {chunk(n) for n in asked} & set(there.values())
+        usable = {chunk_id for (number, _), chunk_id in there.items() if number in self.index.usable}
+        assert all(number in self.index.usable for number, row in found if there[number, row] in usable)
 
 
 class MergingMachine(IndexMachine):
@@ -434,3 +454,27 @@ def test_pack_that_rotted_in_the_index_is_not_taken_for_damage_of_the_repository
         with pytest.raises(lmdb.CorruptedError):
             index.entry(number)
         assert index.footer(number) == b""
+
+
+@pytest.mark.parametrize("recent", [0, 1 << 20])
+def test_find_many_finds_what_find_finds(tmp_path, recent):
+    """Thousands at once, in no order, with strangers among them, from ids of all beginnings, whether merged or not."""
+    index = open_index(tmp_path / "index", recent)
+    source = random.Random(4)
+    packs = [[ChunkId(source.randbytes(32)) for _ in range(500)] for _ in range(40)]
+    packs += [[ChunkId(bytes((first,)) * 32) for first in (0, 255)], packs[3][:100]]
+    index.add_packs(entered(source.randbytes(32), ids) for ids in packs)
+    strangers = [ChunkId(source.randbytes(32)) for _ in range(100)]
+    asked = [*itertools.chain(*packs), *strangers, ChunkId(packs[0][0][:6] + bytes(26))]
+    source.shuffle(asked)
+    found = {}
+    footers = {pack.number: parse_footer(index.footer(pack.number), "x") for pack in index.packs()}
+
+    def take(number, rows):
+        found.update((footers[number].ids[32 * row : 32 * row + 32], (number, row)) for row in rows)
+
+    missing = index.find_many(b"".join(asked), take)
+    assert [asked[at] for at in missing] == [one for one in asked if index.find(one, usable_only=False) is None]
+    assert found.keys() == set(itertools.chain(*packs))
+    assert index.find_many(b"", take) == []
+    index.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from array import array
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,13 @@ from respaldo.store.rows import (
     PARTITIONS,
     Rows,
     buckets_of,
+    columns_of_ids,
     ordinals_of,
     rows_of_words,
+    sort_by_ordinal,
     sort_words,
     words_of_buckets,
+    words_of_ids,
     words_of_rows,
 )
 
@@ -99,3 +103,23 @@ def test_temporary_file_has_no_name(tmp_path):
         assert os.fstat(fd).st_size > 0
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+@given(st.lists(ids, max_size=40))
+def test_ids_are_sorted_with_their_numbers(some):
+    """In the order of their first 4 bytes, each with the number it had."""
+    numbers = array("I", range(len(some)))
+    words = sort_words(words_of_ids(b"".join(item + b"x" * 28 for item in some), numbers))
+    first, second, of = columns_of_ids(words)
+    assert sorted(of) == list(numbers)
+    assert [one << 16 | other for one, other in zip(first, second, strict=True)] == sorted(
+        int.from_bytes(item, "big") for item in some
+    )
+    assert [some[number] for number in of] == sorted(some)
+
+
+@given(st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 24) - 1)), max_size=40))
+def test_columns_are_sorted_by_the_first(pairs):
+    """The second goes along."""
+    ordinals, numbers = sort_by_ordinal(*(array("I", column) for column in list(zip(*pairs, strict=True)) or [(), ()]))
+    assert list(zip(ordinals, numbers, strict=True)) == sorted(pairs)

@@ -18,6 +18,7 @@ from pathlib import Path
 import lmdb
 
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SegmentName
+from respaldo.store.bulk import Bulk, Found
 from respaldo.store.gate import NUMBER, VERSION, Gate
 from respaldo.store.local import Environment
 from respaldo.store.ordinals import DATABASES, Ordinals, Reader
@@ -35,20 +36,9 @@ class Index:
     """Looks chunks up. One thread at a time; other processes may use the same environment."""
 
     def __init__(self, path: Path) -> None:
-        self._environment = Environment(
-            path,
-            layout=LAYOUT,
-            databases={
-                **DATABASES,
-                "packs": False,
-                "names": False,
-                "pending": False,
-                "footers": False,
-                "segments": False,
-                "records": False,
-                "counters": False,
-            },
-        )
+        plain = ("packs", "names", "pending", "footers", "segments", "records", "counters")
+        databases = {**DATABASES, **dict.fromkeys(plain, False)}
+        self._environment = Environment(path, layout=LAYOUT, databases=databases)
         self._dbs = self._environment.dbs
         self._path = path
         self.ordinals = Ordinals(self._environment, "counters")
@@ -135,6 +125,11 @@ class Index:
         if found is None:
             return None
         return (*found, 1 + self._hints[0].run(ids, at + CHUNK_ID_BYTES))
+
+    def find_many(self, ids: bytes, found: Found) -> list[int]:
+        """Looks up many at once; what comes back and what ``found`` is called with, `Bulk.find` says."""
+        txn = self._read()
+        return Bulk(txn, self.ordinals.begin(txn), self._dbs, self.usable).find(ids, found)
 
     def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
         """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""

@@ -10,6 +10,7 @@ many of them. Whether a row tells the truth is for the caller to find out.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -26,6 +27,7 @@ from respaldo.store.rows import (
     Bucket,
     Rows,
     buckets_of,
+    columns_of_ids,
     native,
     ordinals_of,
     rows_of_words,
@@ -196,6 +198,45 @@ class Reader:
                 found.append(int.from_bytes(value[_KEY:], "big"))
                 more = cursor.next_dup()
         return found
+
+    def find_sorted(self, asked: bytes) -> tuple[array[int], array[int]]:
+        """Looks up sorted words of ids; returns ordinals that they may have, and the numbers of the words they are of.
+
+        One beside the other: every row that begins as an id does is there once for each word of it.
+        """
+        prefixes, wanted, numbers = columns_of_ids(asked)
+        found, of = array("I"), array("I")
+        at = 0
+        while at < len(prefixes):
+            prefix = prefixes[at]
+            end = bisect_right(prefixes, prefix, at)
+            for column, ordinals in self._columns(prefix.to_bytes(_KEY, "big")):
+                last = len(column)
+                row = 0
+                for key, number in zip(wanted[at:end], numbers[at:end], strict=True):
+                    row = bisect_left(column, key, row)
+                    same = row
+                    while same < last and column[same] == key:
+                        found.append(ordinals[same])
+                        of.append(number)
+                        same += 1
+            at = end
+        return found, of
+
+    def _columns(self, key: bytes) -> Iterator[tuple[array[int], array[int]]]:
+        """Yields keys and ordinals of one bucket, sorted: of the base, of the recent database."""
+        held = self._txn.get(key, db=self._base) if self._base is not None else None
+        if held is not None:
+            middle = len(held) // _ROW * _KEY
+            yield array("H", bytes(native("H", held[:middle]))), array("I", bytes(native("I", held[middle:])))
+        if self._recent is not None and self._recent.set_key(key):
+            rows = bytes(self._recent.getmulti([key], dupdata=True, dupfixed_bytes=_ROW, keyfixed=True))
+            column, numbers = bytearray(len(rows) // 4), bytearray(len(rows) // 2)
+            for byte in range(2):
+                column[byte::2] = rows[3 - byte :: 8]
+            for byte in range(4):
+                numbers[byte::4] = rows[7 - byte :: 8]
+            yield array("H", bytes(native("H", column))), array("I", bytes(native("I", numbers)))
 
     def shared(self) -> Iterator[list[int]]:
         """Yields the ordinals of all rows that have the same 4 bytes of an id, where they are several."""

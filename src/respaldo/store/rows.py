@@ -50,6 +50,47 @@ def native(code: str, data: bytes | bytearray | memoryview) -> bytes | bytearray
     return numbers.tobytes()
 
 
+def words_of_ids(ids: bytes, numbers: array[int]) -> bytearray:
+    """Returns the words of ids, each with 4 bytes of the id and the 3 lower ones of a number, in no order."""
+    words = bytearray(_TOP) * (len(numbers) * _WORD)
+    column = native("I", numbers.tobytes())
+    for byte in range(4):
+        words[6 - byte :: 8] = ids[byte::CHUNK_ID_BYTES]
+    for byte in range(3):
+        words[byte::8] = column[byte::4]
+    return words
+
+
+def columns_of_ids(words: bytes) -> tuple[array[int], array[int], array[int]]:
+    """Returns of the words of ids the first 2 bytes, the next 2 bytes, and the number, as columns."""
+    columns = []
+    for high, low in ((6, 5), (4, 3)):
+        column = bytearray(len(words) // 4)
+        column[0::2], column[1::2] = words[low::8], words[high::8]
+        columns.append(array("H", bytes(native("H", column))))
+    numbers = bytearray(len(words) // 2)
+    for byte in range(3):
+        numbers[byte::4] = words[byte::8]
+    return columns[0], columns[1], array("I", bytes(native("I", numbers)))
+
+
+def sort_by_ordinal(ordinals: array[int], numbers: array[int]) -> tuple[array[int], array[int]]:
+    """Sorts two columns by the first; of the second, the 3 lower bytes count."""
+    words = bytearray(_TOP) * (len(ordinals) * _WORD)
+    first, second = native("I", ordinals.tobytes()), native("I", numbers.tobytes())
+    for byte in range(4):
+        words[3 + byte :: 8] = first[byte::4]
+    for byte in range(3):
+        words[byte::8] = second[byte::4]
+    held = sort_words(words)
+    sorted_ordinals, sorted_numbers = bytearray(len(first)), bytearray(len(second))
+    for byte in range(4):
+        sorted_ordinals[byte::4] = held[3 + byte :: 8]
+    for byte in range(3):
+        sorted_numbers[byte::4] = held[byte::8]
+    return array("I", bytes(native("I", sorted_ordinals))), array("I", bytes(native("I", sorted_numbers)))
+
+
 def sort_words(words: bytes | bytearray) -> bytes:
     """Returns the words (little-endian, 8 bytes each) sorted."""
     numbers = array("d")
@@ -172,15 +213,8 @@ class Rows:
         """Makes a run of what was collected; only the last run stays in memory."""
         if not self._ordinals:
             return
-        ordinals = native("I", self._ordinals.tobytes())
-        words = bytearray(_TOP) * (len(self._ordinals) * _WORD)
-        ids = b"".join(self._ids)
-        for byte in range(4):
-            words[6 - byte :: 8] = ids[byte::CHUNK_ID_BYTES]
-        for byte in range(3):
-            words[byte::8] = ordinals[byte::4]
+        words = words_of_ids(b"".join(self._ids), self._ordinals)
         high = self._ordinals[0] // ORDINALS_IN_RUN
-        del ids
         self._ids.clear()
         self._ordinals = array("I")
         held = sort_words(words)

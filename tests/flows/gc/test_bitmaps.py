@@ -11,6 +11,7 @@ steps = st.lists(
         st.tuples(st.just("add"), positions),
         st.tuples(st.just("remove"), positions),
         st.tuples(st.just("run"), st.tuples(st.integers(1, 3), st.integers(0, 70), st.integers(1, 40))),
+        st.tuples(st.just("rows"), st.tuples(st.integers(1, 3), st.lists(st.integers(0, 70), min_size=1, max_size=9))),
         st.tuples(st.just("fill"), st.tuples(st.integers(1, 3), st.integers(1, 40))),
         st.tuples(st.just("drop"), st.integers(1, 3)),
     )
@@ -32,6 +33,9 @@ def test_bitmaps_are_a_set_of_positions(steps):
             number, row, count = value
             bitmaps.add_run(number, row, count)
             model |= {(number, each) for each in range(row, row + count)}
+        elif verb == "rows":
+            bitmaps.add_rows(*value)
+            model |= {(value[0], row) for row in value[1]}
         elif verb == "fill":
             number, rows = value
             bitmaps.fill(number, rows)

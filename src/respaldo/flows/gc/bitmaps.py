@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Position = tuple[int, int]
 """Pack number and row of its footer."""
@@ -43,6 +43,17 @@ class Bitmaps:
         else:
             value = int.from_bytes(bits[start:end], "little") | ((1 << count) - 1) << (row & 7)
             bits[start:end] = value.to_bytes(end - start, "little")
+
+    def add_rows(self, number: int, rows: Sequence[int]) -> None:
+        """Puts positions of one pack in; ``rows`` is not empty."""
+        bits = self.rows.get(number)
+        if bits is None:
+            bits = self.rows[number] = bytearray()
+        end = (max(rows) >> 3) + 1
+        if end > len(bits):
+            bits.extend(bytes(end - len(bits)))
+        for row in rows:
+            bits[row >> 3] |= 1 << (row & 7)
 
     def remove(self, position: Position) -> None:
         """Takes a position out."""

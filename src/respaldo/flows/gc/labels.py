@@ -66,6 +66,12 @@ class Labels:
         own = self.root << 1
         labels[row : row + count] = array(self._code, [(old | (old >> 1 != self.root) if old else own) for old in part])
 
+    def add_rows(self, number: int, rows: Sequence[int]) -> None:
+        """Meets positions of one pack; ``rows`` is not empty."""
+        self._reaching(number, max(rows) + 1)
+        for row in rows:
+            self.add((number, row))
+
     def join(self, copies: Iterable[Position], keep: Position) -> None:
         """Gives one copy of a chunk the label of all of them together, and takes it from the others."""
         found = []

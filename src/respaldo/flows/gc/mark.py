@@ -7,7 +7,7 @@ bit a chunk, and nothing that grows with the number of entries. Implements docs/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from respaldo.catalog.snapshots import list_pending
@@ -16,12 +16,17 @@ from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.bitmaps import Bitmaps, Position
 from respaldo.flows.gc.roots import Roots, list_roots
-from respaldo.format.content import HOLE, parse_node
+from respaldo.format.content import parse_node_ids
 from respaldo.format.tree import parse_references
+from respaldo.store.bulk import BULK_IDS_MAX
 from respaldo.store.repo import Listing, Repo
 
 _TRIES = 20
 _LOOKS = 5
+_RUN_MIN = 8
+"""One look-up at random costs as much as so many chunks in bulk."""
+_SKIP_MIN = 32
+_SKIP_MAX = 1024
 
 
 class Marks(Protocol):
@@ -36,6 +41,9 @@ class Marks(Protocol):
 
     def add_run(self, number: int, row: int, count: int) -> None:
         """Meets positions of one pack, of data, whose rows follow one another."""
+
+    def add_rows(self, number: int, rows: Sequence[int]) -> None:
+        """Meets positions of one pack, of data, in no order; ``rows`` is not empty."""
 
 
 class _VanishedError(Exception):
@@ -57,6 +65,11 @@ class Mark:
         """Whether an undecided root lacked something: it must be gone through again, it may be committed by then."""
         self._lenient = False
         self._looks = _LOOKS
+        self._later = bytearray()
+        """Ids of data chunks that were put off; empty between two roots."""
+        self._skip = 0
+        self._patience = _SKIP_MIN
+        self._behind = (0, 0)
         self.live = Bitmaps()
         self.marks: Marks = self.live
         """What is told of all that is met: `live`, unless a subclass wants to know more."""
@@ -108,6 +121,7 @@ class Mark:
         self._progress.note(2, f"marking snapshot {snapshot.hex()[:8]}")
         try:
             self._walk(root)
+            self._catch_up()
         except (ChunkMissing, ObjectMissing):
             if snapshot not in list_pending(self._repo):
                 raise _VanishedError from None
@@ -117,6 +131,7 @@ class Mark:
     def _clear(self) -> None:
         self.live = self.marks = Bitmaps()
         self._done.clear()
+        self._later.clear()
         self._incomplete = False
 
     def _moved(self) -> bool:
@@ -158,28 +173,63 @@ class Mark:
             raw = self._read(Kind.LIST, node_id)
             if not raw:
                 continue
-            rows = parse_node(raw, f"list {node_id.hex()[:16]}")
-            below = [row.id for row in rows if row.id != HOLE]
+            below = parse_node_ids(raw, f"list {node_id.hex()[:16]}")
             if level > 1:
-                stack += [(level - 1, each) for each in below]
+                firsts = range(len(below) - CHUNK_ID_BYTES, -1, -CHUNK_ID_BYTES)  # popped in the order of the file
+                stack += [(level - 1, ChunkId(below[at : at + CHUNK_ID_BYTES])) for at in firsts]
             else:
-                self._data(b"".join(below))
+                self._data(below)
 
     def _data(self, ids: bytes) -> None:
-        """Marks data chunks: what was stored together is mostly referred to together, and is marked together."""
+        """Marks data chunks: what was stored together is mostly referred to together, and is marked together.
+
+        What comes in no order is put off and looked up in bulk. Where runs are short, the next one is looked for only
+        after some chunks, the more the longer that goes on: a look-up is worth `_RUN_MIN` chunks in bulk.
+        """
         find_run, add_run = self._repo.index.find_run, self.marks.add_run
         self.references += len(ids) // CHUNK_ID_BYTES
         at = 0
         while at < len(ids):
-            run = find_run(ids, at)
-            if run is not None:
-                add_run(*run)
-                at += run[2] * CHUNK_ID_BYTES
+            if self._skip:
+                end = min(at + self._skip * CHUNK_ID_BYTES, len(ids))
+                self._skip -= (end - at) // CHUNK_ID_BYTES
+                self._put_off(ids[at:end])
+                at = end
                 continue
-            position = self.position(Kind.DATA, ChunkId(ids[at : at + CHUNK_ID_BYTES]))
-            if position is not None:
-                self.marks.add(position)
-            at += CHUNK_ID_BYTES
+            run = find_run(ids, at)
+            if run is None:
+                self._put_off(ids[at : at + CHUNK_ID_BYTES])
+                at += CHUNK_ID_BYTES
+                continue
+            add_run(*run)
+            at += run[2] * CHUNK_ID_BYTES
+            if run[:2] == self._behind:  # it goes on where the last one ended, which costs next to nothing
+                pass
+            elif run[2] >= _RUN_MIN:
+                self._patience = _SKIP_MIN
+            else:
+                self._skip = self._patience
+                self._patience = min(2 * self._patience, _SKIP_MAX)
+            self._behind = run[0], run[1] + run[2]
+
+    def _put_off(self, ids: bytes) -> None:
+        """Leaves data chunks to a look-up in bulk."""
+        self._later += ids
+        if len(self._later) >= BULK_IDS_MAX * CHUNK_ID_BYTES:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Marks what was put off."""
+        size = BULK_IDS_MAX * CHUNK_ID_BYTES
+        later, self._later = bytes(self._later), bytearray()
+        for first in range(0, len(later), size):
+            self._cancel.check()
+            part = later[first : first + size]
+            for which in self._repo.index.find_many(part, self.marks.add_rows):
+                chunk_id = ChunkId(part[which * CHUNK_ID_BYTES : (which + 1) * CHUNK_ID_BYTES])
+                position = self.position(Kind.DATA, chunk_id)
+                if position is not None:
+                    self.marks.add(position)
 
     def position(self, kind: Kind, chunk_id: ChunkId) -> tuple[int, int] | None:
         """Returns where a chunk lies, by choice in a pack that is not condemned; looks again where it is not found.
