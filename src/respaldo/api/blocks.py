@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
-from respaldo.store.repo import Repo
+from respaldo.store.repo import Repo, still_there
 from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location
 
 
@@ -41,6 +42,10 @@ class Blocks:
     def copy(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
         """Returns a chunk from whichever pack holds it sound; raises `Corruption`, `ChunkMissing`."""
         return self._repo.source.get(kind, chunk_id)
+
+    def still_there(self, error: StorageFailed, /) -> None:
+        """Raises an error again where not one object but the storage as a whole has failed."""
+        still_there(self._repo.backend, error)
 
     def refresh(self) -> None:
         """Looks again which packs there are."""

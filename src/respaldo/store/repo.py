@@ -130,6 +130,17 @@ def read_header(backend: Backend) -> Header:
     return parse_header(data, backend.location)
 
 
+def still_there(backend: Backend, error: StorageFailed) -> None:
+    """Raises the error again where not one object but the storage as a whole has failed.
+
+    It is read, and not asked for: a disk that has gone is known to the kernel long after, by name and length.
+    """
+    try:
+        backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
+    except (StorageError, Corruption):
+        raise error from None
+
+
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 

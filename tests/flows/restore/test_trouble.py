@@ -141,6 +141,24 @@ def test_storage_that_is_gone_ends_the_run(world, tmp_path):
     assert files(tmp_path / "all") == []
 
 
+def test_storage_that_vanishes_ends_the_run_at_once(world, tmp_path):
+    """Where the repository itself cannot be read any more, no file is blamed for it; nor is a directory."""
+    entry = world.directory(b"", *(world.file(b"f%04d" % number, b"%d" % number) for number in range(9)))
+    world.flush()
+    world.vanished = True
+    world.failing = dict.fromkeys(world.blocks, StorageFailed("packs", "no such device"))
+    with pytest.raises(StorageFailed):
+        world.restore(entry, tmp_path / "files")
+    world.failing = {}
+
+    def leaves(_tree_id):
+        raise StorageFailed("packs", "no such device")
+
+    world.leaves = leaves
+    with pytest.raises(StorageFailed):
+        world.restore(entry, tmp_path / "trees")
+
+
 def test_an_entry_of_unknown_type_is_said_to_be(world, tmp_path):
     """What could not even be looked at becomes nothing, certainly no file."""
     entry = world.directory(b"", Entry(name=b"x", mode=0, mark=Mark.UNREADABLE), world.file(b"y", b"1"))

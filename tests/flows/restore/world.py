@@ -39,6 +39,7 @@ class World:
         self.open_chunks = 0
         self.decoded = Counter()
         self.refreshed = 0
+        self.vanished = False
         self.copies = {}
         self.gone = set()
         self.bad = set()
@@ -152,6 +153,10 @@ class World:
         if chunk_id in self.copies:
             return self.copies[chunk_id]
         raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "no pack holds it sound")
+
+    def still_there(self, error):
+        if self.vanished:
+            raise error
 
     def refresh(self):
         self.refreshed += 1

@@ -13,9 +13,8 @@ from blake3 import blake3
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import ChunkId, Kind, PackName, pack_object
 from respaldo.flows.check.findings import Finding, Findings
-from respaldo.flows.check.objects import still_there
 from respaldo.format.pack import Footer, parse_footer
-from respaldo.store.repo import Repo
+from respaldo.store.repo import Repo, still_there
 
 _LENGTHS_KEPT = 1024
 _FOOTERS_KEPT = 32
@@ -106,7 +105,7 @@ class Chunks:
             except ObjectMissing:
                 self._look_again(number, name, footer)
             except StorageFailed as error:
-                still_there(self._repo, error)
+                still_there(self._repo.backend, error)
                 self._findings.spoil(number, name, rows, f"{where}: it cannot be read ({error.reason})")
             except Corruption as error:
                 self._findings.spoil(number, name, rows, f"{where}: {error.reason}")

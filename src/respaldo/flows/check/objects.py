@@ -46,7 +46,7 @@ from respaldo.format.snapshot import (
 from respaldo.store import slots
 from respaldo.store.packrow import Indexed
 from respaldo.store.packs import read_footer
-from respaldo.store.repo import Listing, Repo, read_header
+from respaldo.store.repo import Listing, Repo, read_header, still_there
 
 T = TypeVar("T")
 _UNLISTED_NAMED = 20
@@ -102,7 +102,7 @@ class Inspector:
         except Corruption as error:
             self._findings.add(name, error.reason)
         except StorageFailed as error:
-            still_there(self._repo, error)
+            still_there(self._repo.backend, error)
             self._findings.add(name, f"it cannot be read ({error.reason})")
         return None
 
@@ -280,16 +280,6 @@ class Inspector:
             repo.source.forget_positions()
         if encoded != item.footer and self._is_itself(item.pack, item.length_bytes):
             self._findings.add(segment, f"it does not repeat the footer of {name}")
-
-
-def still_there(repo: Repo, error: StorageFailed) -> None:
-    """Raises the error again where not one object but the storage as a whole has failed."""
-    try:
-        if repo.backend.exists(HEADER) is not None:
-            return
-    except StorageFailed:
-        pass
-    raise error
 
 
 def _litter(litter: Litter) -> list[Note]:

@@ -15,13 +15,13 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.chunks import Chunks
 from respaldo.flows.check.findings import Findings
 from respaldo.flows.check.lost import blame_packs
-from respaldo.flows.check.objects import Inspector, Inventory, still_there
+from respaldo.flows.check.objects import Inspector, Inventory
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.packs import NOT_ITS_NAME, WORKERS, WORKERS_FAR, Inspection, PackReader, Target, inspect_all
 from respaldo.flows.check.result import Note, VerifyResult
 from respaldo.flows.check.survey import Survey
 from respaldo.flows.check.verified import Verified, choose
-from respaldo.store.repo import Repo
+from respaldo.store.repo import Repo, still_there
 
 _NOTED_TOGETHER = 64
 MEMORY = "verified"
@@ -146,7 +146,7 @@ def _targets(
 def _report(repo: Repo, seen: Inspection, packs: dict[PackName, int], findings: Findings) -> None:
     """Turns what is wrong with a pack into findings."""
     if seen.failure is not None:
-        still_there(repo, seen.failure)
+        still_there(repo.backend, seen.failure)
     target = seen.target
     for reason in seen.reasons:
         other = PackName(seen.digest)

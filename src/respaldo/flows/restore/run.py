@@ -69,7 +69,7 @@ class Restore:
 def plan_restore(restore: Restore, *, progress: Progress | None = None, cancel: Cancel | None = None) -> RestorePlan:
     """Returns what `run_restore` would do now; changes nothing. Raises `UsageError`, `TargetError`, `Interrupted`."""
     cancel = cancel or Cancel()
-    tally = Tally(progress or Silent())
+    tally = Tally(progress or Silent(), still_there=restore.blocks.still_there)
     root = _root(restore)
     with ExitStack() as stack:
         folder = _folder(stack, restore, root, looks_only=True)
@@ -95,7 +95,7 @@ def run_restore(
     """
     progress, cancel, clock = progress or Silent(), cancel or Cancel(), clock or SystemClock()
     began_ns = clock.monotonic_ns()
-    tally = Tally(progress, excuses=restore.options.verify)
+    tally = Tally(progress, still_there=restore.blocks.still_there, excuses=restore.options.verify)
     root = _root(restore)
     with ExitStack() as stack:
         folder = _folder(stack, restore, root, looks_only=False)

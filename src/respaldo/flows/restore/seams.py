@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content
 from respaldo.core.seams import Buffer
@@ -51,6 +52,10 @@ class Blocks(Protocol):
 
     def copy(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
         """Returns a chunk from whichever pack holds it sound; raises `Corruption`, `ChunkMissing`, `StorageError`."""
+        ...
+
+    def still_there(self, error: StorageFailed, /) -> None:
+        """Raises an error again where not one object but the storage as a whole has failed."""
         ...
 
     def refresh(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageFailed
 from respaldo.core.seams import Progress
 from respaldo.flows.restore.options import ACTIONS_KEPT, FAILURES_KEPT, Action, Missed, RestorePlan, RestoreResult, Verb
 
@@ -13,8 +13,12 @@ from respaldo.flows.restore.options import ACTIONS_KEPT, FAILURES_KEPT, Action, 
 class Tally:
     """Counts. One thread."""
 
-    def __init__(self, progress: Progress, *, excuses: bool = False) -> None:
+    def __init__(
+        self, progress: Progress, *, still_there: Callable[[StorageFailed], None], excuses: bool = False
+    ) -> None:
+        """``still_there`` raises an error of the storage again where that concerns more than one name."""
         self._progress = progress
+        self._still_there = still_there
         self._excused: set[int] | None = set() if excuses else None
         self.verbs: Counter[Verb] = Counter()
         self.directories = 0
@@ -38,6 +42,8 @@ class Tally:
 
     def fail(self, path: bytes, error: Exception | str, and_so: str = "", *, level: int = -1) -> None:
         """Counts a name that is not there as the snapshot has it; ``and_so`` is what follows from that."""
+        if isinstance(error, StorageFailed):
+            self._still_there(error)
         reason = f"{error}{and_so}"
         self.failed += 1
         if isinstance(error, Corruption | ChunkMissing | ObjectMissing):
