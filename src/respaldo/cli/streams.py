@@ -13,7 +13,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
 
 from respaldo.core.errors import SourceError, UsageError
 from respaldo.core.seams import Cancel
@@ -65,39 +67,68 @@ def standard_input(cancel: Cancel) -> Iterator[DescriptorStream]:
     yield DescriptorStream(sys.stdin.fileno(), "standard input", cancel)
 
 
-@contextlib.contextmanager
-def command_output(words: list[str], cancel: Cancel) -> Iterator[tuple[DescriptorStream, Callable[[], None]]]:
-    """Runs a command; gives what it prints, and what raises `SourceError` at the end unless the command succeeded."""
-    name = os.fsencode(words[0])
-    try:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    except OSError as error:
-        raise SourceError(name, f"the command cannot be run: {error.strerror}", hint="nothing was backed up") from None
-    pipe = process.stdout
-    if pipe is None:  # pragma: no cover - asked for above
-        raise SourceError(name, "the command has no output")
-    with contextlib.suppress(OSError):
-        import fcntl  # start-up time
+class CommandOutput:
+    """Gives what a command prints. The command is started by the first read: by then it is clear that it can be stored.
 
-        fcntl.fcntl(pipe.fileno(), _F_SETPIPE_SZ, _PIPE_BYTES)
+    A context manager; leaving it ends a command that still runs.
+    """
 
-    def finish() -> None:
+    def __init__(self, words: list[str], cancel: Cancel) -> None:
+        self._words = words
+        self._name = os.fsencode(words[0])
+        self._cancel = cancel
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stream: DescriptorStream | None = None
+
+    def read(self, length_bytes: int, /) -> bytes:
+        """Returns some bytes, none at the end; raises `Interrupted`, `SourceError`."""
+        if self._stream is None:
+            self._stream = self._start()
+        return self._stream.read(length_bytes)
+
+    def _start(self) -> DescriptorStream:
+        hint = "nothing was backed up"
+        try:
+            self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        except OSError as error:
+            raise SourceError(self._name, f"the command cannot be run: {error.strerror}", hint=hint) from None
+        pipe = self._process.stdout
+        if pipe is None:  # pragma: no cover - asked for above
+            raise SourceError(self._name, "the command has no output")
+        with contextlib.suppress(OSError):
+            import fcntl  # start-up time
+
+            fcntl.fcntl(pipe.fileno(), _F_SETPIPE_SZ, _PIPE_BYTES)
+        return DescriptorStream(pipe.fileno(), self._words[0], self._cancel)
+
+    def finish(self) -> None:
+        """Waits for the command to end; raises `SourceError` unless it succeeded."""
+        if self._process is None:
+            return
         while True:
-            cancel.check()
+            self._cancel.check()
             try:
-                status = process.wait(_WAIT_MS / 1000)
+                status = self._process.wait(_WAIT_MS / 1000)
                 break
             except subprocess.TimeoutExpired:
                 continue
+        hint = "nothing was backed up"
         if status < 0:
-            raise SourceError(name, f"the command was ended by {_signal_name(-status)}", hint="nothing was backed up")
+            raise SourceError(self._name, f"the command was ended by {_signal_name(-status)}", hint=hint)
         if status:
-            raise SourceError(name, f"the command failed with status {status}", hint="nothing was backed up")
+            raise SourceError(self._name, f"the command failed with status {status}", hint=hint)
 
-    try:
-        yield DescriptorStream(pipe.fileno(), words[0], cancel), finish
-    finally:
-        pipe.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.stdout is not None:
+            process.stdout.close()
         if process.poll() is None:
             process.terminate()
             try:

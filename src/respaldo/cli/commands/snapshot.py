@@ -186,8 +186,8 @@ def _run(
                 path, stream, options, finish=cancel.check, progress=progress, cancel=cancel
             )
     words = streams.split_command(given["command_text"])
-    with streams.command_output(words, cancel) as (stream, finish):
-        return repository.backup_stream(path, stream, options, finish=finish, progress=progress, cancel=cancel)
+    with streams.CommandOutput(words, cancel) as output:
+        return repository.backup_stream(path, output, options, finish=output.finish, progress=progress, cancel=cancel)
 
 
 def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, estimate: bool) -> BackupOptions:
