@@ -129,7 +129,12 @@ class Index:
     def find_many(self, ids: bytes, found: Found) -> list[int]:
         """Looks up many at once; what comes back and what ``found`` is called with, `Bulk.find` says."""
         txn = self._read()
-        return Bulk(txn, self.ordinals.begin(txn), self._dbs, self.usable).find(ids, found)
+
+        def place(ordinal: int) -> tuple[int, int, int]:
+            number = self._number_at(txn, ordinal)
+            return number, *self._ids_at.get(number, (0, 0))
+
+        return Bulk(txn, self._dbs["footers"], self.ordinals.begin(txn), place, self.usable).find(ids, found)
 
     def copies(self, chunk_id: ChunkId) -> list[tuple[int, int]]:
         """Returns (pack number, row) of every copy of a chunk, for whoever met one that is damaged."""
