@@ -378,6 +378,15 @@ class BackendContract:
         backend.delete(f"{folder}/b")
         assert backend.arrivals(folder).keys() <= {f"{folder}/a"}
 
+    def test_clock_of_the_medium_is_that_of_its_arrivals(self, backend):
+        """What was put a moment ago arrived a moment ago by it; asking leaves nothing behind. Or it is not known."""
+        before = backend.now_ns()
+        backend.put("pending/a", [b"x"])
+        arrived = backend.arrivals("pending").get("pending/a")
+        if before is not None and arrived is not None:
+            assert before <= arrived <= backend.now_ns()
+        assert backend.litter() == []
+
     def test_space_is_plausible_or_unknown(self, backend):
         """Free space is at most all there is."""
         space = backend.space()

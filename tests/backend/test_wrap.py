@@ -100,6 +100,7 @@ def test_latency_waits_once_a_call():
     backend.exists("log/a")
     backend.space()
     backend.arrivals("pending")
+    backend.now_ns()
     backend.delete("log/a")
     assert time.sleeps == [0.02] * 9
     backend.discard(["log/a", "log/b"])

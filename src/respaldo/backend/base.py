@@ -210,6 +210,13 @@ class Backend(ABC):
         """
         return {}
 
+    def now_ns(self) -> int | None:
+        """Returns what the medium's clock says, which is the one of `arrivals` and `litter`; None where it cannot tell.
+
+        Leaves nothing behind. The clock of this machine is another, and may be wrong by years; this default knows none.
+        """
+        return None
+
     def space(self) -> tuple[int, int] | None:
         """Returns the free and the total space in bytes, or None where the medium cannot tell."""
         return None

@@ -87,6 +87,9 @@ class Faults(Backend):
     def exists(self, name: str) -> int | None:
         return self._call("exists", name, lambda: self.inner.exists(name))
 
+    def now_ns(self) -> int | None:
+        return self.inner.now_ns()
+
     def arrivals(self, folder: str) -> Mapping[str, int]:
         return self.inner.arrivals(folder)
 

@@ -16,7 +16,7 @@ from typing import Final
 from respaldo.backend.base import Stage, check_stage
 from respaldo.backend.folders import Folders, shard
 from respaldo.backend.oserrors import GONE_HINT, storage_error
-from respaldo.backend.publish import READ_FLAGS, Publisher, Source, Syncer, open_new, write_all
+from respaldo.backend.publish import OBJECT_MODE, READ_FLAGS, Publisher, Source, Syncer, open_new, write_all
 from respaldo.core.errors import ObjectExists, RespaldoError, StorageFailed
 from respaldo.core.seams import Buffer, Random
 
@@ -47,6 +47,23 @@ def object_exists(name: str, directory: int, leaf: str, syncer: Syncer) -> Objec
             os.close(fd)
         syncer.sync_dir(directory)
     return ObjectExists(name)
+
+
+def medium_now_ns(directory: int, random: Random) -> int:
+    """Returns what the clock says by which files in a directory get their times. Raises OSError.
+
+    A file without a name tells, so that the directory stays as it is; where there is no such thing, a temporary one.
+    """
+    try:
+        fd = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, OBJECT_MODE, dir_fd=directory)
+    except OSError:
+        name = TEMPORARY + random(_RANDOM_BYTES).hex()
+        fd = open_new(directory, name)
+        os.unlink(name, dir_fd=directory)
+    try:
+        return os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
 
 
 class FileStage(Stage):

@@ -31,7 +31,7 @@ from respaldo.backend.base import (
     check_range,
     is_leaf,
 )
-from respaldo.backend.filestage import TEMPORARY, FileStage, object_exists, write_error
+from respaldo.backend.filestage import TEMPORARY, FileStage, medium_now_ns, object_exists, write_error
 from respaldo.backend.folders import Folders, path_of, shard
 from respaldo.backend.listing import arrivals, names, not_a_file, objects
 from respaldo.backend.oserrors import GONE_HINT, storage_error
@@ -163,6 +163,12 @@ class LocalBackend(Backend):
             return {}
         except OSError as error:
             raise storage_error(error, folder) from error
+
+    def now_ns(self) -> int | None:
+        try:
+            return medium_now_ns(self._folders.root, self._random)
+        except OSError:  # read-only, or full
+            return None
 
     def space(self) -> tuple[int, int] | None:
         try:

@@ -61,6 +61,9 @@ class Wrapper(Backend):
     def misplaced(self) -> Listing:
         return self.inner.misplaced()
 
+    def now_ns(self) -> int | None:
+        return self.inner.now_ns()
+
     def arrivals(self, folder: str) -> Mapping[str, int]:
         return self.inner.arrivals(folder)
 
@@ -117,6 +120,10 @@ class Latency(Wrapper):
     def exists(self, name: str) -> int | None:
         self._sleep(self._seconds)
         return self.inner.exists(name)
+
+    def now_ns(self) -> int | None:
+        self._sleep(self._seconds)
+        return self.inner.now_ns()
 
     def arrivals(self, folder: str) -> Mapping[str, int]:
         self._sleep(self._seconds)
@@ -324,6 +331,9 @@ class Retry(Wrapper):
 
     def exists(self, name: str) -> int | None:
         return self._repeat(lambda _number: self.inner.exists(name))
+
+    def now_ns(self) -> int | None:
+        return self._repeat(lambda _number: self.inner.now_ns())
 
     def arrivals(self, folder: str) -> Mapping[str, int]:
         return self._repeat(lambda _number: self.inner.arrivals(folder))

@@ -27,7 +27,8 @@ class Markers:
 def read_markers(repo: Repo) -> Markers:
     """Reads all markers. One that cannot be read speaks for a session that is alive, since nobody knows its time.
 
-    A time that lies more than a day ahead is as wrong as one that is long past.
+    A session is alive that says so by this client's clock, or whose marker arrived within a day by the storage's: of
+    two clocks one may be wrong. A time that lies more than a day ahead is as wrong as one that is long past.
     """
     times: dict[bytes, int] = {}
     names: dict[bytes, list[str]] = {}
@@ -48,5 +49,10 @@ def read_markers(repo: Repo) -> Markers:
         names.setdefault(session, []).append(name)
         times[session] = max(times.get(session, marker.time_ns), marker.time_ns)
     alive = unknown | {session for session, time_ns in times.items() if abs(now_ns - time_ns) < DAY_NS}
+    if names.keys() - alive:
+        storage_now_ns, arrivals = repo.backend.now_ns(), repo.backend.arrivals("sessions")
+        if storage_now_ns is not None:
+            arrived = {name for name, time_ns in arrivals.items() if abs(storage_now_ns - time_ns) < DAY_NS}
+            alive |= {session for session, found in names.items() if not arrived.isdisjoint(found)}
     stale = [name for session, found in names.items() if session not in alive for name in found]
     return Markers(alive=frozenset(alive), stale=tuple(stale))

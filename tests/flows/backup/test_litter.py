@@ -36,11 +36,14 @@ def temporary(world: World, folder: str, age_s: float) -> Path:
     return path
 
 
-def marker(world: World, age_s: float, session: int) -> str:
+def marker(world: World, age_s: float, session: int, *, arrived_s: float | None = None) -> str:
+    """Puts a marker of an age, by its own time and, unless told otherwise, by the storage's."""
     repo = world.repo
     name = f"sessions/{bytes([session] * 16).hex()}.0"
     record = Marker(session=bytes([session] * 16), time_ns=time.time_ns() - int(age_s * 1e9)).encode()
     repo.backend.put(name, [repo.vault.seal_record("marker", name, record)])
+    arrived_s = time.time() - (age_s if arrived_s is None else arrived_s)
+    os.utime(world.path / "repository" / name, (arrived_s, arrived_s))
     return name
 
 
@@ -53,11 +56,11 @@ def test_what_is_older_than_a_day_goes(local: World):
     old = [temporary(local, folder, DAY_S + 60) for folder in ("packs", "packs/ab", "sessions", "pending", "")]
     young = [temporary(local, folder, DAY_S - 600) for folder in ("packs/ab", "segments")]
     marker(local, DAY_S + 60, 1)
-    alive = marker(local, DAY_S - 600, 2)
+    alive = [marker(local, DAY_S - 600, 2), marker(local, 400 * DAY_S, 3, arrived_s=600)]
     local.backup()
     assert [path.exists() for path in old] == [False] * 5
     assert [path.exists() for path in young] == [True] * 2
-    assert markers(local) == [alive]
+    assert markers(local) == alive
 
 
 def test_a_client_clears_away_once_a_day(local: World):

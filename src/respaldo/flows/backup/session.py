@@ -72,7 +72,7 @@ class Session:
     def begin(self) -> Listing:
         """Puts the marker and brings the index up to date (W1)."""
         self._mark()
-        sweep_if_due(self._repo, self._markers[0])
+        sweep_if_due(self._repo)
         return self._repo.synchronise(self._progress)
 
     def _mark(self) -> None:

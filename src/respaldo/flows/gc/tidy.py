@@ -12,7 +12,7 @@ from respaldo.catalog.snapshots import list_outcomes, list_pending, load, outcom
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import catalogue_object
 from respaldo.format.snapshot import Verdict
-from respaldo.store.markers import DAY_NS, read_markers
+from respaldo.store.litter import sweep_litter
 from respaldo.store.repo import Repo
 from respaldo.store.sweep import sweep_condemnations, sweep_segments
 
@@ -27,8 +27,7 @@ def tidy(repo: Repo) -> tuple[tuple[str, int], ...]:
         "condemned": sweep_condemnations(repo),
         "pending": repo.backend.discard(pending_name(snapshot) for snapshot in load(repo).aborted),
         "outcome": _outcomes(repo),
-        "sessions": repo.backend.discard(read_markers(repo).stale),
-        "temporary": repo.backend.sweep_litter(repo.clock.now_ns() - DAY_NS),
+        **sweep_litter(repo),
     }
     return tuple(swept.items())
 
