@@ -13,7 +13,7 @@ from itertools import compress
 
 from respaldo.core.ids import SnapshotId, pack_object
 from respaldo.flows.gc.bitmaps import Bitmaps, Position, set_bits
-from respaldo.flows.gc.options import REPACK_BELOW, PackPlan, PruneOptions, PrunePlan
+from respaldo.flows.gc.options import LAST_PACK_BYTES, REPACK_BELOW, PackPlan, PruneOptions, PrunePlan
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.repo import Listing, Repo
 
@@ -128,9 +128,11 @@ def choose(repo: Repo, live: Bitmaps, listing: Listing, alive: frozenset[bytes],
         elif pack.length_bytes < SMALL_BYTES:
             small.append(plan)
     sparse.sort(key=lambda plan: (plan.price, plan.name))
+    merged = groups(small)
     if options.enough_bytes is not None:
-        sparse = _enough(sparse, options.enough_bytes - sum(plan.sure_bytes for plan in (*choice.dead, *condemned)))
-    _limit(choice, [[plan] for plan in (*condemned, *sparse)] + groups(small), options.max_repack_bytes)
+        anyway = (*choice.dead, *condemned, *(plan for group in merged for plan in group))
+        sparse = _enough(sparse, options.enough_bytes + LAST_PACK_BYTES - sum(plan.sure_bytes for plan in anyway))
+    _limit(choice, [[plan] for plan in (*condemned, *sparse)] + merged, options.max_repack_bytes)
     return choice
 
 

@@ -11,7 +11,7 @@ from respaldo.core.ids import PackName, SnapshotId
 REPACK_BELOW = 0.5
 FREE_REPACK_BELOW = 0.9
 """Where space is wanted: up to nine bytes are copied for one that is freed, before one more snapshot goes."""
-_LAST_PACK_BYTES = 1 << 16
+LAST_PACK_BYTES = 1 << 16
 """The last pack of the copies may be small, and small ones are padded to a multiple of this."""
 _PADDED = 32
 """Padding takes no more than one byte of so many of a big pack."""
@@ -100,7 +100,7 @@ class PrunePlan:
     def sure_bytes(self) -> int:
         """What packs will take less at least; less than nothing where little is freed of many small ones."""
         packed = sum(pack.sure_bytes for pack in (*self.dead, *self.repack))
-        return packed - (_LAST_PACK_BYTES if self.repack else 0)
+        return packed - (LAST_PACK_BYTES if self.repack else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
