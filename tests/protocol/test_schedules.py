@@ -56,8 +56,8 @@ def test_no_schedule_that_merges_loses_a_snapshot(theatre, monkeypatch):
     merged: Counter[str] = Counter()
     merge, roll, clear = Segments.merge, snapshots.roll, Collector.clear_condemnations
 
-    def counted_merge(this, session, packs):
-        name = merge(this, session, packs)
+    def counted_merge(this, session):
+        name = merge(this, session)
         merged["segments"] += name is not None
         return name
 

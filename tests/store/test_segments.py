@@ -36,7 +36,7 @@ def session(repo, number):
     """Stores one small pack with its segment, and merges what is due; returns the pack and the merged segment."""
     repo.synchronise(lenient=True)
     [chunk], [pack] = store(repo, [(Kind.DATA, b"content %d" % number)])
-    return chunk, pack, repo.segments.merge(SESSION, repo.list_packs().packs)
+    return chunk, pack, repo.segments.merge(SESSION)
 
 
 def names(backend):
@@ -125,13 +125,33 @@ def test_two_sessions_merge_the_same_segments(repo, backend, tmp_path):
         store(repo, [(Kind.DATA, b"sixteenth")])
         other.synchronise()
         listing = repo.list_packs().packs
-        first, second = repo.segments.merge(SESSION, listing), other.segments.merge(SESSION, listing)
+        first, second = repo.segments.merge(SESSION), other.segments.merge(SESSION)
         assert first is not None
         assert second is not None
         assert set(repo.read_segment(first).packs) == set(repo.read_segment(second).packs)
     backend.discard(map(segment_object, repo.superseded_segments()))
     assert names(backend) == {first, second}
     assert reads(backend, tmp_path / "new")[2] == listing.keys()
+
+
+def test_segment_put_while_another_merges_keeps_its_pack(repo, monkeypatch):
+    """Another process with the same cache may put a segment when the packs were listed: what it lists is not gone."""
+    for number in range(15):
+        session(repo, number)
+    repo.synchronise()
+    store(repo, [(Kind.DATA, b"sixteenth")])
+    late: list[PackName] = []
+    real = repo.segments.listed
+
+    def listed():
+        if not late:
+            late.extend(store(repo, [(Kind.DATA, b"late")])[1])
+        return real()
+
+    monkeypatch.setattr(repo.segments, "listed", listed)
+    merged = repo.segments.merge(SESSION)
+    assert merged is not None
+    assert late[0] in {item.pack for item in repo.read_segment(merged).packs}
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -142,7 +162,7 @@ def test_crash_while_merging_loses_nothing(repo, backend, tmp_path, at):
     repo.backend = Faults(backend, [Fault(at=at, error=Crash, verbs=CHANGES)])
 
     def merge_and_collect():
-        repo.segments.merge(SESSION, repo.list_packs().packs)
+        repo.segments.merge(SESSION)
         for name in sorted(repo.superseded_segments()):
             repo.backend.delete(segment_object(name))
 
@@ -231,7 +251,7 @@ def test_merging_leaves_what_cannot_be_read(repo, backend):
     store(repo, [(Kind.DATA, b"last")])
     name = min(name for name, _ in backend.list("segments"))
     backend.damage(name, flipped(backend.get(name), 500))
-    assert repo.segments.merge(SESSION, repo.list_packs().packs) is None
+    assert repo.segments.merge(SESSION) is None
     _, _, merged = session(repo, 17)
     assert merged is not None
     assert SegmentName(parse_hash_leaf(name[9:])) not in repo.read_segment(merged).supersedes

@@ -150,27 +150,27 @@ class Segments:
 
     # --- merging ---------------------------------------------------------------------------------------------------
 
-    def merge(self, session: bytes, packs: Mapping[PackName, int]) -> SegmentName | None:
+    def merge(self, session: bytes) -> SegmentName | None:
         """Puts one segment for many where there are many; returns its name.
 
-        ``packs``: a listing that is younger than the last `apply`; what it does not show has been deleted.
+        Lists packs last: another process that has the same cache may have put a segment just now.
         """
         if not plan(self._standing.extents()):
             return None
         there = self.listed()
         chosen = plan(self._standing.extents(there))
-        listed: dict[PackName, Listed] = {}
+        items: list[Listed] = []
         supersedes: set[SegmentName] = set()
         for name, segment in read_several(self.read, [SegmentName(name) for name in chosen]):
             if isinstance(segment, RespaldoError):  # another's collector, or damage, for others to report
                 self._standing.note({}, gone=[name])
                 return None
             supersedes |= {name, *(there.keys() & set(segment.supersedes))}
-            for item in segment.packs:
-                if packs.get(item.pack) == item.length_bytes:
-                    listed.setdefault(item.pack, item)
+            items += segment.packs
         if not supersedes:
             return None
+        packs = dict(list_hashes(self._store.backend, "packs"))
+        listed = {item.pack: item for item in items if packs.get(item.pack) == item.length_bytes}
         merged = tuple(listed[name] for name in sorted(listed))
         names = (*map(SegmentName, chosen), *sorted(supersedes - set(chosen)))[:SUPERSEDES_MAX]
         longest = max(there[name] for name in supersedes)

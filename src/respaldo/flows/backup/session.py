@@ -15,7 +15,7 @@ from respaldo.catalog.decided import commit_of, keep
 from respaldo.catalog.snapshots import Catalogue, decide, list_pending, pending_name, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
-from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, PackName, SessionId, SnapshotId
+from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
 from respaldo.core.seams import Progress
 from respaldo.flows.backup.litter import sweep_if_due
 from respaldo.format.content import HOLE
@@ -47,8 +47,6 @@ class Session:
         self._marks = 0
         self._marked_ns = 0
         self._checkpoint_ns = repo.clock.monotonic_ns()
-        self._listed: dict[PackName, int] = {}
-        """What the last look at packs showed (W4)."""
         self.sink = ChunkSink(
             backend=repo.backend,
             vault=repo.vault,
@@ -145,7 +143,7 @@ class Session:
         The snapshot is whole without this: what storage or damage prevents, another session does.
         """
         try:
-            self._repo.segments.merge(self.id, self._listed)
+            self._repo.segments.merge(self.id)
             roll_up(self._repo, before)
         except (StorageError, Corruption) as error:
             self._progress.note(1, f"small objects were not merged: {error}")
@@ -154,7 +152,6 @@ class Session:
         """Lists condemnations, then packs (W4); stores again what is relied on and not safe. Returns whether it did."""
         repo, sink = self._repo, self.sink
         listing = repo.list_packs()
-        self._listed = listing.packs
         self._follow(listing)
         unsafe = (sink.relied.packs | sink.own_packs) - repo.index.usable
         if not unsafe and not whole:
