@@ -141,10 +141,10 @@ class _Run:
         with Session(self._repo, self._progress) as session:
             if self._options.dry_run:
                 self._repo.synchronise(self._progress)
+                catalogue = load(self._repo)
             else:
-                session.begin()
+                catalogue = session.begin()
             self._look_for_losses()
-            catalogue = load(self._repo)
             parent = self._parent(catalogue, recorded)
             if parent is not None:
                 figures = parent.manifest.figures
@@ -226,7 +226,7 @@ class _Run:
     def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
         """Backs up one file from a stream, and the directories above it, which exist in the record only."""
         with Session(self._repo, self._progress) as session:
-            session.begin()
+            catalogue = session.begin()
             reader = self._reader(session.sink)
             reader.checkpoint = session.save_if_due
             content = reader.store_stream(stream.read)
@@ -253,7 +253,6 @@ class _Run:
                 )
                 tree = put_tree(session.sink, above, self._repo.ring.name_order)
             session.save()
-            catalogue = load(self._repo)
             parent = self._parent(catalogue, (path,))
             manifest = self._manifest(session, session.sink, tree, (path,), parent, reader)
             snapshot = session.commit(manifest, set())

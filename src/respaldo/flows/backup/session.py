@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from respaldo.catalog.decided import commit_of, keep
-from respaldo.catalog.snapshots import Catalogue, decide, list_pending, pending_name, put_pending, roll_up
+from respaldo.catalog.snapshots import Catalogue, decide, list_pending, load, pending_name, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
@@ -47,6 +47,10 @@ class Session:
         self._marks = 0
         self._marked_ns = 0
         self._checkpoint_ns = repo.clock.monotonic_ns()
+        self._among_condemned = False
+        """Whether condemned packs were there at the beginning."""
+        self._whole = False
+        """Whether every chunk is to be looked up (W4): what the writer relies on by itself is not all."""
         self.sink = ChunkSink(
             backend=repo.backend,
             vault=repo.vault,
@@ -67,11 +71,17 @@ class Session:
         with contextlib.suppress(StorageError):
             self._drop_markers(self._markers)
 
-    def begin(self) -> Listing:
-        """Puts the marker and brings the index up to date (W1)."""
+    def begin(self) -> Catalogue:
+        """Puts the marker, lists snapshots, *then* brings the index up to date (W1); returns the snapshots.
+
+        In this order: of a condemnation that comes after this, any of these snapshots was there before it.
+        """
         self._mark()
         sweep_if_due(self._repo)
-        return self._repo.synchronise(self._progress)
+        catalogue = load(self._repo)
+        listing = self._repo.synchronise(self._progress)
+        self._among_condemned = not listing.condemned.isdisjoint(listing.packs)
+        return catalogue
 
     def _mark(self) -> None:
         """Puts a fresh marker, then removes the one before it."""
@@ -119,9 +129,8 @@ class Session:
         snapshot = SnapshotId(self._repo.random(RANDOM_ID_BYTES))
         pending_hash = put_pending(self._repo, snapshot, manifest)
         try:
-            whole = bool(relied - list_pending(self._repo))
             rounds = 0
-            while self._mend(manifest.root, whole=whole):
+            while self._mend(manifest.root, whole=self._looks_at_all(relied)):
                 rounds += 1
                 if rounds == _ROUNDS:  # storage that does not list what was put would be filled for ever
                     raise StorageFailed("packs", "what is stored is not there afterwards", retryable=True)
@@ -148,6 +157,18 @@ class Session:
         except (StorageError, Corruption) as error:
             self._progress.note(1, f"small objects were not merged: {error}")
 
+    def _looks_at_all(self, relied: set[SnapshotId]) -> bool:
+        """Whether subtrees that were taken over must be looked up, now or because of an earlier round.
+
+        The snapshot they came from must still be there; looked for anew in every round: while a tree was nowhere but in
+        this process, collectors could not see what lies below it, and who forgot that snapshot meanwhile left nobody
+        who can. And no collector may have been at work when the run began: its two listings could miss this snapshot,
+        the one it came from, and the one that came from, if each was forgotten as soon as the next was there.
+        """
+        if relied and not self._whole:
+            self._whole = self._among_condemned or bool(relied - list_pending(self._repo))
+        return self._whole
+
     def _mend(self, root: ChunkId, *, whole: bool) -> bool:
         """Lists condemnations, then packs (W4); stores again what is relied on and not safe. Returns whether it did."""
         repo, sink = self._repo, self.sink
@@ -161,7 +182,7 @@ class Session:
         for number in unsafe & sink.own_packs:
             encoded = repo.index.footer(number)
             if not encoded:  # a run that shares the index has taken it out: nobody knows any more what was in it
-                whole = True
+                whole = self._whole = True
                 continue
             footer = parse_footer(encoded, "own pack")
             for block, first in zip(footer.blocks, footer.first_rows, strict=False):
@@ -169,13 +190,13 @@ class Session:
                     wanted[footer.chunk_id(row)] = Kind(block.kind)
         if whole:
             self._collect(root, wanted)
-        stored = False
-        for chunk_id, kind in wanted.items():
-            if repo.index.find(chunk_id, usable_only=True) is None:
-                self._store_again(kind, chunk_id)
-                stored = True
         sink.relied.packs -= unsafe
         sink.own_packs -= unsafe
+        stored = False
+        for chunk_id, kind in wanted.items():
+            if not sink.knows(kind, chunk_id):  # where it is known, it is relied on, and looked up in the next round
+                self._store_again(kind, chunk_id)
+                stored = True
         return stored
 
     def _follow(self, listing: Listing) -> None:
