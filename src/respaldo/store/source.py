@@ -1,7 +1,8 @@
 """Chunks out: where a chunk lies, the block it lies in, and its bytes, checked against its id.
 
 `locate` belongs to one thread; `block` and `check` may be called by many. A pack that has gone since the index was read
-makes the reader look again, once, for a copy elsewhere. Never returns bytes that do not have the id asked for.
+makes the reader look again for a copy elsewhere, and again where that has gone by then. Never returns bytes that do not
+have the id asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from respaldo.store.vault import Vault
 OPENED_AT_ONCE = 2
 FETCHED_AT_ONCE = 8
 """So many blocks are under way where storage is far away."""
+LOOKS = 6
+"""So often packs are listed anew for one chunk: each time in vain only if a collector moved it meanwhile."""
+_VAIN_MAX = 3
 _FOOTERS_KEPT = 32
 _BLOCKS_KEPT = 8
 
@@ -58,8 +62,9 @@ class ChunkSource:
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
         self._opening = threading.Semaphore(OPENED_AT_ONCE)
-        self._looked_again = False
-        """Whether a chunk that no pack held made the index look at storage anew: for what is gone, once is enough."""
+        self._vain = 0
+        """How many looks in a row did not find a chunk that no pack held: for what is gone, few are enough. A listing
+        that runs while chunks move may show neither where one was nor where it is."""
 
     def locate(self, kind: Kind, chunk_id: ChunkId) -> Location:
         """Returns where a chunk lies; raises `ChunkMissing` where no pack holds it."""
@@ -133,16 +138,25 @@ class ChunkSource:
 
     def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
         """Returns the bytes of one chunk, checked. For trees and lists; keeps the last few blocks. One thread."""
-        try:
-            return self._get(kind, chunk_id)
-        except (ObjectMissing, ChunkMissing) as error:
-            if isinstance(error, ChunkMissing):
-                if self._looked_again:
+        missed: set[str] = set()
+        for look in range(LOOKS):
+            try:
+                found = self._get(kind, chunk_id)
+            except ObjectMissing as error:
+                if error.name in missed:  # listed, and not there: nobody moves it
                     raise
-                self._looked_again = True
+                missed.add(error.name)
+                self._vain = 0
+            except ChunkMissing:
+                if self._vain >= _VAIN_MAX:
+                    raise
+                self._vain += 1
+            else:
+                self._vain = 0 if look else self._vain
+                return found
             self.forget_positions()
             self._reload()
-            return self._get(kind, chunk_id)
+        return self._get(kind, chunk_id)
 
     def _get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
         try:

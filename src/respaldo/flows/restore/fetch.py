@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from respaldo.core.errors import Corruption, ObjectMissing, RespaldoError, StorageError
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
 from respaldo.flows.restore.seams import Blocks, Location
@@ -174,9 +174,19 @@ class Fetcher:
                 raw = self._raw((at.pack, at.block))
                 view = memoryview(raw)[at.offset : at.offset + at.length]
                 self._blocks.check(Kind.DATA, chunk_id, view)
+            except (ObjectMissing, ChunkMissing):  # moved again, or listed neither where it was nor where it is
+                view = self._found(task, number)
             except RespaldoError as error:
                 task.bad[number] = error
             task.views.append(view)
+
+    def _found(self, task: Task, number: int) -> memoryview:
+        """Returns a chunk from wherever it is now."""
+        try:
+            return memoryview(self._blocks.copy(Kind.DATA, task.ids[number]))
+        except RespaldoError as error:
+            task.bad[number] = error
+            return memoryview(b"")
 
     # --- in the workers ----------------------------------------------------------------------------------------------
 
