@@ -5,9 +5,10 @@ PYTHON ?= python3
 JOBS ?= 2
 # Passed on to pytest: make test ARGS='-m "not slow" tests/store'
 ARGS ?=
-# How long `make fuzz` takes, and how long it takes within `make check`.
+# How long `make fuzz` takes (`make soak`: ten minutes, unless told), and how long the two take within `make check`.
 SECONDS ?= 60
 CHECK_SECONDS ?= 5
+CHECK_SOAK_SECONDS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 KERNEL := $(wildcard setup.py src/respaldo/kernel/*.c src/respaldo/kernel/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build test lint format types imports check demo bench stages growth fuzz clean
+.PHONY: help venv build test lint format types imports check demo bench stages growth fuzz model soak clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,12 +59,13 @@ types: $(STAMP) ## Checks types
 imports: $(STAMP) ## Checks that layers import only downward
 	$(BIN)/lint-imports --no-logo
 
-check: ## Does all that CI does: lint, types, imports, test, a short fuzz
+check: ## Does all that CI does: lint, types, imports, test, a short fuzz, a short soak
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory imports
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory fuzz SECONDS=$(CHECK_SECONDS)
+	@$(MAKE) --no-print-directory soak SECONDS=$(CHECK_SOAK_SECONDS)
 
 demo: $(STAMP) ## Backs up, damages, restores and compares, before your eyes
 	$(BIN)/python -m benches.demo
@@ -79,6 +81,12 @@ growth: $(STAMP) ## Measures how cost grows, a cold cache, a far storage (ARGS="
 
 fuzz: $(STAMP) ## Fuzzes the kernel and the parsers (SECONDS=60)
 	PYTHON=$(CURDIR)/$(BIN)/python bash tests/fuzz/run.sh $(SECONDS)
+
+model: $(STAMP) ## Goes through every state of the protocol's model, the large ones too (minutes)
+	$(BIN)/python -m tests.protocol.model.scopes
+
+soak: $(STAMP) ## Snapshots, restores, forgets and prunes at once, killed at random (SECONDS=600)
+	$(BIN)/python -m tests.protocol.soak $(if $(filter file,$(origin SECONDS)),600,$(SECONDS))
 
 clean: ## Removes what was built, .venv too
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
