@@ -17,6 +17,7 @@ from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import load
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import SnapshotId
+from respaldo.core.seams import Random, system_random
 from respaldo.store.repo import Repo
 from tests.protocol.collector import Collector, LostError, expire, forget
 from tests.protocol.real import Real
@@ -56,12 +57,12 @@ class Theatre:
     time. A source must stay where it is, or nothing would look as it did.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chance: Random = system_random) -> None:
         self.folder = folder
         self.collector: type[Collector | Real] = Collector
         self.sources = [folder / "one", folder / "two"]
         backend = MemoryBackend()
-        make_repository(backend)
+        make_repository(backend, chance)
         self.first: dict[SnapshotId, tuple[Path, Files]] = {}
         for number, source in enumerate(self.sources):
             for name, payloads in (("kept/deep", PAYLOADS[:3]), ("kept/side", PAYLOADS[2 + number : 5])):
@@ -70,7 +71,7 @@ class Theatre:
                     (source / name / f"file{at}").write_bytes(payload)
             (source / "changing").mkdir()
             self.change(source, random.Random(number))
-            with open_repository(Kept(backend), folder / f"cache{number}") as repo:
+            with open_repository(Kept(backend), folder / f"cache{number}", chance) as repo:
                 self.first[self.snapshot(repo, source)] = (source, self.files(source))
         self.objects = backend.snapshot()
 

@@ -78,9 +78,9 @@ def inline_workers(monkeypatch) -> None:
         monkeypatch.setattr(f"respaldo.store.{module}.ThreadPoolExecutor", InlineExecutor)
 
 
-def make_repository(backend: Backend) -> None:
+def make_repository(backend: Backend, chance: Random = system_random) -> None:
     """Makes an empty repository with the smallest chunks that there are."""
-    create(backend, secret=SECRET, kdf=STANDARD, config=CONFIG, clock=AheadClock(), random=system_random, label="test")
+    create(backend, secret=SECRET, kdf=STANDARD, config=CONFIG, clock=AheadClock(), random=chance, label="test")
 
 
 def open_repository(backend: Backend, cache: Path, chance: Random = system_random) -> Repo:
