@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from respaldo.backend.base import Backend, Listing, Litter, Names, Stage, check_folder, check_name, flat
+from respaldo.backend.stages import CountedStage, SlicedStage
 from respaldo.core.errors import ObjectExists, ObjectMissing, StorageDenied, StorageError
 from respaldo.core.seams import Buffer, Clock, Random, SystemClock, system_random
 
@@ -174,7 +175,7 @@ class RateLimit(Wrapper):
         return self.inner.names(folder)
 
     def stage(self, folder: str) -> Stage:
-        return _SlicedStage(self.inner.stage(folder), self._slice_bytes, self._wait)
+        return SlicedStage(self.inner.stage(folder), self._slice_bytes, self._wait)
 
     def _wait(self, length_bytes: int) -> None:
         with self._lock:
@@ -204,7 +205,7 @@ class Counting(Wrapper):
         self.inner.put(name, pieces)
 
     def stage(self, folder: str) -> Stage:
-        return _CountedStage(self.inner.stage(folder), self._count)
+        return CountedStage(self.inner.stage(folder), self._count)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         content = self.inner.get(name, offset, length)
@@ -363,51 +364,6 @@ class Retry(Wrapper):
                 # Full jitter, never under a tenth: a server that comes back is not met by all its clients at once.
                 pause_s = min(self._longest_s, self._first_s * 2 ** (number - 1))
                 self._sleep(pause_s * max(0.1, int.from_bytes(self._random(4), "little") / 2**32))
-
-
-class _SlicedStage(Stage):
-    """Waits before each slice of what it hands on."""
-
-    def __init__(self, inner: Stage, slice_bytes: int, wait: Callable[[int], None]) -> None:
-        self._inner = inner
-        self._slice_bytes = slice_bytes
-        self._wait = wait
-
-    def write(self, piece: Buffer) -> None:
-        for part in _slices(flat(piece), self._slice_bytes):
-            self._wait(part.nbytes)
-            self._inner.write(part)
-
-    def commit(self, name: str) -> None:
-        self._inner.commit(name)
-
-    def discard(self) -> None:
-        self._inner.discard()
-
-
-class _CountedStage(Stage):
-    """Counts one put when it is committed."""
-
-    def __init__(self, inner: Stage, count: Callable[[str, int], None]) -> None:
-        self._inner = inner
-        self._count = count
-        self._length_bytes = 0
-
-    def write(self, piece: Buffer) -> None:
-        self._length_bytes += flat(piece).nbytes
-        self._inner.write(piece)
-
-    def commit(self, name: str) -> None:
-        self._count("put", self._length_bytes)
-        self._inner.commit(name)
-
-    def discard(self) -> None:
-        self._inner.discard()
-
-
-def _slices(view: memoryview, slice_bytes: int) -> Iterator[memoryview]:
-    for start in range(0, view.nbytes, slice_bytes):
-        yield view[start : start + slice_bytes]
 
 
 def _refusal(name: str) -> StorageDenied:

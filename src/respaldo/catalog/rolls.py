@@ -35,7 +35,7 @@ def read_roll(repo: Repo, name: CatalogueName) -> Roll:
 
 def list_rolls(repo: Repo) -> dict[CatalogueName, int]:
     """Lists catalogues: their sizes in bytes."""
-    return {CatalogueName(name): size for name, size in list_hashes(repo.backend, FOLDER)}
+    return {CatalogueName(name): size for name, size in list_hashes(repo.backend, FOLDER).items()}
 
 
 def apply_rolls(

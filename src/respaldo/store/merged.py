@@ -9,7 +9,7 @@ manifests by themselves): a claim to supersede decides what is read, never what 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from respaldo.backend.base import Backend
 from respaldo.core.errors import Corruption, RespaldoError
@@ -95,12 +95,13 @@ class Unread(Generic[N, O]):
         return {name for name in self.there if name in self.superseded}
 
 
-def list_hashes(backend: Backend, folder: str) -> Iterator[tuple[bytes, int]]:
-    """Lists a folder whose objects are named by their hashes: (hash, size in bytes); passes over other names."""
+def list_hashes(backend: Backend, folder: str) -> dict[bytes, int]:
+    """Lists a folder whose objects are named by their hashes: sizes in bytes by hash; passes over other names."""
     listing = backend.list(folder)
-    for leaf, (_, length_bytes) in zip(parse_leaves([name for name, _ in listing], NAME_BYTES), listing, strict=True):
-        if leaf is not None:
-            yield leaf, length_bytes
+    leaves = parse_leaves([name for name, _ in listing], NAME_BYTES)
+    found = dict(zip(leaves, (length_bytes for _, length_bytes in listing), strict=True))
+    found.pop(None, None)
+    return cast("dict[bytes, int]", found)
 
 
 def name_hashes(backend: Backend, folder: str) -> set[bytes]:

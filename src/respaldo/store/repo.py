@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from respaldo.backend.base import Backend
 from respaldo.codec.compress import LEVEL, Compressor
@@ -242,7 +242,7 @@ class Repo:
                 continue
             if record is not None:
                 condemned.update(record.packs)
-        packs = {PackName(name): length for name, length in list_hashes(self.backend, "packs")}
+        packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
         return Listing(packs=packs, condemned=frozenset(packs if unknown else condemned))
 
     def read_condemnation(self, name: str) -> Condemnation | None:

@@ -68,7 +68,7 @@ class Segments:
 
     def listed(self) -> dict[SegmentName, int]:
         """Lists segments: their sizes in bytes."""
-        return {SegmentName(name): size for name, size in list_hashes(self._store.backend, "segments")}
+        return {SegmentName(name): size for name, size in list_hashes(self._store.backend, "segments").items()}
 
     def _listed(self, known: AbstractSet[SegmentName]) -> Mapping[SegmentName, int]:
         """Lists segments: their sizes in bytes where one is not known, whose size tells when it is to be read."""
@@ -183,7 +183,7 @@ class Segments:
         """
         unread = Unread(self.listed, self.read, (), [])
         listed = {name: [item.pack for item in segment.packs] for name, segment in unread}
-        packs = {PackName(name) for name, _ in list_hashes(self._store.backend, "packs")}
+        packs = {PackName(name) for name in name_hashes(self._store.backend, "packs")}
         empty = {name for name, names in listed.items() if packs.isdisjoint(names) and name in unread.there}
         return frozenset(unread.passed_over() | empty)
 
