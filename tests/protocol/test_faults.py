@@ -135,6 +135,7 @@ def test_full_disk_of_temporary_files_is_no_unreadable_file(stage, monkeypatch):
             pass
 
     monkeypatch.setattr("tempfile.SpooledTemporaryFile", lambda **_options: Full())
+    monkeypatch.setattr("respaldo.store.relied._ROWS_HELD", 1)
     with (
         open_repository(memory_with(stage.objects), fresh_cache(stage.folder / "fresh")) as repo,
         pytest.raises(StorageFailed, match="temporary file"),
