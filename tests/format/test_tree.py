@@ -285,10 +285,12 @@ def test_references_are_those_of_the_entries(leaf):
     """What a leaf refers to, by columns, is what its entries refer to."""
     found = tree.parse_references(leaf.encode(), "tree")
     entries = list(leaf.entries())
-    assert found.trees == b"".join(entry.content.ids for entry in entries if entry.is_dir)
-    files = [entry.content for entry in entries if not entry.is_dir and entry.content.ids]
-    assert found.data == b"".join(content.ids for content in files if not content.level)
-    assert found.lists == [(content.level, content.ids) for content in files if content.level]
+    for part, lost in ((found, False), (found.lost or tree.References(b"", b"", []), True)):
+        chosen = [entry for entry in entries if (entry.mark is Mark.LOST) is lost]
+        assert part.trees == b"".join(entry.content.ids for entry in chosen if entry.is_dir)
+        files = [entry.content for entry in chosen if not entry.is_dir and entry.content.ids]
+        assert part.data == b"".join(content.ids for content in files if not content.level)
+        assert part.lists == [(content.level, content.ids) for content in files if content.level]
 
 
 def test_references_of_a_branch_are_its_runs():

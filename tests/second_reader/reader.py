@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KINDS = {1: "data", 2: "tree", 3: "list"}
 MAGIC = b"respaldo repository\n"
-WITHOUT_CONTENT = {1: "it could not be read", 2: "it is a mount point", 6: "it was lost to damage"}
+WITHOUT_CONTENT = {1: "it could not be read", 2: "it is a mount point"}
 
 
 class Damaged(Exception):

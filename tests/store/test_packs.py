@@ -186,7 +186,7 @@ def test_block_of_another_row_is_refused(pack):
         (first._replace(raw_length=first.raw_length + 1), data),
         (first._replace(kind=int(Kind.TREE)), data),
         (first, data[:-1] + bytes([data[-1] ^ 1])),
-        (first, b"\1" + data[1:]),
+        (first, bytes([data[0] ^ 1]) + data[1:]),
     ):
         with pytest.raises(Corruption):
             open_block(VAULT, row, bad, "x")

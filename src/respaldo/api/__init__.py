@@ -10,9 +10,10 @@ from respaldo import kernel
 from respaldo.api.bench import Bench, Stage
 from respaldo.api.cached import cached_snapshots
 from respaldo.api.figures import Stats
+from respaldo.api.machine import KernelState
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
 from respaldo.api.places import Places, repository_path
-from respaldo.api.repository import KernelState, Repository, init, verify_keyless
+from respaldo.api.repository import Repository, init, verify_keyless
 from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
 from respaldo.api.trial import try_runs, try_verify
 from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
@@ -34,6 +35,7 @@ from respaldo.flows.gc.options import (
     Shares,
     SpacePlan,
 )
+from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
 from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Figures, Manifest
@@ -77,6 +79,9 @@ __all__ = [
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
+    "RepairOptions",
+    "RepairPlan",
+    "RepairResult",
     "Repository",
     "RestoreOptions",
     "RestorePlan",
@@ -90,6 +95,7 @@ __all__ = [
     "SpacePlan",
     "Stage",
     "Stats",
+    "Step",
     "Subset",
     "Verb",
     "VerifyOptions",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
@@ -46,6 +48,10 @@ class Blocks:
     def still_there(self, error: StorageFailed, /) -> None:
         """Raises an error again where not one object but the storage as a whole has failed."""
         still_there(self._repo.backend, error)
+
+    def damaged(self, pack: int, ids: Iterable[ChunkId], /) -> None:
+        """Remembers chunks that are damaged where they lie: no backup of this machine relies on them any more."""
+        self._repo.spoilt.note_chunks(pack, ids)
 
     def refresh(self) -> None:
         """Looks again which packs there are."""

@@ -61,7 +61,8 @@ def tree_of(entry: Entry) -> ChunkId | None:
 def root_entry(snapshot: Snapshot) -> Entry:
     """Returns the entry that stands for ``/``."""
     content = Content(ids=snapshot.manifest.root)
-    return Entry(name=b"", mode=stat.S_IFDIR | 0o755, content=content, mark=Mark.PARTIAL)
+    mark = Mark.LOST if snapshot.manifest.root_lost else Mark.PARTIAL
+    return Entry(name=b"", mode=stat.S_IFDIR | 0o755, content=content, mark=mark)
 
 
 def find_entry(trees: TreeReader, snapshot: Snapshot, path: bytes) -> Entry | None:
@@ -139,5 +140,9 @@ def _children(trees: TreeReader, path: bytes, entry: Entry) -> Iterator[tuple[by
     tree = tree_of(entry)
     if tree is not None:
         above = path.rstrip(b"/") + b"/"
-        for child in trees.entries(tree):
-            yield above + child.name, child
+        try:
+            for child in trees.entries(tree):
+                yield above + child.name, trees.found(child)
+        except ChunkMissing:
+            if entry.mark is not Mark.LOST:
+                raise

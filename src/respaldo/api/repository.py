@@ -8,7 +8,6 @@ The flows are imported when they run: a listing needs none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -35,6 +34,7 @@ from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import KeylessResult, VerifyResult
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
+from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Config
@@ -43,6 +43,7 @@ from respaldo.store.ballast import keep_ballast
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
+    from respaldo.api.repairing import Repairing
     from respaldo.flows.restore.run import Restore
 
 
@@ -259,6 +260,12 @@ class Repository:
 
         return run_verify(self._repo, options, progress=progress, cancel=cancel)
 
+    def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
+        """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
+        from respaldo.api.repairing import Repairing  # noqa: PLC0415 - start-up time
+
+        return Repairing(self._repo, options, progress=progress, cancel=cancel)
+
     # --- freeing space ---------------------------------------------------------------------------------------------
 
     def prune(self, options: PruneOptions, *, progress: Progress, cancel: Cancel) -> PruneResult:
@@ -385,11 +392,3 @@ class Repository:
         name = keys.change_secret(self._repo, self._secret, secret, kdf=kdf)
         self._secret = secret
         return name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelState:
-    """Says whether the hot loops run in C; ``reason`` why they do not."""
-
-    native: bool
-    reason: str

@@ -31,9 +31,13 @@ HEADER: Final = "header"
 FOLDERS: Final = frozenset(
     (
         *("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "pins", "trash"),
-        *("ballast", "log", "catalogue"),
+        *("ballast", "log", "catalogue", "lost+found"),
     )
 )
+LOST_FOUND: Final = "lost+found"
+"""Holds what a repair took away, under names of its own; nothing that is in it is an object any more."""
+
+_COPY_BYTES: Final = 4 << 20
 
 _HELD_BYTES: Final = 4 << 20
 """Of an object whose end has not come, at most so much is held in memory."""
@@ -179,6 +183,20 @@ class Backend(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Deletes an object, durably on return. Raises ObjectMissing where there is none."""
+
+    def copy(self, name: str, target: str) -> None:
+        """Puts an object's bytes under another name too; promises and errors as of `put`, and ObjectMissing.
+
+        This default reads and puts them. A medium may do it without: then it costs no space, and bytes that cannot be
+        read are no obstacle.
+        """
+        length = self.exists(name)
+        if length is None:
+            raise ObjectMissing(name)
+        with self.stage(check_name(target)[0]) as stage:
+            for at in range(0, length, _COPY_BYTES):
+                stage.write(self.get(name, at, min(_COPY_BYTES, length - at)))
+            stage.commit(target)
 
     def discard(self, names: Iterable[str]) -> int:
         """Deletes the objects that are there, in no particular order, durably on return; returns how many it deleted.

@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 from respaldo.backend.base import (
     FOLDERS,
     HEADER,
+    LOST_FOUND,
     Backend,
     Listing,
     Litter,
@@ -36,6 +37,7 @@ from respaldo.backend.folders import Folders, path_of, shard
 from respaldo.backend.listing import arrivals, names, not_a_file, objects
 from respaldo.backend.oserrors import GONE_HINT, storage_error
 from respaldo.backend.publish import READ_FLAGS, Publisher, Syncer, SystemSyncer, write_new
+from respaldo.backend.relink import link_again
 from respaldo.core.errors import NotARepository, ObjectMissing, StorageFailed
 from respaldo.core.seams import Buffer, Clock, Random, SystemClock, system_random
 
@@ -114,6 +116,10 @@ class LocalBackend(Backend):
 
     def names(self, folder: str) -> Names:
         return self._look(folder, names)
+
+    def copy(self, name: str, target: str) -> None:
+        if self._publisher.exclusive or not link_again(self._folders, self._syncer, name, target):
+            super().copy(name, target)
 
     def delete(self, name: str) -> None:
         if not self.discard((name,)):
@@ -215,6 +221,10 @@ class LocalBackend(Backend):
                 fd = self._folders.open(folder)
             except FileNotFoundError:
                 continue
+            except PermissionError:
+                if folder == LOST_FOUND:  # where the repository is all of a file system, that one's own, and root's
+                    continue
+                raise
             try:
                 yield folder, "", fd
                 for subfolder in _subdirectories(fd) if folder == "packs" else ():

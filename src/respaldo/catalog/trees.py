@@ -10,13 +10,14 @@ from __future__ import annotations
 import stat
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from blake3 import blake3
 
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
-from respaldo.core.model import EMPTY, Content, Entry
+from respaldo.core.model import EMPTY, Content, Entry, Mark
 from respaldo.core.seams import Buffer
 from respaldo.format.content import DIRECT_CHUNKS_MAX, HOLE, NODE_BYTES_MAX, ROW, Row, ends_node, parse_node
 from respaldo.format.leafcheck import LEVEL_MAX, default_count
@@ -49,6 +50,8 @@ class Reader(Protocol):
     """Returns chunks, checked against their ids."""
 
     def get(self, kind: Kind, chunk_id: ChunkId) -> bytes: ...
+
+    def has(self, chunk_id: ChunkId) -> bool: ...
 
 
 def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
@@ -240,21 +243,31 @@ class TreeReader:
         return [] if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
 
     def leaves(self, tree_id: ChunkId) -> Iterator[Leaf]:
-        """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`."""
+        """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`.
+
+        A run that cannot be had is passed over, and the error raised at the end: the others are no worse for it.
+        """
         what = f"tree {tree_id.hex()[:16]}"
         tree = parse_tree(self._reader.get(Kind.TREE, tree_id), what)
         if isinstance(tree, Leaf):
             yield tree
             return
         last = b""
+        failed: ChunkMissing | Corruption | None = None
         for run_id, count in tree.runs:
-            run = parse_tree(self._reader.get(Kind.TREE, run_id), f"tree {run_id.hex()[:16]}")
+            try:
+                run = parse_tree(self._reader.get(Kind.TREE, run_id), f"tree {run_id.hex()[:16]}")
+            except (ChunkMissing, Corruption) as error:
+                failed = failed or error
+                continue
             if not isinstance(run, Leaf) or len(run) != count:
                 raise Corruption(what, "one of its runs is not a run")
             if run.names.partition(b"\0")[0] <= last:
                 raise Corruption(what, "its runs overlap")
             last = run.names[:-1].rpartition(b"\0")[2]
             yield run
+        if failed is not None:
+            raise failed
 
     def entries(self, tree_id: ChunkId) -> Iterator[Entry]:
         """Yields the entries of a directory in the order of their names."""
@@ -267,6 +280,17 @@ class TreeReader:
             if leaf.names.startswith(name + b"\0") or b"\0" + name + b"\0" in leaf.names:
                 return next((entry for entry in leaf.entries() if entry.name == name), None)
         return None
+
+    def found(self, entry: Entry) -> Entry:
+        """Returns a file without the mark of what is lost, where all of its content is there again."""
+        if entry.mark is not Mark.LOST or not entry.is_regular:
+            return entry
+        try:
+            if not all(level or self._reader.has(chunk_id) for level, chunk_id in self.nodes(entry.content)):
+                return entry
+        except (ChunkMissing, Corruption):
+            return entry
+        return replace(entry, mark=Mark.NONE)
 
     def list_rows(self, content: Content) -> Iterator[Row]:
         """Yields the rows at level 1 of a list: data chunks and holes. Raises `Corruption`, `ChunkMissing`.

@@ -32,6 +32,7 @@ COMMANDS = {
     "restore": "Write a snapshot, or a part of it, back.",
     "prune": "Free the space that no snapshot needs.",
     "verify": "Check the repository.",
+    "repair": "Mend what can be mended, and mark what is lost.",
     "ls": "List what a snapshot holds.",
     "stats": "Count snapshots, chunks and bytes.",
     "key": "List, add, remove or change passphrases and keys.",

@@ -27,7 +27,7 @@ class Mark(IntEnum):
     CHANGED = 5
     """A file that went on changing while it was read; its content is as read last."""
     LOST = 6
-    """A file whose content was lost to damage and taken out by a repair."""
+    """A file or directory of whose content something was lost to damage. It still says what it is: that may return."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,10 @@ RECORD_BYTES_MAX = 80 << 20
 TEXT_BYTES_MAX = 64 << 10
 _UTF8_BYTES_MAX = 4
 """So many bytes at most a character takes."""
+ROOT_LOST = 6
+"""The mark of a root that was lost, as on entries of trees."""
+LOST_KEPT = 1 << 16
+"""So many lost chunks are named in a manifest: enough to say that they were stored again."""
 ITEMS_MAX = 1 << 17
 """Sources, tags, rules, paths that failed: of each at most so many."""
 
@@ -54,7 +58,8 @@ class Manifest:
 
     ``root`` is the id of a tree that stands for ``/``. ``sources`` are absolute paths as recorded. Times are ns since
     the epoch. ``rules`` are the options that decided what was left out, in the words of the command line, so that a
-    restore can spare it.
+    restore can spare it. Of a snapshot that a repair has put in the place of another: ``repairs`` is the id of that
+    one, ``root_lost`` whether the tree ``root`` itself was lost, ``lost`` the ids of the first lost chunks, joined.
     """
 
     session: bytes
@@ -75,11 +80,20 @@ class Manifest:
     rules: tuple[str, ...] = ()
     failed: tuple[tuple[bytes, str], ...] = ()
     figures: Figures = field(default_factory=Figures)
+    repairs: bytes = b""
+    root_lost: bool = False
+    lost: bytes = b""
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
+        repaired: dict[str, canonical.Value] = {"repairs": self.repairs} if self.repairs else {}
+        if self.root_lost:
+            repaired["mark"] = ROOT_LOST
+        if self.lost:
+            repaired["lost"] = self.lost
         return canonical.pack(
-            {
+            repaired
+            | {
                 "version": 1,
                 "session": self.session,
                 "root": self.root,
@@ -162,6 +176,9 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
             rules=tuple(_list_of(value, "rules", str)),
             failed=tuple(_failed(value)),
             figures=Figures(**_figures(value)),
+            repairs=_bytes_of(value, "repairs"),
+            root_lost=value.get("mark") == ROOT_LOST,
+            lost=_bytes_of(value, "lost"),
         )
     except (KeyError, TypeError):
         raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
@@ -169,6 +186,8 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
         raise Corruption(what, "an id in the manifest has the wrong length")
     if len(parent) not in {0, RANDOM_ID_BYTES}:
         raise Corruption(what, "the parent in the manifest is no snapshot")
+    if len(manifest.repairs) not in {0, RANDOM_ID_BYTES} or len(manifest.lost) % CHUNK_ID_BYTES:
+        raise Corruption(what, "what the manifest says of a repair is impossible")
     if not all(map(_is_plain_path, sources)):
         raise Corruption(what, "a source in the manifest is not an absolute path")
     if not all(map(canonical.is_time, (time_ns, started_ns, ended_ns))) or not 0 <= uid < 1 << 32:
@@ -188,6 +207,14 @@ def _is_long(text: bytes | str) -> bool:
     if not isinstance(text, str) or len(text) * _UTF8_BYTES_MAX <= TEXT_BYTES_MAX:
         return False
     return len(text.encode("utf-8", "surrogateescape")) > TEXT_BYTES_MAX
+
+
+def _bytes_of(value: dict[str, canonical.Value], key: str) -> bytes:
+    """Returns what stands under a key that most have not, empty there."""
+    found = value.get(key, b"")
+    if not isinstance(found, bytes):
+        raise TypeError(key)
+    return found
 
 
 def _list_of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> list[T]:

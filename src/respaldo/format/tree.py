@@ -126,11 +126,15 @@ class Branch:
 
 
 class References(NamedTuple):
-    """Is what a tree refers to: ids of trees (runs included) and of data chunks, joined, and (level, id) of lists."""
+    """Is what a tree refers to: ids of trees (runs included) and of data chunks, joined, and (level, id) of lists.
+
+    ``lost``: the same of entries that a repair has marked as lost, which may or may not be there.
+    """
 
     trees: bytes
     data: bytes
     lists: list[tuple[int, bytes]]
+    lost: References | None = None
 
 
 def parse_references(data: bytes, what: str) -> References:
@@ -169,17 +173,21 @@ def _references(
     meta: bytes, content: bytes, levels: Mapping[int, tuple[int, int]], marks: Mapping[int, int], what: str
 ) -> References:
     kinds = [mode & TYPE_MASK for mode in u32_array(meta)[:: META.size // 4]]
-    if not levels and stat.S_IFDIR not in kinds:
+    any_lost = Mark.LOST in marks.values()
+    if not levels and stat.S_IFDIR not in kinds and not any_lost:
         return References(b"", content, [])
     words = u32_array(meta)
     sizes = zip(words[4 :: META.size // 4], words[5 :: META.size // 4], strict=True)
-    trees, found, lists = bytearray(), bytearray(), []
+    sound: tuple[bytearray, bytearray, list[tuple[int, bytes]]] = (bytearray(), bytearray(), [])
+    lost: tuple[bytearray, bytearray, list[tuple[int, bytes]]] = (bytearray(), bytearray(), [])
     at = 0
     for row, (kind, (low, high)) in enumerate(zip(kinds, sizes, strict=True)):
         if kind not in _WITH_CONTENT:
             continue
-        level, count = levels.get(row) or (0, default_count(kind, low or high, marks.get(row, 0)))
+        mark = marks.get(row, 0)
+        level, count = levels.get(row) or (0, default_count(kind, low or high, mark))
         end = at + count * CHUNK_ID_BYTES
+        trees, found, lists = lost if mark == Mark.LOST else sound
         if kind == stat.S_IFDIR:
             trees += content[at:end]
         elif level:
@@ -189,7 +197,19 @@ def _references(
         at = end
     if at != len(content):
         raise Corruption(what, "it has more or less content than its entries")
-    return References(bytes(trees), bytes(found), lists)
+    below = References(bytes(lost[0]), bytes(lost[1]), lost[2]) if any_lost else None
+    return References(bytes(sound[0]), bytes(sound[1]), sound[2], below)
+
+
+def references(leaf: Leaf) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """Yields (row, mode, size, level, ids joined) of the entries of a directory that refer to something."""
+    at = 0
+    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
+        level, count = leaf.levels.get(row) or (0, default_count(mode, size, leaf.marks.get(row, 0)))
+        if count:
+            end = at + count * CHUNK_ID_BYTES
+            yield row, mode, size, level, leaf.content[at:end]
+            at = end
 
 
 def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) -> Leaf | Branch:

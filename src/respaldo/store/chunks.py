@@ -93,6 +93,9 @@ class ChunkSink:
         self.tally = Tally()
         self.unlisted: list[Finished] = []
         """Packs that are durable and indexed but stand in no segment yet."""
+        self.wanting: set[bytes] = set()
+        """Ids of chunks that are damaged or lost: of those that are stored again, account is kept."""
+        self.healed = 0
         self.own_packs: set[int] = set()
         """Numbers of the packs that this sink made."""
 
@@ -146,6 +149,9 @@ class ChunkSink:
                     tally.bytes_known += end - start
                     continue
             fresh.add(chunk_id)
+            if self.wanting and chunk_id in self.wanting:
+                self.wanting.discard(chunk_id)
+                self.healed += 1
             tally.chunks_new += 1
             tally.bytes_new += end - start
             if block.filled + end - start > len(block.view):

@@ -53,6 +53,8 @@ class Index:
         """The last one and the one before: files and the trees over them stand in different packs."""
         self.usable: set[int] = set()
         """Numbers of the packs that new data may be deduplicated against: listed, whole, not condemned."""
+        self.spoilt: dict[int, int] = {}
+        """Rows of packs that are damaged, a bit each, by number: no new data is deduplicated against them."""
 
     def close(self) -> None:
         """Ends reading and makes the environment durable."""
@@ -100,7 +102,7 @@ class Index:
             if (
                 bytes(hint.footer[at : at + CHUNK_ID_BYTES]) == chunk_id
                 and at < hint.end
-                and (hint.number in self.usable or not usable_only)
+                and (not usable_only or (hint.number in self.usable and hint.number not in self.spoilt))
             ):
                 hint.at = at + CHUNK_ID_BYTES
                 if hint is not self._hints[0]:
@@ -114,6 +116,8 @@ class Index:
                 start = at + (ordinal - number) * CHUNK_ID_BYTES
                 footer = txn.get(NUMBER.pack(number), db=self._dbs["footers"])
                 if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
+                    if usable_only and self.spoilt and self.spoilt.get(number, 0) >> (ordinal - number) & 1:
+                        continue
                     self._hints[1:] = self._hints[:1]
                     self._hints[:1] = [Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)]
                     return number, ordinal - number

@@ -51,6 +51,7 @@ from respaldo.store.packs import Finished, read_footer
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
+from respaldo.store.spoilt import Spoilt
 from respaldo.store.vault import Vault
 
 _CONFIG_NAME = "config/%016x"
@@ -166,6 +167,7 @@ class Repo:
         self.damaged: list[RespaldoError] = []
         """What could not be read while the index was brought up to date."""
         self.segments = Segments(self)
+        self.spoilt = Spoilt(self.index)
 
     @classmethod
     def open(
@@ -272,6 +274,7 @@ class Repo:
         self.segments.apply(listing.packs, progress)
         self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
         self.index.use(listing.packs, listing.condemned)
+        self.spoilt.apply()
         return listing
 
     def _reload(self) -> None:

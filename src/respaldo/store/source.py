@@ -71,9 +71,11 @@ class ChunkSource:
         found = self._index.find(chunk_id, usable_only=False)
         if found is None:
             raise ChunkMissing(kind.word, chunk_id)
-        number, row = found
-        place = self._opened(number).footer.place(row)
-        return Location(number, *place)
+        return self.locate_row(*found)
+
+    def locate_row(self, pack: int, row: int) -> Location:
+        """Returns where the chunk in a row of a pack lies; raises `ObjectMissing` where the pack is not entered."""
+        return Location(pack, *self._opened(pack).footer.place(row))
 
     def locate_each(self, ids: bytes) -> list[Location | None]:
         """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds.
@@ -135,6 +137,10 @@ class ChunkSource:
         """Raises `Corruption` unless the bytes have the id."""
         if blake3(raw, key=self._id_keys[kind]).digest() != chunk_id:
             raise Corruption(f"{kind.word} chunk {chunk_id.hex()[:16]}", "its bytes do not have its id")
+
+    def has(self, chunk_id: ChunkId) -> bool:
+        """Whether a pack holds a chunk, as far as the index knows."""
+        return self._index.find(chunk_id, usable_only=False) is not None
 
     def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
         """Returns the bytes of one chunk, checked. For trees and lists; keeps the last few blocks. One thread."""

@@ -447,7 +447,7 @@ def test_marked_entries_without_content_are_whole(empty):
     leaf = Leaf(
         names=b"a\0d\0",
         meta=_file(10) + _file(0, 0o040755),
-        marks={0: int(Mark.LOST), 1: int(Mark.UNREADABLE)},
+        marks={0: int(Mark.MOUNT), 1: int(Mark.UNREADABLE)},
     )
     _committed(empty, _root(empty, leaf))
     assert run(empty, EVERYTHING).damages == ()

@@ -40,6 +40,7 @@ class World:
         self.decoded = Counter()
         self.refreshed = 0
         self.vanished = False
+        self.spoilt = []
         self.copies = {}
         self.gone = set()
         self.bad = set()
@@ -157,6 +158,9 @@ class World:
     def still_there(self, error):
         if self.vanished:
             raise error
+
+    def damaged(self, pack, ids):
+        self.spoilt += [(pack, chunk_id) for chunk_id in ids]
 
     def refresh(self):
         self.refreshed += 1

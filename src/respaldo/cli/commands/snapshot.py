@@ -50,7 +50,8 @@ if TYPE_CHECKING:
         ("From a timer, with a policy that runs afterwards:", "respaldo snapshot /home --prune --policy standard -q"),
     ),
     notes=(
-        "snapshot (id, null for a dry run), complete, sources, time, parent, figures: files, directories, others, "
+        "snapshot (id, null for a dry run), complete, healed_chunks (damaged before, and stored again), sources, time, "
+        "parent, figures: files, directories, others, "
         "bytes, files_new, files_changed, files_unchanged, read_bytes, new_bytes (after deduplication), stored_bytes "
         "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files and "
         "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason. "
@@ -253,6 +254,8 @@ def _text(result: BackupResult, *, dry_run: bool) -> str:
     rows.append(("time", took))
     sources = show.some(result.manifest.sources)
     head = f"snapshot {result.snapshot.hex()[:8]} of {sources}" if result.snapshot else f"would back up {sources}"
+    if result.healed:
+        head += f"\nhealed {show.count(result.healed, 'chunk')} that {'was' if result.healed == 1 else 'were'} damaged"
     if figures.errors:
         head += f"\nincomplete: {show.count(figures.errors, 'path')} could not be read as they should, see above"
     return f"{head}\n{show.figures(rows)}"
@@ -263,6 +266,7 @@ def _fields(result: BackupResult) -> dict[str, object]:
     return {
         "snapshot": result.snapshot.hex() if result.snapshot else None,
         "complete": result.complete,
+        "healed_chunks": result.healed,
         "sources": [show.path_fields(source) for source in manifest.sources],
         "time": show.iso_time(manifest.time_ns),
         "parent": manifest.parent.hex() or None,

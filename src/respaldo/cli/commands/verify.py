@@ -33,7 +33,8 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     notes=(
         "ok, snapshots, segments, packs, pack_bytes, trees, references, packs_read, read_bytes, chunks, duration_s, "
         "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, affected_count, "
-        "affected (snapshot, path, below: everything in it). With --keyless: ok, objects, read_bytes, duration_s, "
+        "affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a repair has marked "
+        "as lost, and that has not come back. With --keyless: ok, objects, read_bytes, duration_s, "
         "bytes_per_s, damages."
     ),
 )
@@ -92,9 +93,20 @@ def _text(result: VerifyResult, duration_ns: int, *, complete: bool) -> str:
     lines = [
         show.figures(rows),
         *(f"note: {show.shown(str(note))}" for note in result.notes),
+        *_lost(result),
         *_damages(result.damages),
     ]
     return "\n".join(lines)
+
+
+def _lost(result: VerifyResult) -> list[str]:
+    if not result.lost_count:
+        return []
+    lines = [f"known to be lost, and marked so by a repair: {show.count(result.lost_count, 'path')}"]
+    lines += [f"    {_path(item)}" for item in result.lost[:_PATHS_SHOWN]]
+    if result.lost_count > _PATHS_SHOWN:
+        lines.append(f"    and {show.count(result.lost_count - _PATHS_SHOWN)} more (all of them: --json)")
+    return lines
 
 
 def _damages(damages: Sequence[Damage]) -> list[str]:
@@ -130,7 +142,13 @@ def _fields(result: VerifyResult, duration_ns: int) -> dict[str, object]:
         "bytes_per_s": show.per_second(result.read_bytes, duration_ns),
         "notes": [{"name": note.name, "text": note.text} for note in result.notes],
         "damages": [_damage_fields(damage) for damage in result.damages],
+        "lost_count": result.lost_count,
+        "lost": [_affected_fields(item) for item in result.lost],
     }
+
+
+def _affected_fields(item: Affected) -> dict[str, object]:
+    return {"snapshot": item.snapshot.hex(), **show.path_fields(item.path), "below": item.below}
 
 
 def _damage_fields(damage: Damage) -> dict[str, object]:
@@ -141,10 +159,7 @@ def _damage_fields(damage: Damage) -> dict[str, object]:
         "chunks_lost": damage.chunks_lost,
         "chunks_spared": damage.chunks_spared,
         "affected_count": damage.affected_count,
-        "affected": [
-            {"snapshot": item.snapshot.hex(), **show.path_fields(item.path), "below": item.below}
-            for item in damage.affected
-        ],
+        "affected": [_affected_fields(item) for item in damage.affected],
     }
 
 

@@ -8,6 +8,7 @@ itself that content is stored.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from blake3 import blake3
 from respaldo.core.ids import NAME_BYTES, PackName, SnapshotId
 from respaldo.store.local import Environment
 
-LAYOUT = "memo 2"
+LAYOUT = "memo 3"
 _CHECK_BYTES = 16
 """A BLAKE3 before each row: nobody scrubs a cache, and a tree id that rotted would stand in every snapshot to come."""
 _HEAD = struct.Struct("<16s32sIIIQIIIII")
@@ -71,7 +72,7 @@ class Memo:
         self._environment = Environment(
             path,
             layout=LAYOUT,
-            databases={"rows": False, "stamps": False, "runs": False, "files": False, "packs": False},
+            databases={"rows": False, "stamps": False, "runs": False, "files": False, "packs": False, "spoilt": False},
         )
         self._dbs = self._environment.dbs
         self._txn: lmdb.Transaction | None = None
@@ -208,14 +209,21 @@ class Memo:
             self._then = {PackName(names[at : at + NAME_BYTES]) for at in range(0, len(names), NAME_BYTES)}
         return self._then
 
+    def damage_seen(self) -> dict[PackName, int]:
+        """Returns the damaged rows that a run was committed in spite of: it has looked for what lies in them."""
+        rows = self._read().cursor(db=self._dbs["spoilt"])
+        return {PackName(bytes(name)): int.from_bytes(bits, "little") for name, bits in rows}
+
     def distrust(self) -> None:
         """Leaves of everything that is remembered a hint only, whose every chunk is to be looked up."""
         self._trusting = False
 
-    def commit(self, snapshot: SnapshotId, now_ns: int, packs: AbstractSet[PackName]) -> None:
+    def commit(
+        self, snapshot: SnapshotId, now_ns: int, packs: AbstractSet[PackName], damage: Mapping[PackName, int]
+    ) -> None:
         """Says that everything this run saw is in a committed snapshot, and drops what no recent run saw.
 
-        ``packs``: all that are there and whole.
+        ``packs``: all that are there and whole. ``damage``: rows that were known to be damaged when the run began.
         """
         self.flush()
         then = self._packs_then()
@@ -228,6 +236,9 @@ class Memo:
                     if number != _NEXT:
                         txn.delete(number, db=self._dbs["runs"])
             txn.put(_NUMBER.pack(self.run), snapshot + _NUMBER.pack(now_ns), db=self._dbs["runs"])
+            txn.drop(self._dbs["spoilt"], delete=False)
+            for name, bits in damage.items():
+                txn.put(name, bits.to_bytes((bits.bit_length() + 7) // 8, "little"), db=self._dbs["spoilt"])
             for name in gone:
                 txn.delete(name, db=self._dbs["packs"])
             for name in fresh:

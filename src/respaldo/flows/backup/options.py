@@ -139,6 +139,7 @@ class BackupResult:
     """Is a finished backup: the snapshot (None for a dry run) and its manifest.
 
     ``reread_files``, ``reread_bytes``: what of the unchanged was read again; ``rotten``: what had changed all the same.
+    ``healed``: how many chunks were stored again that were damaged or lost.
     """
 
     snapshot: SnapshotId | None
@@ -146,6 +147,7 @@ class BackupResult:
     reread_files: int = 0
     reread_bytes: int = 0
     rotten: tuple[bytes, ...] = ()
+    healed: int = 0
 
     @property
     def figures(self) -> Figures:

@@ -16,7 +16,7 @@ from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import Sink, TreeReader, put_tree
 from respaldo.chunk.chunker import Chunker, ChunkerParams
 from respaldo.core.errors import Interrupted, StorageFailed, UsageError
-from respaldo.core.ids import ChunkId, PackName, SnapshotId
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.flows.backup.entries import Entries
@@ -47,8 +47,10 @@ from respaldo.store.chunks import ChunkSink
 from respaldo.store.drysink import DrySink
 from respaldo.store.local import claim
 from respaldo.store.repo import Repo
+from respaldo.store.spoilt import Wanting
 
 _TRIES = 3
+_REPAIRS = b"repairs"
 
 
 class Stream(Protocol):
@@ -136,6 +138,7 @@ class _Run:
         self._started_ns = repo.clock.now_ns()
         self._clock_ns = repo.clock.monotonic_ns()
         self._counts = Counts()
+        self._wanting = Wanting()
 
     def walk(self, root: Node, recorded: tuple[bytes, ...]) -> BackupResult:
         with Session(self._repo, self._progress) as session:
@@ -145,6 +148,7 @@ class _Run:
             else:
                 catalogue = session.begin()
             self._look_for_losses()
+            session.sink.wanting = self._wanting.ids | self._lost(catalogue)
             parent = self._parent(catalogue, recorded)
             if parent is not None:
                 figures = parent.manifest.figures
@@ -219,14 +223,15 @@ class _Run:
             if self._memo is not None:
                 if paranoid is not None:
                     keep_start(self._memo, recorded, paranoid.sample.next)
-                self._memo.commit(snapshot, self._repo.clock.now_ns(), self._packs())
+                self._memo.commit(snapshot, self._repo.clock.now_ns(), self._packs(), self._wanting.rows)
             session.tidy(catalogue)
-            return self._result(snapshot, manifest)
+            return self._result(snapshot, manifest, session.sink.healed)
 
     def stream(self, path: bytes, stream: Stream, finish: Callable[[], None]) -> BackupResult:
         """Backs up one file from a stream, and the directories above it, which exist in the record only."""
         with Session(self._repo, self._progress) as session:
             catalogue = session.begin()
+            session.sink.wanting = self._repo.spoilt.wanting().ids | self._lost(catalogue)
             reader = self._reader(session.sink)
             reader.checkpoint = session.save_if_due
             content = reader.store_stream(stream.read)
@@ -257,7 +262,7 @@ class _Run:
             manifest = self._manifest(session, session.sink, tree, (path,), parent, reader)
             snapshot = session.commit(manifest, set())
             session.tidy(catalogue)
-            return BackupResult(snapshot=snapshot, manifest=manifest)
+            return BackupResult(snapshot=snapshot, manifest=manifest, healed=session.sink.healed)
 
     def _reader(self, sink: Sink, progress: Progress | None = None) -> FileReader:
         low, mean, high, strict, loose = self._repo.config.chunker
@@ -280,7 +285,7 @@ class _Run:
             progress=self._progress,
         )
 
-    def _result(self, snapshot: SnapshotId | None, manifest: Manifest) -> BackupResult:
+    def _result(self, snapshot: SnapshotId | None, manifest: Manifest, healed: int = 0) -> BackupResult:
         counts = self._counts
         return BackupResult(
             snapshot=snapshot,
@@ -288,13 +293,19 @@ class _Run:
             reread_files=counts.reread_files,
             reread_bytes=counts.reread_bytes,
             rotten=tuple(counts.rotten),
+            healed=healed,
         )
 
     def _packs(self) -> AbstractSet[PackName]:
         return self._repo.index.lengths().keys()
 
     def _look_for_losses(self) -> None:
-        """Trusts no run where packs are gone that no collector condemned: then content is stored again that is lost."""
+        """Trusts no run where packs are gone that no collector condemned, or damaged: then content is stored again."""
+        self._wanting = self._repo.spoilt.wanting()
+        if self._memo is not None and self._wanting.beyond(self._memo.damage_seen()):
+            self._memo.distrust()
+            count = len(self._wanting.ids)
+            self._progress.note(0, f"{count} chunks are known to be damaged: looking up what is there of every file")
         gone = self._memo.packs_gone(self._packs()) if self._memo is not None else set()
         if not gone or self._memo is None:
             return
@@ -304,6 +315,16 @@ class _Run:
         if gone:
             self._memo.distrust()
             self._progress.note(0, f"{len(gone)} packs are gone or damaged: looking up what is there of every file")
+
+    def _lost(self, catalogue: Catalogue) -> set[bytes]:
+        """Returns the chunks that repaired snapshots lack, as far as they say which."""
+        found: set[bytes] = set()
+        for item in catalogue.snapshots:
+            if _REPAIRS in item.encoded:  # where it stands nowhere, nothing needs to be parsed
+                lost = item.manifest.lost
+                found.update(lost[at : at + CHUNK_ID_BYTES] for at in range(0, len(lost), CHUNK_ID_BYTES))
+        index = self._repo.index
+        return {chunk_id for chunk_id in found if index.find(ChunkId(chunk_id), usable_only=True) is None}
 
     def _parent(self, catalogue: Catalogue, recorded: Iterable[bytes]) -> Snapshot | None:
         """Returns the latest snapshot of the same sources on the same host."""

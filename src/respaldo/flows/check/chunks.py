@@ -38,6 +38,8 @@ class Chunks:
         """Chunks that are in no pack, each with the object that is to blame."""
         self.nowhere = Finding("packs")
         """Blamed for what is missing and was in no pack that anybody has heard of."""
+        self.quiet = False
+        """Whether what cannot be had is nobody's fault: it is known to be lost, and may have come back."""
 
     def length(self, position: Position) -> int:
         """Returns the length of the chunk at a position."""
@@ -67,6 +69,9 @@ class Chunks:
     def position(self, chunk_id: ChunkId, blame: list[Finding]) -> Position | None:
         """Returns where a sound copy of a chunk lies; else None, and says in ``blame`` what took it."""
         found = self._repo.index.find(chunk_id, usable_only=False)
+        if found is None and self.quiet:
+            blame.append(self.nowhere)
+            return None
         if found is None:
             if len(self.missing) < MISSING_KEPT:
                 self.missing.setdefault(chunk_id, self.nowhere)
@@ -86,7 +91,7 @@ class Chunks:
                 spoilt.append((finding, row))
             elif sound is None:
                 sound = (number, row)
-        for finding, row in spoilt:
+        for finding, row in () if self.quiet else spoilt:
             (finding.lost if sound is None else finding.spared).add(row)
         if sound is None:
             blame += [finding for finding, _ in spoilt]

@@ -26,6 +26,10 @@ class Bits:
             self._bits.extend(bytes(at + 1 - len(self._bits)))
         self._bits[at] |= 1 << (number & 7)
 
+    def number(self) -> int:
+        """Returns it as a number whose bit n says whether n is in it."""
+        return int.from_bytes(self._bits, "little")
+
     def __contains__(self, number: int) -> bool:
         at = number >> 3
         return at < len(self._bits) and bool(self._bits[at] >> (number & 7) & 1)

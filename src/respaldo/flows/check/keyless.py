@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from respaldo.backend.base import FOLDERS, Backend
+from respaldo.backend.base import FOLDERS, LOST_FOUND, Backend
 from respaldo.codec.slots import SLOT_BYTES_MAX
 from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageFailed, UnsupportedFormat
 from respaldo.core.ids import parse_hash_leaf
@@ -44,7 +44,7 @@ def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> Keyl
     damages = [Damage(name=name, reason="something else stands where an object should be") for name in misplaced]
     damages.sort(key=lambda damage: damage.name)
     objects = [(HEADER, length)]
-    for folder in sorted(FOLDERS):
+    for folder in sorted(FOLDERS - {LOST_FOUND}):
         try:
             objects += sorted(item for item in backend.list(folder) if item[0] not in misplaced)
         except Corruption as error:

@@ -143,8 +143,14 @@ class Inspector:
                 found.append(item)
         for snapshot in sorted(outcomes - pending):
             name = outcome_name(snapshot)
-            outcome = self._try(name, partial(self._parse, "outcome", parse_outcome, name))
-            if outcome is not None and outcome.verdict is Verdict.COMMIT:
+            try:
+                outcome = self._parse("outcome", parse_outcome, name)
+            except Corruption:  # nothing can come of it, and nobody may delete what may be an abort
+                notes.append(Note(name=name, text="it is damaged, and its manifest is gone: it means nothing"))
+                continue
+            except ObjectMissing:
+                continue
+            if outcome.verdict is Verdict.COMMIT:
                 notes.append(
                     Note(name=name, text="its manifest is gone: forgetting it was interrupted, or it was lost")
                 )

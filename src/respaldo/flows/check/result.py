@@ -86,10 +86,13 @@ class VerifyResult:
     chunks: int = 0
     damages: tuple[Damage, ...] = ()
     notes: tuple[Note, ...] = ()
+    lost: tuple[Affected, ...] = ()
+    """The first paths that a repair has marked as lost, and that have not come back; ``lost_count`` counts all."""
+    lost_count: int = 0
 
     @property
     def exit_status(self) -> int:
-        """0, or 4 where something is damaged."""
+        """0, or 4 where something is damaged. What is known to be lost is no new damage."""
         return _DAMAGED if self.damages else 0
 
 

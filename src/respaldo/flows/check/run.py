@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from respaldo.catalog.snapshots import Snapshot, list_pending
-from respaldo.core.ids import PackName, pack_object
+from respaldo.core.ids import PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.chunks import Chunks
 from respaldo.flows.check.findings import Findings
@@ -37,14 +37,35 @@ class _Read:
     chunks: int = 0
 
 
-def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
-    """Checks a repository and says what is damaged; raises `Interrupted`, and errors of the storage as a whole."""
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """Is all that a check found, before it is put into words."""
+
+    findings: Findings
+    inventory: Inventory
+    survey: Survey
+    read: _Read
+    incomplete: tuple[SnapshotId, ...]
+    """Snapshots below which something is lost, and not marked as such."""
+
+
+def examine(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> Examination:
+    """Looks at everything; raises as `run_verify` does."""
     findings = Findings()
     inventory = Inspector(repo, findings, cancel).take()
     read = _Read()
-    if options.reads_data:
+    if options.reads_data or repo.spoilt.load():
         read = _read_packs(repo, options, inventory, findings, progress, cancel)
-    survey = _survey(repo, inventory, findings, progress, cancel)
+    survey, incomplete = _survey(repo, inventory, findings, progress, cancel)
+    rows = ((finding.name, finding.rows) for finding in findings.by_pack.values())
+    repo.spoilt.note({PackName(bytes.fromhex(name.partition("/")[2])): bits.number() for name, bits in rows})
+    return Examination(findings=findings, inventory=inventory, survey=survey, read=read, incomplete=incomplete)
+
+
+def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
+    """Checks a repository and says what is damaged; raises `Interrupted`, and errors of the storage as a whole."""
+    found = examine(repo, options, progress=progress, cancel=cancel)
+    findings, inventory, survey, read = found.findings, found.inventory, found.survey, found.read
     if survey.cut_short:
         inventory.notes.append(Note(name="paths", text="more paths are affected than were counted"))
     damages = findings.freeze()
@@ -62,10 +83,14 @@ def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel
         chunks=read.chunks,
         damages=damages,
         notes=tuple(inventory.notes),
+        lost=tuple(survey.lost),
+        lost_count=survey.named_lost,
     )
 
 
-def _survey(repo: Repo, inventory: Inventory, findings: Findings, progress: Progress, cancel: Cancel) -> Survey:
+def _survey(
+    repo: Repo, inventory: Inventory, findings: Findings, progress: Progress, cancel: Cancel
+) -> tuple[Survey, tuple[SnapshotId, ...]]:
     """Goes through all trees, and names what is affected; leaves out snapshots that are forgotten meanwhile."""
     while True:
         chunks = Chunks(repo, findings)
@@ -73,7 +98,9 @@ def _survey(repo: Repo, inventory: Inventory, findings: Findings, progress: Prog
         incomplete: list[Snapshot] = []
         for snapshot in inventory.snapshots:
             progress.note(2, f"looking at snapshot {snapshot.hex[:8]}")
-            if survey.walk(snapshot.manifest.root):
+            root = snapshot.manifest.root
+            lost = snapshot.manifest.root_lost and not survey.has(root)
+            if not lost and survey.walk(root):
                 incomplete.append(snapshot)
         there = list_pending(repo) if incomplete else set()
         forgotten = {snapshot.id for snapshot in incomplete if snapshot.id not in there}
@@ -84,7 +111,12 @@ def _survey(repo: Repo, inventory: Inventory, findings: Findings, progress: Prog
     blame_packs(repo, chunks, findings, inventory)
     for snapshot in incomplete:
         survey.name(snapshot.id, snapshot.manifest.root)
-    return survey
+    for snapshot in inventory.snapshots:
+        if snapshot.manifest.root_lost and not survey.has(snapshot.manifest.root):
+            survey.name_one(snapshot.id, b"/", below=True)
+        elif survey.lost_count:
+            survey.name_lost(snapshot.id, snapshot.manifest.root)
+    return survey, tuple(snapshot.id for snapshot in incomplete)
 
 
 def _read_packs(
@@ -95,12 +127,14 @@ def _read_packs(
     progress: Progress,
     cancel: Cancel,
 ) -> _Read:
-    """Reads the packs that were asked for, and remembers those that are sound."""
+    """Reads the packs that were asked for, and those that were found damaged before; remembers those that are sound."""
     packs = inventory.listing.packs
+    before = [name for name in repo.spoilt.load() if name in packs]
     read = _Read()
     with Verified(repo.cache_dir / MEMORY) as memory:
         times = memory.times()
-        chosen = choose(packs, times, options.subset)
+        chosen = choose(packs, times, options.subset) if options.reads_data else []
+        chosen = [*before, *(name for name in chosen if name not in before)]
         progress.total(files=len(chosen), length_bytes=sum(packs[name] for name in chosen))
         sound: list[PackName] = []
         unsound: list[PackName] = list(times.keys() - packs.keys())
@@ -116,6 +150,8 @@ def _read_packs(
                 (sound if seen.sound else unsound).append(seen.target.name)
                 if not seen.sound:
                     _report(repo, seen, packs, findings)
+                elif seen.target.name in before:
+                    repo.spoilt.note({}, [seen.target.name])
                 progress.advance(files=1, length_bytes=seen.target.length_bytes)
                 if len(sound) >= _NOTED_TOGETHER:
                     memory.note(sound, repo.clock.now_ns())

@@ -14,12 +14,14 @@ from itertools import pairwise
 
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
+from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel
 from respaldo.flows.check.chunks import Chunks
 from respaldo.flows.check.findings import Finding, Findings, Positions
+from respaldo.flows.check.marked import is_lost
+from respaldo.flows.check.result import AFFECTED_KEPT, Affected
 from respaldo.format.content import HOLE, Row, parse_node
-from respaldo.format.leafcheck import default_count
-from respaldo.format.tree import META, Branch, Leaf, parse_tree
+from respaldo.format.tree import Branch, Leaf, parse_tree, references
 
 DIRECTORIES_NAMED_MAX = 1 << 20
 """So many directories are gone through for the names of what is affected: a tree that refers to one child twice, and
@@ -33,6 +35,7 @@ class _Frame:
     position: tuple[int, int]
     children: bytes
     dirty: bool
+    losing: bool
     at: int = 0
 
 
@@ -45,6 +48,8 @@ class Survey:
         self._cancel = cancel
         self._seen = Positions()
         self._dirty = Positions()
+        self._losing = Positions()
+        """Trees with entries below them that a repair has marked as lost, and that are."""
         self._runs: dict[ChunkId, tuple[int, bytes, bytes]] = {}
         self._lists: dict[tuple[int, int, int], int] = {}
         self._hole_first: set[tuple[ChunkId, int]] = set()
@@ -55,6 +60,10 @@ class Survey:
         self._directories_left = DIRECTORIES_NAMED_MAX
         self.trees = 0
         self.references = 0
+        self.lost: list[Affected] = []
+        self.lost_count = 0
+        """Entries of distinct trees that are marked as lost, and are; ``named_lost``: in all snapshots together."""
+        self.named_lost = 0
 
     @property
     def cut_short(self) -> bool:
@@ -75,10 +84,15 @@ class Survey:
                 frame.dirty |= self._enter(child, frames)
                 continue
             frames.pop()
+            above = frames[-1] if frames else None
+            if frame.losing:
+                self._losing.add(frame.position)
+                if above is not None:
+                    above.losing = True
             if frame.dirty:
                 self._dirty.add(frame.position)
-                if frames:
-                    frames[-1].dirty = True
+                if above is not None:
+                    above.dirty = True
                 else:
                     dirty = True
         return dirty
@@ -89,6 +103,8 @@ class Survey:
         blame: list[Finding] = []
         position = self._chunks.position(tree_id, blame)
         if position is not None and position in self._seen:
+            if frames and position in self._losing:
+                frames[-1].losing = True
             return position in self._dirty
         tree = self._tree(tree_id, blame)
         position = self._chunks.position(tree_id, blame)
@@ -99,12 +115,13 @@ class Survey:
             return True
         self._seen.add(position)
         self.trees += 1
+        lost = self.lost_count
         if isinstance(tree, Branch):
             children = b"".join(run_id for run_id, _ in tree.runs)
             self._fit(tree_id, tree, blame)
         else:
             children = self._leaf(tree_id, tree, blame)
-        frames.append(_Frame(position, children, bool(blame)))
+        frames.append(_Frame(position, children, bool(blame), self.lost_count > lost))
         return False
 
     def _tree(self, tree_id: ChunkId, blame: list[Finding]) -> Leaf | Branch | None:
@@ -122,8 +139,11 @@ class Survey:
         """Looks up what the files of a directory refer to; returns the ids of its subdirectories, joined."""
         children = bytearray()
         self.references += len(leaf.content) // CHUNK_ID_BYTES
-        for _, mode, size, level, ids in references(leaf):
-            if stat.S_ISDIR(mode):
+        for row, mode, size, level, ids in references(leaf):
+            if leaf.marks.get(row) == Mark.LOST and is_lost(self._chunks, mode, size, level, ids):
+                self.lost_count += 1
+                self.references -= stat.S_ISDIR(mode)
+            elif stat.S_ISDIR(mode):
                 children += ids
                 self.references -= 1
             else:
@@ -239,6 +259,42 @@ class Survey:
                 below = list(self._name_entries(snapshot, path, tree_id, tree))
             stack += reversed(below)
 
+    def has(self, tree_id: ChunkId) -> bool:
+        """Whether a directory's tree is there; where it is not, that is nobody's fault."""
+        return not is_lost(self._chunks, stat.S_IFDIR, 0, 0, tree_id)
+
+    def name_lost(self, snapshot: SnapshotId, root: ChunkId) -> None:
+        """Names the entries of a snapshot that are marked as lost, and are."""
+        stack: list[tuple[bytes, ChunkId]] = [(b"", root)]
+        while stack and not self.cut_short:
+            self._cancel.check()
+            path, tree_id = stack.pop()
+            self._chunks.quiet = True
+            position = self._chunks.position(tree_id, [])
+            tree = self._tree(tree_id, []) if position is not None and position in self._losing else None
+            self._chunks.quiet = False
+            if tree is not None:
+                self._directories_left -= 1
+                if isinstance(tree, Branch):
+                    stack += [(path, run_id) for run_id, _ in reversed(tree.runs)]
+                else:
+                    stack += reversed(list(self._name_lost_entries(snapshot, path, tree)))
+
+    def _name_lost_entries(self, snapshot: SnapshotId, path: bytes, leaf: Leaf) -> Iterator[tuple[bytes, ChunkId]]:
+        names = leaf.names.split(b"\0")
+        for row, mode, size, level, ids in references(leaf):
+            below = path + b"/" + names[row]
+            if leaf.marks.get(row) == Mark.LOST and is_lost(self._chunks, mode, size, level, ids):
+                self.name_one(snapshot, below, below=stat.S_ISDIR(mode))
+            elif stat.S_ISDIR(mode):
+                yield below, ChunkId(ids)
+
+    def name_one(self, snapshot: SnapshotId, path: bytes, *, below: bool) -> None:
+        """Counts a path that is lost; names the first ones."""
+        self.named_lost += 1
+        if len(self.lost) < AFFECTED_KEPT:
+            self.lost.append(Affected(snapshot=snapshot, path=path, below=below))
+
     def _is_dirty(self, tree_id: ChunkId) -> bool:
         position = self._chunks.position(tree_id, [])
         return position is None or position in self._dirty
@@ -257,17 +313,6 @@ class Survey:
             self._file(tree_id, size, level, ids, blame)
             for finding in dict.fromkeys(blame):
                 finding.affects(snapshot, below)
-
-
-def references(leaf: Leaf) -> Iterator[tuple[int, int, int, int, bytes]]:
-    """Yields (row, mode, size, level, ids joined) of the entries of a directory that refer to something."""
-    at = 0
-    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
-        level, count = leaf.levels.get(row) or (0, default_count(mode, size, leaf.marks.get(row, 0)))
-        if count:
-            end = at + count * CHUNK_ID_BYTES
-            yield row, mode, size, level, leaf.content[at:end]
-            at = end
 
 
 def _ends(names: bytes) -> tuple[bytes, bytes]:

@@ -8,6 +8,7 @@ bit a chunk, and nothing that grows with the number of entries. Implements docs/
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from respaldo.catalog.snapshots import list_pending
@@ -17,7 +18,7 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.bitmaps import Bitmaps, Position
 from respaldo.flows.gc.roots import Roots, list_roots
 from respaldo.format.content import parse_node_ids
-from respaldo.format.tree import parse_references
+from respaldo.format.tree import References, parse_references
 from respaldo.store.bulk import BULK_IDS_MAX
 from respaldo.store.repo import Listing, Repo
 
@@ -46,6 +47,26 @@ class Marks(Protocol):
         """Meets positions of one pack, of data, in no order; ``rows`` is not empty."""
 
 
+_LACKING_KEPT = 1 << 18
+
+
+@dataclass(slots=True)
+class _Lost:
+    """Is what entries refer to that a repair has marked as lost: ids joined, and (level, id) of lists."""
+
+    trees: bytearray = field(default_factory=bytearray)
+    data: bytearray = field(default_factory=bytearray)
+    lists: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def add(self, found: References) -> None:
+        self.trees += found.trees
+        self.data += found.data
+        self.lists += found.lists
+
+    def __bool__(self) -> bool:
+        return bool(self.trees or self.data or self.lists)
+
+
 class _VanishedError(Exception):
     """Says that a root was forgotten before all of it was read: another may have taken over from it meanwhile."""
 
@@ -64,6 +85,9 @@ class Mark:
         self._incomplete = False
         """Whether an undecided root lacked something: it must be gone through again, it may be committed by then."""
         self._lenient = False
+        self._lost = _Lost()
+        self._lacking: set[ChunkId] = set()
+        """What is lost and was not to be had: where a backup has stored it again, it is to be marked after all."""
         self._looks = _LOOKS
         self._later = bytearray()
         """Ids of data chunks that were put off; empty between two roots."""
@@ -87,7 +111,7 @@ class Mark:
         for _ in range(_TRIES):
             self.roots = list_roots(self._repo)
             self._synchronise()
-            if self._incomplete or self._moved():
+            if self._incomplete or self._moved() or self._returned():
                 self._clear()
             try:
                 self._all(leaving_out(self.roots))
@@ -103,10 +127,19 @@ class Mark:
         # Committed ones first: what an undecided one lacks must not hide behind its marks.
         for snapshot, root in self.roots.committed.items():
             if snapshot not in self._without:
-                self._root(snapshot, root, lenient=False)
+                self._committed(snapshot, root)
         for snapshot, item in self.roots.undecided.items():
             if snapshot not in leave_out:
                 self._root(snapshot, item.root, lenient=True)
+        self._what_was_lost()
+
+    def _committed(self, snapshot: SnapshotId, root: ChunkId) -> None:
+        """Marks a committed snapshot; one whose root a repair has found lost, with what is lost."""
+        if snapshot not in self.roots.lost:
+            self._root(snapshot, root, lenient=False)
+        elif self._done.get(snapshot) != root:
+            self._lost.trees += root
+            self._done[snapshot] = root
 
     def _need_readable(self, leave_out: Collection[SnapshotId]) -> None:
         for snapshot, error in self.roots.unreadable.items():
@@ -132,11 +165,35 @@ class Mark:
         self.live = self.marks = Bitmaps()
         self._done.clear()
         self._later.clear()
+        self._lost = _Lost()
+        self._lacking.clear()
         self._incomplete = False
 
     def _moved(self) -> bool:
         """Whether a pack is gone in which something is live: it lies elsewhere now, and nobody knows what it was."""
         return any(self._repo.index.pack(number) is None for number in self.marks.rows)
+
+    def _returned(self) -> bool:
+        """Whether something is there again that was lost when it was looked for."""
+        return any(self._repo.index.find(chunk_id, usable_only=False) for chunk_id in self._lacking)
+
+    def _what_was_lost(self) -> None:
+        """Marks what entries that are marked as lost still refer to, as far as it is there: it may be whole again.
+
+        Last, because what may be missing here must not hide what may not be missing elsewhere.
+        """
+        while self._lost:
+            lost, self._lost = self._lost, _Lost()
+            self._lenient, self._looks = True, 1
+            incomplete, self._incomplete = self._incomplete, False
+            for at in range(0, len(lost.trees), CHUNK_ID_BYTES):
+                self._walk(ChunkId(bytes(lost.trees[at : at + CHUNK_ID_BYTES])))
+            for level, list_id in lost.lists:
+                self._list(level, ChunkId(list_id))
+            self._data(bytes(lost.data))
+            self._catch_up()
+            if len(self._lacking) <= _LACKING_KEPT:
+                self._incomplete = incomplete
 
     def _synchronise(self) -> None:
         self.listing = self._repo.synchronise(self._progress)
@@ -162,6 +219,8 @@ class Mark:
             self._data(found.data)
             for level, list_id in found.lists:
                 self._list(level, ChunkId(list_id))
+            if found.lost is not None:
+                self._lost.add(found.lost)
 
     def _list(self, level: int, list_id: ChunkId) -> None:
         stack = [(level, list_id)]
@@ -244,7 +303,7 @@ class Mark:
             if not self._look_again():
                 break
         if self._lenient:
-            self._incomplete = True
+            self._lack(chunk_id)
             return None
         raise ChunkMissing(kind.word, chunk_id)
 
@@ -266,5 +325,10 @@ class Mark:
                     continue
                 if not self._lenient:
                     raise
-                self._incomplete = True
+                self._lack(chunk_id)
                 return b""
+
+    def _lack(self, chunk_id: ChunkId) -> None:
+        self._incomplete = True
+        if len(self._lacking) <= _LACKING_KEPT:
+            self._lacking.add(chunk_id)

@@ -5,7 +5,7 @@ Implements docs/format.md, "Prune" (G1, and what G5 says of listings), "Forgetti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from respaldo.catalog.snapshots import decide, load, read_undecided
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
@@ -29,11 +29,16 @@ class Undecided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roots:
-    """Is what two listings showed, together. ``unreadable``: undecided, and their manifests are not whole."""
+    """Is what two listings showed, together.
+
+    ``unreadable``: undecided, and their manifests are not whole. ``lost``: committed, and a repair has found their root
+    lost, which may have been stored again.
+    """
 
     committed: dict[SnapshotId, ChunkId]
     undecided: dict[SnapshotId, Undecided]
     unreadable: dict[SnapshotId, Corruption]
+    lost: set[SnapshotId] = field(default_factory=set)
 
 
 def list_roots(repo: Repo) -> Roots:
@@ -59,7 +64,10 @@ def _add(repo: Repo, found: Roots) -> bool:
     if catalogue.damaged:
         error = catalogue.damaged[0]
         raise Corruption(error.name, error.reason, hint="nothing was deleted: it may need anything; respaldo verify")
-    found.committed.update((item.id, item.manifest.root) for item in catalogue.snapshots)
+    for item in catalogue.snapshots:
+        found.committed[item.id] = item.manifest.root
+        if item.manifest.root_lost:
+            found.lost.add(item.id)
     whole = not catalogue.vanished
     for snapshot in catalogue.undecided:
         if snapshot in found.undecided:

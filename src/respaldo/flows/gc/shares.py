@@ -97,9 +97,11 @@ class Account(Mark):
         for snapshot, item in self.roots.undecided.items():
             if snapshot not in leave_out:
                 self._root(snapshot, item.root, lenient=True)
+        self._what_was_lost()
         for number, snapshot in enumerate(order, _OTHERS + 1):
             self.numbers[snapshot] = self.labels.root = number
-            self._root(snapshot, self.roots.committed[snapshot], lenient=False)
+            self._committed(snapshot, self.roots.committed[snapshot])
+            self._what_was_lost()  # at once: a label is the number of the root that met it first
 
     @property
     def everything(self) -> Bitmaps:

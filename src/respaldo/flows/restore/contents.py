@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
-from respaldo.core.errors import ChunkMissing, Corruption
+from respaldo.core.errors import ChunkMissing, Corruption, StorageError
 from respaldo.core.ids import ChunkId, Kind
-from respaldo.core.model import Entry
+from respaldo.core.model import Entry, Mark
 from respaldo.flows.restore.seams import Blocks, Location, Trees
 from respaldo.format.content import HOLE
 from respaldo.fs.place import open_own
@@ -62,6 +63,17 @@ class Contents:
                 yield Piece(at.length, chunk_id, at)
         if left:
             raise too_short(entry.name)
+
+    def found(self, entry: Entry) -> Entry:
+        """Returns an entry without the mark of what is lost, where all of its content is there again."""
+        if entry.mark is not Mark.LOST or not entry.is_regular:
+            return entry
+        try:
+            for _ in self.pieces(entry):
+                pass
+        except (ChunkMissing, Corruption, StorageError):
+            return entry
+        return replace(entry, mark=Mark.NONE)
 
     def data_bytes(self, entry: Entry) -> int:
         """Returns how many bytes of a file are not holes, as far as its list can be read."""

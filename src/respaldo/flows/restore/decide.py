@@ -77,6 +77,7 @@ class Decider:
 
     def files(self, directory: Where, entries: list[Entry], present: Present | None, rows: list[int]) -> Iterator[Step]:
         """Yields the steps for entries of a directory; ``rows``: theirs in ``present``, -1 for those not there."""
+        entries = [self._contents.found(entry) if entry.mark is Mark.LOST else entry for entry in entries]
         missing = entries
         if present is not None:
             missing = [entry for entry, row in zip(entries, rows, strict=True) if row < 0]

@@ -156,6 +156,9 @@ class Fetcher:
     def _mend(self, task: Task) -> None:
         """Takes chunks that are damaged here from another pack that holds them, where there is one."""
         task.mended = True
+        damaged = [task.ids[number] for number, error in task.bad.items() if isinstance(error, Corruption)]
+        if damaged:
+            self._blocks.damaged(task.key[0], damaged)
         for number, error in list(task.bad.items()):
             if not isinstance(error, Corruption):
                 continue

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from respaldo.core.errors import Corruption, RespaldoError
+from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Cancel
@@ -28,7 +28,7 @@ from respaldo.fs.remove import Spares
 
 NOT_READ = {
     Mark.UNREADABLE: "it could not be read when the snapshot was made",
-    Mark.LOST: "its content was lost to damage",
+    Mark.LOST: "some of what was in it was lost to damage",
 }
 
 
@@ -159,7 +159,8 @@ class Planner:
             frame.whole = False
             frame.leaves = iter(())
             yield from self._enter()
-            yield Fail(b"", error)
+            lost = frame.entry.mark is Mark.LOST and isinstance(error, ChunkMissing)
+            yield Fail(b"", NOT_READ[Mark.LOST] if lost else error)
             return
         if leaf is not None:
             yield from self._take(frame, leaf)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from respaldo.core.errors import StorageFailed
@@ -56,6 +56,10 @@ class Blocks(Protocol):
 
     def still_there(self, error: StorageFailed, /) -> None:
         """Raises an error again where not one object but the storage as a whole has failed."""
+        ...
+
+    def damaged(self, pack: int, ids: Iterable[ChunkId], /) -> None:
+        """Takes note of chunks that are damaged where they lie."""
         ...
 
     def refresh(self) -> None:

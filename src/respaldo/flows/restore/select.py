@@ -13,7 +13,7 @@ from enum import IntEnum
 from respaldo.core.model import Mark
 from respaldo.fs.match import Rules
 
-SPARING_MARKS = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.EXCLUDED, Mark.PARTIAL})
+SPARING_MARKS = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.EXCLUDED, Mark.PARTIAL, Mark.LOST})
 """Directories whose entries are not all in the snapshot: what it lacks may never have been looked at."""
 
 
