@@ -162,6 +162,11 @@ class Repository:
         """What could not be read when the index was last brought up to date."""
         return tuple(self._repo.damaged)
 
+    @property
+    def made_anew(self) -> bool:
+        """Whether the local index could not be used, after a crash or for damage, and is made anew."""
+        return self._repo.index.thrown_away
+
     def snapshots(self) -> Catalogue:
         """Lists the snapshots, by time, with what is in the trash, what is undecided and what is damaged."""
         return protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo))

@@ -19,7 +19,7 @@ from respaldo.cli import show
 from respaldo.cli.pages import NAMES, STATUSES, WIDTH_MAX, common_options
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import stopping
-from respaldo.core.errors import Interrupted, RespaldoError
+from respaldo.core.errors import CacheDamaged, Interrupted, RespaldoError
 
 COMMANDS = {
     "init": "Make a repository.",
@@ -119,16 +119,34 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _invoke(words: Sequence[str], *, as_json: bool) -> int:
-    debug = os.environ.get("RESPALDO_DEBUG") == "1"
-    try:
-        result = group.main(
+def _main(words: Sequence[str]) -> object:
+    """Runs a command; once more where the local cache turned out damaged, which nobody should have to do by hand.
+
+    What reads standard input cannot begin again.
+    """
+
+    def main() -> object:
+        return group.main(
             args=list(words),
             prog_name="respaldo",
             standalone_mode=False,
             complete_var=COMPLETE_VARIABLE,
             obj=Settings(),
         )
+
+    try:
+        return main()
+    except CacheDamaged as error:
+        if any(word.startswith(("--stdin", "--files-from", "--command")) for word in words):
+            raise
+        show.err(f"note: {show.shown(error.reason)}: it was thrown away and is made anew")
+    return main()
+
+
+def _invoke(words: Sequence[str], *, as_json: bool) -> int:
+    debug = os.environ.get("RESPALDO_DEBUG") == "1"
+    try:
+        result = _main(words)
     except click.exceptions.Abort:
         return _fail(Interrupted("SIGINT"), as_json=as_json)
     except click.exceptions.Exit as stop:

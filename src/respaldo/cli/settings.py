@@ -95,6 +95,8 @@ class Settings:
             ) as repository:
                 if not repository.pinned and self.level > 0:
                     show.err("note: the repository's header could not be pinned: the state directory is not writable")
+                if repository.made_anew and self.level >= 0:
+                    show.err("note: the local index was damaged, or a crash cut it off; it is made anew")
                 yield repository
 
     def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:

@@ -11,6 +11,7 @@
     │   ├── StorageFull        no space or quota left
     │   ├── StorageDenied      permission, read-only
     │   └── StorageFailed      anything else; ``retryable`` says whether a retry can help
+    │       └── CacheDamaged   the local cache was damaged, and is gone: a retry helps
     ├── NotARepository         no repository there                                       exit 10
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
@@ -105,6 +106,12 @@ class StorageFailed(StorageError):
     """Says that the repository's storage failed in a way that has no error of its own."""
 
     what = "the repository's storage failed"
+
+
+class CacheDamaged(StorageFailed):
+    """Says that the local cache was damaged and thrown away; whatever is run again makes it anew."""
+
+    retryable = True
 
 
 class NotARepository(RespaldoError):

@@ -56,6 +56,11 @@ class Index:
         self.spoilt: dict[int, int] = {}
         """Rows of packs that are damaged, a bit each, by number: no new data is deduplicated against them."""
 
+    @property
+    def thrown_away(self) -> bool:
+        """Whether the one that was there could not be used, and this one is made anew."""
+        return self._environment.thrown_away
+
     def close(self) -> None:
         """Ends reading and makes the environment durable."""
         self._end_read()

@@ -113,11 +113,14 @@ class Environment:
         self._marked = False
         self._lock = threading.RLock()
         """Held by writers, because a map must not grow under a reader of the same process."""
-        if not self._is_clean():
+        self.thrown_away = not self._is_clean()
+        """Whether there was one that could not be used, after a crash of the machine or for damage."""
+        if self.thrown_away:
             self._remove()
         try:
             found = self._open()
         except _UNUSABLE:
+            self.thrown_away = True
             self._remove()
             found = self._open()
         if found is None:

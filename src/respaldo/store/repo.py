@@ -23,6 +23,7 @@ from respaldo.codec.keys import KEY_BYTES, KeyRing
 from respaldo.codec.seal import Sealer
 from respaldo.codec.slots import Kdf, Secret
 from respaldo.core.errors import (
+    CacheDamaged,
     Corruption,
     NotARepository,
     ObjectExists,
@@ -145,7 +146,7 @@ def still_there(backend: Backend, error: StorageFailed) -> None:
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 
-    Left with an error of a damaged local cache, it drops the cache and raises `StorageFailed`.
+    Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
 
     def __init__(
@@ -201,7 +202,7 @@ class Repo:
         self.close()
         if isinstance(value, DAMAGED):
             shutil.rmtree(self.cache_dir, ignore_errors=True)
-            raise StorageFailed(
+            raise CacheDamaged(
                 str(self.cache_dir),
                 f"local cache: {value}",
                 hint="the damaged cache was thrown away; run the command again, and it is made anew",
