@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from respaldo.backend.base import FOLDERS, Backend
-from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
+from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, StorageDenied
 
 LONGEST = "a" * 128
 
@@ -262,6 +262,36 @@ class BackendContract:
         for thread in threads:
             thread.join()
         assert lengths == [200] * 30
+
+    replaces = True
+    """Whether there is a step by which an object takes the place of another."""
+
+    def test_replace_takes_the_place_of_an_object(self, backend):
+        """What is replaced has the new bytes under its name, and is listed once; nothing is left behind."""
+        for name in ("packs/ab01", "outcome/a", "header"):
+            backend.put(name, [b"decayed"])
+            if not self.replaces:
+                with pytest.raises(StorageDenied):
+                    backend.replace(name, [b"as", b"put"])
+                continue
+            backend.replace(name, [b"as", b"put"])
+            assert backend.get(name) == b"asput"
+            assert backend.exists(name) == 5
+        assert backend.list("outcome") == [("outcome/a", 5 if self.replaces else 7)]
+        assert self.litter(backend) == []
+
+    def test_replace_brings_nothing_back(self, backend):
+        """An object that is not there, or not any more, is not put by way of replacing it."""
+        if not self.replaces:
+            return
+        with pytest.raises(ObjectMissing):
+            backend.replace("packs/ab01", [b"x"])
+        backend.put("pending/a", [b"x"])
+        backend.delete("pending/a")
+        with pytest.raises(ObjectMissing):
+            backend.replace("pending/a", [b"x"])
+        assert backend.list("pending") == backend.list("packs") == []
+        assert self.litter(backend) == []
 
     def test_delete_takes_one_away(self, backend):
         """A deleted object is gone from all verbs, others stay, and its name is free again."""

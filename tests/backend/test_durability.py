@@ -13,6 +13,8 @@ from tests.backend.contract import BackendContract
 
 
 class TestDurabilityModel(BackendContract):
+    replaces = False
+
     @pytest.fixture
     def backend(self):
         return DurabilityModel()

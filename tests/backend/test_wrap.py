@@ -74,6 +74,8 @@ class TestStack(BackendContract):
 class TestDefaults(BackendContract):
     """A backend with nothing but what it must have."""
 
+    replaces = False
+
     @pytest.fixture
     def backend(self):
         class Least(Backend):

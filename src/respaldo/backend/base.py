@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Final, Self
 
-from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
+from respaldo.core.errors import Corruption, ObjectMissing, StorageDenied, StorageFailed
 from respaldo.core.seams import Buffer
 
 # The name of a method of `Backend` would hide the built-in `list` from the annotations that follow it.
@@ -31,7 +31,7 @@ HEADER: Final = "header"
 FOLDERS: Final = frozenset(
     (
         *("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "pins", "trash"),
-        *("ballast", "log", "catalogue", "lost+found"),
+        *("ballast", "log", "catalogue", "lost+found", "parity"),
     )
 )
 LOST_FOUND: Final = "lost+found"
@@ -211,6 +211,22 @@ class Backend(ABC):
                 continue
             deleted += 1
         return deleted
+
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:  # noqa: ARG002
+        """Puts the bytes that an object had in the place of it, in one step: at any time one or the other is there.
+
+        For what has decayed, and for sidecars, which are made out of objects: nothing else is ever overwritten. Durable
+        on return. Raises ObjectMissing where there is no such object, or errors as of `put`; after one of those the
+        object is as it was, or replaced. This default knows no such step, and refuses.
+        """
+        raise StorageDenied(name, "this storage cannot replace an object")
+
+    def mend(self, name: str) -> bool:  # noqa: ARG002
+        """Tries to get an object's damaged bytes back; returns whether what is read from now on is worth a second look.
+
+        This default has nothing to get them from.
+        """
+        return False
 
     @abstractmethod
     def exists(self, name: str) -> int | None:

@@ -84,6 +84,9 @@ class Faults(Backend):
     def delete(self, name: str) -> None:
         self._call("delete", name, lambda: self.inner.delete(name))
 
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:
+        self._call("put", name, lambda: self.inner.replace(name, pieces))
+
     def exists(self, name: str) -> int | None:
         return self._call("exists", name, lambda: self.inner.exists(name))
 

@@ -32,6 +32,7 @@ from respaldo.backend.base import (
     check_range,
     is_leaf,
 )
+from respaldo.backend.exchange import replace_file
 from respaldo.backend.filestage import TEMPORARY, FileStage, medium_now_ns, object_exists, write_error
 from respaldo.backend.folders import Folders, path_of, shard
 from respaldo.backend.listing import arrivals, names, not_a_file, objects
@@ -131,6 +132,9 @@ class LocalBackend(Backend):
             folder, leaf = check_name(name)
             by_directory[folder, shard(folder, leaf)].append(leaf)
         return sum(self._unlink(*directory, leaves) for directory, leaves in by_directory.items())
+
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:
+        replace_file(self._folders, self._syncer, self._random, name, pieces)
 
     def exists(self, name: str) -> int | None:
         folder, leaf = check_name(name)

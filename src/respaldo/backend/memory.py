@@ -51,6 +51,14 @@ class MemoryBackend(Backend):
             if self._objects.pop(name, None) is None:
                 raise ObjectMissing(name)
 
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:
+        check_name(name)
+        content = b"".join(flat(piece) for piece in pieces)
+        with self._lock:
+            if name not in self._objects:
+                raise ObjectMissing(name)
+            self._objects[name] = content
+
     def exists(self, name: str) -> int | None:
         check_name(name)
         with self._lock:

@@ -28,6 +28,8 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _IOV_MAX: Final = 512
 _COPY_BYTES: Final = 1 << 20
+_NOREPLACE: Final = 1
+_EXCHANGE: Final = 2
 
 # A file system that lacks a way answers with one of these, each with its own favourite. EXDEV: project quotas and AFS
 # refuse links from one directory to another.
@@ -208,16 +210,29 @@ def _read(fd: int) -> Iterator[bytes]:
         yield piece
 
 
-def _renameat2(from_directory: int, from_leaf: str, to_directory: int, to_leaf: str) -> None:
-    import ctypes  # noqa: PLC0415  (loaded only where link is lacking)
+def exchange(directory: int, fresh: str, leaf: str) -> None:
+    """Gives a finished file the name of one that is there, and that one the file's. Raises FileNotFoundError, OSError.
 
-    noreplace = 1
+    Where the two cannot be exchanged, the one that is there goes.
+    """
+    try:
+        _renameat2(directory, fresh, directory, leaf, _EXCHANGE)
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
+        os.stat(leaf, dir_fd=directory, follow_symlinks=False)
+        os.rename(fresh, leaf, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _renameat2(from_directory: int, from_leaf: str, to_directory: int, to_leaf: str, flags: int = _NOREPLACE) -> None:
+    import ctypes  # noqa: PLC0415  (loaded only where link is lacking, and to replace what has decayed)
+
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
     call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
     call.restype = ctypes.c_int
-    if call(from_directory, os.fsencode(from_leaf), to_directory, os.fsencode(to_leaf), noreplace):
+    if call(from_directory, os.fsencode(from_leaf), to_directory, os.fsencode(to_leaf), flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

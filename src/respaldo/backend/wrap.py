@@ -56,6 +56,12 @@ class Wrapper(Backend):
     def discard(self, names: Iterable[str]) -> int:
         return self.inner.discard(names)
 
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:
+        self.inner.replace(name, pieces)
+
+    def mend(self, name: str) -> bool:
+        return self.inner.mend(name)
+
     def exists(self, name: str) -> int | None:
         return self.inner.exists(name)
 
@@ -204,6 +210,10 @@ class Counting(Wrapper):
         self._count("put", sum(flat(piece).nbytes for piece in pieces))
         self.inner.put(name, pieces)
 
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:
+        self._count("put", sum(flat(piece).nbytes for piece in pieces))
+        self.inner.replace(name, pieces)
+
     def stage(self, folder: str) -> Stage:
         return CountedStage(self.inner.stage(folder), self._count)
 
@@ -252,6 +262,10 @@ class ReadOnly(Wrapper):
         return self.inner.names(folder)
 
     def put(self, name: str, pieces: Sequence[Buffer]) -> None:  # noqa: ARG002
+        check_name(name)
+        raise _refusal(name)
+
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:  # noqa: ARG002
         check_name(name)
         raise _refusal(name)
 
@@ -329,6 +343,9 @@ class Retry(Wrapper):
     def discard(self, names: Iterable[str]) -> int:
         names = tuple(names)
         return self._repeat(lambda _number: self.inner.discard(names))
+
+    def replace(self, name: str, pieces: Sequence[Buffer]) -> None:
+        self._repeat(lambda _number: self.inner.replace(name, pieces))
 
     def exists(self, name: str) -> int | None:
         return self._repeat(lambda _number: self.inner.exists(name))
