@@ -44,7 +44,7 @@ def test_help_lists_every_command(cli):
     assert all(f"  {name} " in text for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "key"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in {"key", "parity"}])
 def test_page_has_examples_statuses_and_common_options(cli, name):
     """Every command has a page with three to five examples, the exit statuses and the common options."""
     text = cli(name, "--help").out
@@ -55,10 +55,16 @@ def test_page_has_examples_statuses_and_common_options(cli, name):
     assert all(len(line) <= 100 for line in text.splitlines() if "respaldo " not in line)
 
 
-@pytest.mark.parametrize("name", ["list", "add", "remove", "passwd"])
-def test_key_pages(cli, name):
-    """The subcommands of `key` have pages as well."""
-    assert "Examples:" in cli("key", name, "--help").out
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        *(("key", name) for name in ("list", "add", "remove", "passwd")),
+        *(("parity", name) for name in ("on", "off", "status", "mend")),
+    ],
+)
+def test_pages_of_subcommands(cli, group, name):
+    """The subcommands of groups have pages as well."""
+    assert "Examples:" in cli(group, name, "--help").out
 
 
 @pytest.mark.parametrize(

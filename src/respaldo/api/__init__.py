@@ -11,9 +11,11 @@ from respaldo.api.bench import Bench, Stage
 from respaldo.api.cached import cached_snapshots
 from respaldo.api.figures import Stats
 from respaldo.api.machine import KernelState
+from respaldo.api.making import init
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
+from respaldo.api.parity import mend_objects
 from respaldo.api.places import Places, repository_path
-from respaldo.api.repository import Repository, init, verify_keyless
+from respaldo.api.repository import Repository, verify_keyless
 from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
 from respaldo.api.trial import try_runs, try_verify
 from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
@@ -35,6 +37,7 @@ from respaldo.flows.gc.options import (
     Shares,
     SpacePlan,
 )
+from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
 from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
 from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
 from respaldo.format.header import Header
@@ -71,8 +74,12 @@ __all__ = [
     "KernelState",
     "KeylessResult",
     "Manifest",
+    "MendResult",
+    "Mended",
     "Overwrite",
     "PackPlan",
+    "ParityChange",
+    "ParityStatus",
     "Places",
     "Planned",
     "Policy",
@@ -106,13 +113,16 @@ __all__ = [
     "covers",
     "describe",
     "init",
+    "mend_objects",
     "open_repository",
     "parse_policies",
+    "parse_share",
     "parse_span",
     "parse_subset",
     "plain_path",
     "read_rules",
     "repository_path",
+    "show_share",
     "split_name",
     "try_runs",
     "try_verify",

@@ -16,7 +16,8 @@ from respaldo.api import keys, naming, retention
 from respaldo.api.bench import Bench, measure_stages
 from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
-from respaldo.api.places import Pins, Places, check_free
+from respaldo.api.parity import Parity
+from respaldo.api.places import Pins, Places
 from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
@@ -24,7 +25,6 @@ from respaldo.catalog import protection, snapshots
 from respaldo.catalog.retention import Policy
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
-from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec.slots import STANDARD, Kdf, Secret
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import SnapshotId
@@ -36,10 +36,7 @@ from respaldo.flows.check.result import KeylessResult, VerifyResult
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
-from respaldo.format.header import Header
-from respaldo.format.snapshot import Config
 from respaldo.store import repo as store
-from respaldo.store.ballast import keep_ballast
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
@@ -51,35 +48,6 @@ class Stream(Protocol):
     """Gives bytes until it gives none."""
 
     def read(self, length_bytes: int, /) -> bytes: ...
-
-
-def init(
-    location: str,
-    secret: Secret,
-    *,
-    places: Places,
-    kdf: Kdf = STANDARD,
-    label: str = "",
-    recovery: Secret | None = None,
-) -> Header:
-    """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
-
-    Raises `ObjectExists` where there is a repository already, `UsageError` where there is anything else.
-    """
-    check_free(location)
-    params = ChunkerParams.standard()
-    config = Config(chunker=(params.minimum, params.average, params.maximum, params.strict, params.loose))
-    clock = SystemClock()
-    with open_backend(location, create=True) as backend:
-        header = store.create(
-            backend, secret=secret, kdf=kdf, config=config, clock=clock, random=system_random, label=label
-        )
-        keep_ballast(backend, system_random)
-    Pins(places, location).trust(header)
-    if recovery is not None:
-        with Repository.open(location, secret, places=places, writes=True) as repository:
-            repository.add_key(recovery, label="recovery")
-    return header
 
 
 def verify_keyless(location: str, *, progress: Progress, cancel: Cancel) -> KeylessResult:
@@ -121,11 +89,11 @@ class Repository:
         try:
             wrapped: Backend = backend if writes else ReadOnly(backend)
             limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
-            header = store.read_header(backend)
+            header, wrapped = store.read_header_mended(wrapped if limit is None else limit)
             pins = Pins(places, location)
             pins.check(header)
             repo = store.Repo.open(
-                wrapped if limit is None else limit,
+                wrapped,
                 secret,
                 cache_dir=places.cache_dir,
                 clock=SystemClock(),
@@ -377,6 +345,11 @@ class Repository:
     def empty_trash(self, *, dry_run: bool = False) -> Sequence[SnapshotId]:
         """Takes away for good what has been in the trash for its time of grace; returns what that is."""
         return protection.empty_trash(self._repo, dry_run=dry_run)
+
+    @property
+    def parity(self) -> Parity:
+        """Parity of this repository: how much there is, what it has mended, on and off."""
+        return Parity(self._repo)
 
     # --- keys ------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from respaldo.api.bench import Stage
+from respaldo.api.making import init
 from respaldo.api.naming import Found
 from respaldo.api.places import Places
-from respaldo.api.repository import Repository, init
+from respaldo.api.repository import Repository
 from respaldo.codec.keys import KEY_BYTES
 from respaldo.codec.slots import Secret
 from respaldo.core.seams import Cancel, Progress, SystemClock, system_random

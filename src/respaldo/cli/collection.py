@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 NOTES = (
     "snapshots, undecided, expire, packs, pack_bytes, live_bytes, dead and repack and left (packs, bytes, live_bytes), "
     "copied_bytes, freed_bytes. Once it is done also expired, deleted_packs, deleted_bytes, new_packs, new_bytes, "
-    "copied_blocks, copied_chunks, swept (folder: objects), full, ballast, duration_s, damages (name, reason); "
-    "freed_bytes is then what packs take less than before."
+    "copied_blocks, copied_chunks, swept (folder: objects), parity (objects that got it late), full, "
+    "ballast, duration_s, damages (name, reason); freed_bytes is then what packs take less than before."
 )
 """The keys of `plan_fields` and `fields`."""
 
@@ -98,6 +98,7 @@ def fields(result: PruneResult, duration_ns: int) -> dict[str, object]:
         "copied_chunks": result.copied_chunks,
         "freed_bytes": result.freed_bytes,
         "swept": dict(result.swept),
+        "parity": result.parity,
         "full": result.full,
         "ballast": result.ballast,
         "duration_s": duration_ns / 1e9,

@@ -33,6 +33,7 @@ COMMANDS = {
     "prune": "Free the space that no snapshot needs.",
     "verify": "Check the repository.",
     "repair": "Mend what can be mended, and mark what is lost.",
+    "parity": "Keep Reed-Solomon parity, and mend damaged sectors with it.",
     "ls": "List what a snapshot holds.",
     "stats": "Count snapshots, chunks and bytes.",
     "key": "List, add, remove or change passphrases and keys.",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from respaldo.api import Places, Repository, Secret
 
 
+_MENDED_SHOWN = 10
+
+
 @dataclass(slots=True, kw_only=True)
 class Settings:
     """Collects the common options as they are met on the command line."""
@@ -97,7 +100,10 @@ class Settings:
                     show.err("note: the repository's header could not be pinned: the state directory is not writable")
                 if repository.made_anew and self.level >= 0:
                     show.err("note: the local index was damaged, or a crash cut it off; it is made anew")
-                yield repository
+                try:
+                    yield repository
+                finally:
+                    _speak_of_parity(repository)
 
     def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:
         """Prints a result: as JSON, as text, or with ``--quiet`` not at all."""
@@ -105,6 +111,22 @@ class Settings:
             show.out(show.document(value))
         elif not self.quiet and text:
             show.out(text)
+
+
+def _speak_of_parity(repository: Repository) -> None:
+    """Says what could only be read with its parity, and what has none."""
+    mended = repository.parity.mended
+    for name, what in sorted(mended.items())[:_MENDED_SHOWN]:
+        show.err(f"warning: {show.shown(name)} is damaged ({what}); it was read with the help of its parity")
+    if len(mended) > _MENDED_SHOWN:
+        show.err(f"warning: and so are {len(mended) - _MENDED_SHOWN} more objects")
+    if mended:
+        show.err("hint: put them right with: respaldo parity mend")
+    if repository.parity.without:
+        show.err(
+            f"warning: no parity was made for {show.count(repository.parity.without, 'object')}: "
+            "where the library is missing, install respaldo[parity]; the next prune, or parity on, makes up for it"
+        )
 
 
 def _tag(cache: Path) -> None:

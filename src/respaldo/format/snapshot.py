@@ -325,33 +325,54 @@ def parse_marker(data: bytes, what: str) -> Marker:
     raise Corruption(what, "not a session marker of this format")
 
 
+PARITY_MAX = 500
+"""In thousandths."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Is the configuration of a repository: what every client must agree on.
 
     Sealed and versioned; the highest version counts. ``chunker``: minimum, average, maximum (bytes), strict and loose
-    threshold. ``pack_bytes``: the size packs are closed at.
+    threshold. ``pack_bytes``: the size packs are closed at. ``parity``: the share of it, in thousandths, 0 for none.
     """
 
     chunker: tuple[int, int, int, int, int]
     block_bytes: int = 1 << 20
     pack_bytes: int = 32 << 20
     level: int = 3
+    parity: int = 0
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
-        return canonical.pack([1, list(self.chunker), self.block_bytes, self.pack_bytes, self.level])
+        parity = [self.parity] if self.parity else []
+        return canonical.pack([1, list(self.chunker), self.block_bytes, self.pack_bytes, self.level, *parity])
 
 
 def parse_config(data: bytes, what: str) -> Config:
     """Parses a configuration; raises `Corruption`."""
     match canonical.unpack(data, what):
-        case [1, [int(low), int(mean), int(high), int(strict), int(loose)], int(block), int(pack), int(level)] if (
+        case [
+            1,
+            [int(low), int(mean), int(high), int(strict), int(loose)],
+            int(block),
+            int(pack),
+            int(level),
+            *more,
+        ] if (
             64 <= low <= mean <= high <= block <= (8 << 20)
             and (1 << 20) <= pack <= (128 << 20)
             and 0 <= strict < 1 << 64
             and 0 <= loose < 1 << 64
             and -7 <= level <= 22
         ):
-            return Config(chunker=(low, mean, high, strict, loose), block_bytes=block, pack_bytes=pack, level=level)
+            match more:
+                case []:
+                    parity = 0
+                case [int(share)] if 0 < share <= PARITY_MAX:
+                    parity = share
+                case _:
+                    raise Corruption(what, "not a configuration of this format")
+            chunker = (low, mean, high, strict, loose)
+            return Config(chunker=chunker, block_bytes=block, pack_bytes=pack, level=level, parity=parity)
     raise Corruption(what, "not a configuration of this format")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from respaldo.core.ids import (
     RANDOM_ID_BYTES,
     PackName,
     SegmentName,
+    pack_object,
     parse_random_leaf,
 )
 from respaldo.core.seams import Clock, Progress, Random
@@ -46,6 +47,7 @@ from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, par
 from respaldo.store import slots
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
+from respaldo.store.mending import healed, with_parity
 from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
@@ -82,8 +84,7 @@ def create(
     # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
     # at work: nothing of it is deleted before this one has won, and nothing that came after.
     stale = [name for folder in ("keys", "config") for name, _ in backend.list(folder)]
-    versions = [int(name.partition("/")[2], 16) for name in stale if _CONFIG.fullmatch(name)]
-    config_name = _CONFIG_NAME % (max(versions, default=0) + 1)
+    config_name = _CONFIG_NAME % (max(_versions(stale), default=0) + 1)
     made: list[str] = []
     try:
         slot = slots.make(slot_name, ring, secret, kdf, vault, label=label, now_ns=clock.now_ns(), random=random)
@@ -105,6 +106,10 @@ def create(
     with contextlib.suppress(RespaldoError):
         backend.discard(stale)
     return header
+
+
+def _versions(names: Iterable[str]) -> list[int]:
+    return [int(name.partition("/")[2], 16) for name in names if _CONFIG.fullmatch(name)]
 
 
 def _take_back(backend: Backend, made: list[str], header: Header) -> None:
@@ -143,6 +148,17 @@ def still_there(backend: Backend, error: StorageFailed) -> None:
         raise error from None
 
 
+def read_header_mended(backend: Backend) -> tuple[Header, Backend]:
+    """Does what `read_header` does, with parity where it is damaged; returns the backend to go on with."""
+    try:
+        return read_header(backend), backend
+    except (Corruption, NotARepository, StorageFailed):
+        whole = healed(backend)
+        if whole is None:
+            raise
+        return read_header(whole), whole
+
+
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 
@@ -160,6 +176,8 @@ class Repo:
         self.cache_dir = cache_dir / header.repository.hex()
         self.vault = _vault(ring, header, LEVEL, random)
         self.config = self._read_config()
+        if self.config.parity:
+            self.backend = backend = with_parity(backend, self.config.parity)
         self.vault = _vault(ring, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
         self.source = ChunkSource(
@@ -187,6 +205,25 @@ class Repo:
         ``pinned`` is the header's hash as this client knows it; another header is `Corruption`. ``header``: where it
         was read already.
         """
+        try:
+            return cls._open(backend, secret, cache_dir, clock, random, pinned, header)
+        except (Corruption, NotARepository, StorageFailed):
+            whole = healed(backend)
+            if whole is None:
+                raise
+            return cls._open(whole, secret, cache_dir, clock, random, pinned, header)
+
+    @classmethod
+    def _open(
+        cls,
+        backend: Backend,
+        secret: Secret,
+        cache_dir: Path,
+        clock: Clock,
+        random: Random,
+        pinned: bytes,
+        header: Header | None,
+    ) -> Self:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
@@ -221,6 +258,18 @@ class Repo:
         return parse_config(
             self.vault.open_record("config", name, self.backend.get_whole(name, RECORD_BYTES_MAX)), name
         )
+
+    def configure(self, change: Callable[[Config], Config]) -> None:
+        """Puts a new configuration, made of the one that counts; for the parts of this client, open it anew."""
+        while True:
+            config = change(self._read_config())
+            name = _CONFIG_NAME % (max(_versions(name for name, _ in self.backend.list("config"))) + 1)
+            try:
+                self.backend.put(name, [self.vault.seal_record("config", name, config.encode())])
+            except ObjectExists:
+                continue  # another client was faster: its change counts, and this one comes on top of it
+            self.config = config
+            return
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
@@ -296,7 +345,14 @@ class Repo:
             self.index.add_packs(entering(names[first : first + _ENTERED_TOGETHER]))
 
     def _read_footer(self, listing: Listing, name: PackName) -> tuple[Footer, bytes]:
-        return read_footer(self.backend, self.vault, name, listing.packs[name])
+        try:
+            return read_footer(self.backend, self.vault, name, listing.packs[name])
+        except (Corruption, StorageFailed):
+            what = pack_object(name)
+            if not self.backend.mend(what):
+                raise
+            listing.packs[name] = self.backend.exists(what) or listing.packs[name]
+            return read_footer(self.backend, self.vault, name, listing.packs[name])
 
     # --- segments --------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from respaldo.backend.base import Backend
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, PackName, pack_object
 from respaldo.core.seams import Buffer
 from respaldo.format.pack import Footer, parse_footer
@@ -124,11 +124,20 @@ class ChunkSource:
         data = self._backend.get(pack_object(opened.name), opened.footer.offsets[block], row.sealed_length)
         return opened.name, opened.footer, data
 
-    def block(self, pack: int, block: int) -> bytes:
+    def block(self, pack: int, block: int, *, as_stored: bool = False) -> bytes:
         """Fetches, opens and decompresses one block; raises `Corruption` or a storage error.
 
+        One that is damaged is had from parity where there is any (`Backend.mend`), unless it counts ``as_stored``.
         Any number of threads may wait for storage; a few open what came, since each of them takes memory and a core.
         """
+        try:
+            return self._block(pack, block)
+        except (Corruption, StorageFailed):
+            if as_stored or not self._backend.mend(pack_object(self._opened(pack).name)):
+                raise
+            return self._block(pack, block)
+
+    def _block(self, pack: int, block: int) -> bytes:
         name, footer, data = self.sealed_block(pack, block)
         with self._opening:
             return open_block(self._vault, footer.blocks[block], data, pack_object(name))

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from respaldo.api.making import init
 from respaldo.api.places import Places
-from respaldo.api.repository import Repository, init
+from respaldo.api.repository import Repository
 from respaldo.codec.slots import Secret
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.options import BackupOptions

@@ -20,6 +20,10 @@ from respaldo.cli.settings import Settings
             "respaldo init -r /mnt/disk/backup --new-key-file ~/recovery.key",
         ),
         (
+            "On a disk that may lose a sector now and then:",
+            "respaldo init -r /mnt/disk/backup --parity 5%",
+        ),
+        (
             "In a script:",
             "respaldo init -r /srv/backup --password-file /etc/respaldo/passphrase --json",
         ),
@@ -28,7 +32,7 @@ from respaldo.cli.settings import Settings
             "respaldo init -r /srv/backup --key-file /root/backup.key",
         ),
     ),
-    notes="repository (id), location, header_hash, recovery_key_file (where one was made).",
+    notes="repository (id), location, header_hash, recovery_key_file (where one was made), parity (a share, or 0).",
 )
 @click.option(
     "--sensitive", is_flag=True, help="Make guessing the passphrase four times as costly (256 MiB of memory)."
@@ -40,7 +44,13 @@ from respaldo.cli.settings import Settings
     metavar="FILE",
     help="Also make a recovery key: a new file with 32 random bytes in hex that opens the repository.",
 )
-def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: str) -> int:
+@click.option(
+    "--parity",
+    default="",
+    metavar="SHARE",
+    help="Keep so much Reed-Solomon parity (5%, say) of all that is stored: it mends damaged sectors up to that share.",
+)
+def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: str, parity: str) -> int:
     """Make a repository in a new or empty directory.
 
     All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
@@ -50,6 +60,7 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
     from respaldo.cli.passphrase import find_secret, new_key  # start-up time
 
     location = settings.location()
+    share = api.parse_share(parity) if parity else 0
     secret = find_secret(settings.password_file, settings.key_file, new=True)
     with settings.places() as places, new_key(new_key_file) if new_key_file else nullcontext() as recovery:
         header = api.init(
@@ -59,12 +70,14 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
             kdf=api.SENSITIVE if sensitive else api.STANDARD,
             label=label,
             recovery=recovery,
+            parity=share,
         )
     value = {
         "repository": header.repository.hex(),
         "location": location,
         "header_hash": header.hash.hex(),
         "recovery_key_file": new_key_file or None,
+        "parity": share / 1000,
     }
     text = f"made repository {header.repository.hex()[:8]} at {show.shown(location)}"
     if new_key_file:

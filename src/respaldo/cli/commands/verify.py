@@ -32,9 +32,9 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     ),
     notes=(
         "ok, snapshots, segments, packs, pack_bytes, trees, references, packs_read, read_bytes, chunks, duration_s, "
-        "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, affected_count, "
-        "affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a repair has marked "
-        "as lost, and that has not come back. With --keyless: ok, objects, read_bytes, duration_s, "
+        "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, mendable, "
+        "affected_count, affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a "
+        "repair has marked as lost, and that has not come back. With --keyless: ok, objects, read_bytes, duration_s, "
         "bytes_per_s, damages."
     ),
 )
@@ -118,6 +118,8 @@ def _damages(damages: Sequence[Damage]) -> list[str]:
         lines += [f"    {_path(item)}" for item in damage.affected[:_PATHS_SHOWN]]
         if damage.affected_count > _PATHS_SHOWN:
             lines.append(f"    and {show.count(damage.affected_count - _PATHS_SHOWN)} more (all of them: --json)")
+    if any(damage.mendable for damage in damages):
+        lines.append("what parity mends is put right by: respaldo parity mend")
     return lines
 
 
@@ -158,6 +160,7 @@ def _damage_fields(damage: Damage) -> dict[str, object]:
         "needed": damage.needed,
         "chunks_lost": damage.chunks_lost,
         "chunks_spared": damage.chunks_spared,
+        "mendable": damage.mendable,
         "affected_count": damage.affected_count,
         "affected": [_affected_fields(item) for item in damage.affected],
     }

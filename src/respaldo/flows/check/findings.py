@@ -62,6 +62,7 @@ class Finding:
         "affected",
         "affected_count",
         "lost",
+        "mendable",
         "missing",
         "name",
         "needed",
@@ -84,6 +85,8 @@ class Finding:
         self.missing = 0
         """Chunks that a snapshot needs and that were in a pack that is gone."""
         self.needed = False
+        self.mendable = False
+        """Whether its parity gives its bytes back."""
         self.affected: list[Affected] = []
         self.affected_count = 0
 
@@ -113,6 +116,7 @@ class Finding:
             chunks_spared=len(self.spared),
             affected=tuple(self.affected),
             affected_count=self.affected_count,
+            mendable=self.mendable,
         )
 
 

@@ -18,8 +18,10 @@ from respaldo.flows.check.result import Damage, KeylessResult
 from respaldo.format.catalogue import CATALOGUE_BYTES_MAX
 from respaldo.format.header import HASH_BYTES, HEADER, HEADER_BYTES_MAX, MAGIC, parse_header
 from respaldo.format.pack import PACK_BYTES_MAX
+from respaldo.format.parity import SIDECAR_BYTES_MAX
 from respaldo.format.segment import SEGMENT_BYTES_MAX
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.mending import Mending
 
 PIECE_BYTES = 4 << 20
 _NAMED_BY_HASH = frozenset({"packs", "segments", "catalogue"})
@@ -29,6 +31,7 @@ _LENGTH_BYTES_MAX = {
     "packs": PACK_BYTES_MAX,
     "segments": SEGMENT_BYTES_MAX,
     "catalogue": CATALOGUE_BYTES_MAX,
+    "parity": SIDECAR_BYTES_MAX,
 }
 """What is longer is not read: storage may say that an object has any number of bytes."""
 
@@ -53,6 +56,7 @@ def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> Keyl
     for damage in damages:
         progress.note(-1, str(damage))
     progress.total(files=len(objects), length_bytes=sum(length for _, length in objects))
+    mending = Mending(backend)
     read = checked = 0
     for name, length in objects:
         cancel.check()
@@ -70,7 +74,7 @@ def run_keyless(backend: Backend, *, progress: Progress, cancel: Cancel) -> Keyl
             checked += 1
             read += length
             if reason:
-                damages.append(Damage(name=name, reason=reason))
+                damages.append(Damage(name=name, reason=reason, mendable=mending.mend(name)))
                 progress.note(-1, str(damages[-1]))
         progress.advance(files=1, length_bytes=length)
     return KeylessResult(objects=checked, read_bytes=read, damages=tuple(damages))

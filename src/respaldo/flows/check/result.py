@@ -37,6 +37,8 @@ class Damage:
     chunks_spared: int = 0
     affected: tuple[Affected, ...] = ()
     affected_count: int = 0
+    mendable: bool = False
+    """Whether its parity gives its bytes back."""
 
     @property
     def snapshots(self) -> tuple[SnapshotId, ...]:
@@ -46,6 +48,8 @@ class Damage:
     @property
     def consequence(self) -> str:
         """What it means, in one clause for a person; empty where nobody looked."""
+        if self.mendable:
+            return "nothing is lost: parity mends it"
         if self.affected_count:
             return f"{self.affected_count} paths are affected"
         if self.chunks_spared:

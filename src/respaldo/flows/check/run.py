@@ -18,6 +18,7 @@ from respaldo.flows.check.lost import blame_packs
 from respaldo.flows.check.objects import Inspector, Inventory
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.packs import NOT_ITS_NAME, WORKERS, WORKERS_FAR, Inspection, PackReader, Target, inspect_all
+from respaldo.flows.check.parity import check_parity, take_mended
 from respaldo.flows.check.result import Note, VerifyResult
 from respaldo.flows.check.survey import Survey
 from respaldo.flows.check.verified import Verified, choose
@@ -68,6 +69,8 @@ def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel
     findings, inventory, survey, read = found.findings, found.inventory, found.survey, found.read
     if survey.cut_short:
         inventory.notes.append(Note(name="paths", text="more paths are affected than were counted"))
+    take_mended(repo, findings)
+    inventory.notes += check_parity(repo, findings, cancel, read_data=options.read_data)
     damages = findings.freeze()
     for damage in damages:
         progress.note(-1, str(damage))
@@ -184,6 +187,10 @@ def _report(repo: Repo, seen: Inspection, packs: dict[PackName, int], findings: 
     if seen.failure is not None:
         still_there(repo.backend, seen.failure)
     target = seen.target
+    what = pack_object(target.name)
+    if repo.backend.mend(what):  # its bytes are to be had, and nobody has to know which of them were damaged
+        findings.add(what, seen.reasons[0] if seen.reasons else seen.spoilt[0][1])
+        return
     for reason in seen.reasons:
         other = PackName(seen.digest)
         if reason == NOT_ITS_NAME and other in packs:

@@ -66,11 +66,20 @@ class Copier:
             wanted = list(self._wanted(footer, first, set_bits(part, block.chunks)))
             if not wanted:
                 continue
-            sealed = self._repo.backend.get(what, footer.offsets[at], block.sealed_length)
-            if len(wanted) == block.chunks:
-                self._whole(block, footer, first, sealed, what)
-            else:
-                self._part(block, footer, wanted, sealed, what)
+            try:
+                self._block(footer, at, wanted, what)
+            except Corruption:
+                if not self._repo.backend.mend(what):
+                    raise
+                self._block(footer, at, wanted, what)
+
+    def _block(self, footer: Footer, at: int, wanted: list[int], what: str) -> None:
+        block = footer.blocks[at]
+        sealed = self._repo.backend.get(what, footer.offsets[at], block.sealed_length)
+        if len(wanted) == block.chunks:
+            self._whole(block, footer, footer.first_rows[at], sealed, what)
+        else:
+            self._part(block, footer, wanted, sealed, what)
 
     def _wanted(self, footer: Footer, first: int, bits: bytes) -> Iterator[int]:
         """Yields the rows of a block that are live and have no usable copy; marks the copies of the others."""

@@ -108,7 +108,7 @@ class PruneResult:
     """Is a finished collection. ``swept`` counts the small objects that were cleared away, by folder.
 
     ``full``: storage took no more copies, so that what was to be repacked stays as it is. ``damages``: packs that stay
-    because what is live in them could not be copied sound.
+    because what is live in them could not be copied sound. ``parity``: objects that lacked their parity and got it.
     """
 
     plan: PrunePlan
@@ -122,6 +122,7 @@ class PruneResult:
     swept: tuple[tuple[str, int], ...] = ()
     full: bool = False
     ballast: bool = True
+    parity: int = 0
     damages: tuple[Corruption, ...] = ()
 
     @property

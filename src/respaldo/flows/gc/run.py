@@ -24,6 +24,7 @@ from respaldo.format.pack import parse_footer
 from respaldo.store.ballast import keep_ballast, with_ballast
 from respaldo.store.markers import read_markers
 from respaldo.store.repo import Repo
+from respaldo.store.sidecars import catch_up
 from respaldo.store.sweep import Sentence
 
 BATCH_BYTES = 1 << 30
@@ -121,6 +122,7 @@ class Collector:
             full = True
             self._give_back()
         swept = tidy(repo)
+        parity = catch_up(repo.backend, repo.config.parity, self._cancel.check)
         return PruneResult(
             plan=plan,
             expired=expired,
@@ -132,6 +134,7 @@ class Collector:
             copied_chunks=self._chunks,
             swept=swept,
             full=full,
+            parity=parity,
             ballast=keep_ballast(repo.backend, repo.random),
             damages=tuple(self._damages),
         )

@@ -43,7 +43,7 @@ def needed_after_all(
             rows = [row for row, bit in enumerate(set_bits(part, block.chunks), first) if bit]
             kind = Kind(block.kind)
             try:
-                raw = memoryview(repo.source.block(number, at))
+                raw = memoryview(repo.source.block(number, at, as_stored=True))
             except ObjectMissing:
                 continue
             except Corruption as error:

@@ -14,6 +14,7 @@ from respaldo.core.ids import catalogue_object
 from respaldo.format.snapshot import Verdict
 from respaldo.store.litter import sweep_litter
 from respaldo.store.repo import Repo
+from respaldo.store.sidecars import sweep as sweep_sidecars
 from respaldo.store.sweep import sweep_condemnations, sweep_segments
 
 _ABORTED = b"abort"
@@ -27,6 +28,7 @@ def tidy(repo: Repo) -> tuple[tuple[str, int], ...]:
         "condemned": sweep_condemnations(repo),
         "pending": repo.backend.discard(pending_name(snapshot) for snapshot in load(repo).aborted),
         "outcome": _outcomes(repo),
+        "parity": sweep_sidecars(repo.backend),
         **sweep_litter(repo),
     }
     return tuple(swept.items())

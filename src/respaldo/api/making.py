@@ -1,0 +1,51 @@
+"""How a repository is made. Nothing is left behind where that fails."""
+
+from __future__ import annotations
+
+from respaldo.api.places import Pins, Places, check_free
+from respaldo.api.repository import Repository
+from respaldo.backend.open import open_backend
+from respaldo.chunk.chunker import ChunkerParams
+from respaldo.codec.parity import require as require_parity
+from respaldo.codec.slots import STANDARD, Kdf, Secret
+from respaldo.core.seams import SystemClock, system_random
+from respaldo.format.header import Header
+from respaldo.format.snapshot import Config
+from respaldo.store import repo as store
+from respaldo.store.ballast import keep_ballast
+from respaldo.store.sidecars import catch_up
+
+
+def init(
+    location: str,
+    secret: Secret,
+    *,
+    places: Places,
+    kdf: Kdf = STANDARD,
+    label: str = "",
+    recovery: Secret | None = None,
+    parity: int = 0,
+) -> Header:
+    """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
+
+    ``parity``: the share of it that is kept of every object, in thousandths. Raises `ObjectExists` where there is a
+    repository already, `UsageError` where there is anything else.
+    """
+    check_free(location)
+    if parity:
+        require_parity()
+    params = ChunkerParams.standard()
+    chunker = (params.minimum, params.average, params.maximum, params.strict, params.loose)
+    config = Config(chunker=chunker, parity=parity)
+    clock = SystemClock()
+    with open_backend(location, create=True) as backend:
+        header = store.create(
+            backend, secret=secret, kdf=kdf, config=config, clock=clock, random=system_random, label=label
+        )
+        keep_ballast(backend, system_random)
+        catch_up(backend, parity)
+    Pins(places, location).trust(header)
+    if recovery is not None:
+        with Repository.open(location, secret, places=places, writes=True) as repository:
+            repository.add_key(recovery, label="recovery")
+    return header
