@@ -79,6 +79,24 @@ def test_mend_puts_the_repository_right(cli, place, tree, protected):
     assert cli("parity", "mend").out.endswith("no damage found\n")
 
 
+def test_repair_takes_from_parity_what_it_gives_and_does_the_rest(cli, tree, protected):
+    """Objects whose parity suffices are what they were, with copies set aside; a second repair has nothing to do."""
+    pack = files(protected, "packs")[0]
+    before = pack.read_bytes()
+    strike(pack, count=len(before) // SECTOR * 5 // 100)
+    segment = files(protected, "segments")[0]
+    segment_before = segment.read_bytes()
+    strike(segment)
+    plan = cli("repair", "--read-data", "--dry-run", "--json", expected=4).json["plan"]
+    assert {(step["verb"], step["name"].split("/")[0]) for step in plan} == {("mend", "packs"), ("mend", "segments")}
+    done = cli("repair", "--read-data", "--yes", "--json").json
+    assert [step["verb"] for step in done["done"]] == ["mend", "mend"]
+    assert len(done["aside"]) == 2
+    assert (pack.read_bytes(), segment.read_bytes()) == (before, segment_before)
+    assert "nothing to repair" in cli("repair", "--read-data", "--yes").out
+    assert cli("verify", "--read-data").status == 0
+
+
 def test_more_than_the_share_is_left(cli, protected):
     """What cannot be mended is named, stays as it is, and the exit status says so."""
     pack = files(protected, "packs")[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import ReadOnly
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.parity.options import MendResult, ParityChange, ParityStatus
+from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus
 from respaldo.flows.parity.run import parity_status, switch_off, switch_on
 from respaldo.store.mending import Mending
 from respaldo.store.repo import Repo
@@ -24,6 +24,13 @@ class Parity:
         """Objects that are damaged and could be read with their parity since this was opened, and what is wrong."""
         backend = self._repo.backend
         return dict(backend.mended) if isinstance(backend, Mending) else {}
+
+    def mend(self, names: Iterable[str]) -> Iterator[Mended]:
+        """Replaces damaged objects by what their parity gives."""
+        from respaldo.flows.parity.mend import mend_named  # noqa: PLC0415 - start-up time
+
+        backend = self._repo.backend
+        return mend_named(backend.inner if isinstance(backend, Mending) else backend, names)
 
     @property
     def without(self) -> int:

@@ -5,25 +5,49 @@ The flows do not know one another; this is where the one's findings become the o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from respaldo.api.parity import Parity
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import examine
-from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, RepairResult
+from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, RepairResult, Step, Verb
 from respaldo.flows.repair.run import Repair
 from respaldo.store.repo import Repo
 
 
 class Repairing:
-    """Is a repair that was prepared: its plan, and the way to carry it out."""
+    """Is a repair that was prepared: its plan, and the way to carry it out. What parity mends comes first."""
 
     def __init__(self, repo: Repo, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> None:
         diagnosis = diagnose(repo, options, progress=progress, cancel=cancel)
-        self._repair = Repair(repo, diagnosis, options, cancel=cancel)
-        self.plan: RepairPlan = self._repair.plan()
+        self._parity = Parity(repo)
+        mended = self._parity.mended
+        faults = {name: reason for name, reason in diagnosis.faults.items() if name not in mended}
+        self._repair = Repair(repo, replace(diagnosis, faults=faults), options, cancel=cancel)
+        self._rest = self._repair.plan()
+        steps = tuple(Step(verb=Verb.MEND, name=name, text=reason) for name, reason in sorted(mended.items()))
+        self.plan = RepairPlan(steps=steps + self._rest.steps, faults=len(steps) + self._rest.faults)
 
     def carry_out(self, *, progress: Progress, cancel: Cancel) -> RepairResult:
         """Does what the plan says."""
-        return self._repair.execute(self.plan, progress=progress, cancel=cancel)
+        done: list[Step] = []
+        left: list[Step] = []
+        aside: list[str] = []
+        for item in self._parity.mend(step.name for step in self.plan.steps if step.verb is Verb.MEND):
+            cancel.check()
+            step = Step(verb=Verb.MEND if item.mended else Verb.LEAVE, name=item.name, text=item.reason)
+            (done if item.mended else left).append(step)
+            aside += [item.aside] if item.aside else []
+            progress.note(1, str(step))
+        result = self._repair.execute(self._rest, progress=progress, cancel=cancel)
+        return replace(
+            result,
+            plan=self.plan,
+            done=(*done, *result.done),
+            left=(*left, *result.left),
+            aside=(*aside, *result.aside),
+        )
 
 
 def diagnose(repo: Repo, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Diagnosis:

@@ -49,11 +49,12 @@ _DAMAGED = 4
 def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, alone: bool) -> int:
     """Mend a damaged repository: as "verify" finds it, without taking anything away for good.
 
-    Lists of packs are written again from the packs; of a damaged pack, what is sound goes into new packs. A manifest
-    that is damaged is taken from what repeats it. A snapshot that has lost something stays, under another id and with
-    the same time, label, tags and pin: its lost files are listed by "ls" and "verify" and named by "restore", which
-    restores all others and ends with status 3. They are whole again as soon as a snapshot stores the same content
-    again. What was damaged is moved to lost+found in the repository, which is never read again, and can be deleted.
+    What has parity is mended from that. Lists of packs are written again from the packs; of a damaged pack, what is
+    sound goes into new packs. A manifest that is damaged is taken from what repeats it. A snapshot that has lost
+    something stays, under another id and with the same time, label, tags and pin: its lost files are listed by "ls" and
+    "verify" and named by "restore", which restores all others and ends with status 3. They are whole again as soon as a
+    snapshot stores the same content again. What was damaged is moved to lost+found in the repository, which is never
+    read again, and can be deleted.
 
     Others may use the repository meanwhile. Interrupted, a repair leaves nothing worse than it was; run it again. The
     exit status is 4 where damage is left that it cannot mend.

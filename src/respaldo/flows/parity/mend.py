@@ -8,7 +8,7 @@ brought back (it may have been deleted on purpose), the header aside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from respaldo.backend.base import HEADER, LOST_FOUND, Backend
 from respaldo.core.errors import Corruption, NotARepository, ObjectExists, ObjectMissing, StorageError, StorageFailed
@@ -53,6 +53,14 @@ def run_mend(backend: Backend, *, dry_run: bool, progress: Progress, cancel: Can
                 progress.note(-1, f"{name}: {damaged[-1].reason}")
         progress.advance(files=1, length_bytes=length)
     return MendResult(objects=objects, read_bytes=read, damaged=tuple(damaged), dry_run=dry_run)
+
+
+def mend_named(backend: Backend, names: Iterable[str]) -> Iterator[Mended]:
+    """Does what `run_mend` does with some objects, which a reader has found damaged; those that are sound are left."""
+    for name in names:
+        found = _look(backend, name)
+        if found is not None and (found.bad or not is_sound(name, found.data)):
+            yield _mend(backend, name, found, dry_run=False)
 
 
 def _names(backend: Backend) -> Iterator[tuple[str, int]]:

@@ -35,6 +35,8 @@ class Diagnosis:
 class Verb(StrEnum):
     """Says what is done about an object."""
 
+    MEND = "mend"
+    """Of any object: its parity gives what it was, and takes its place in one step."""
     RESCUE = "rescue"
     """Of a pack: sound chunks go into new packs, the pack is set aside."""
     LIST = "list again"
