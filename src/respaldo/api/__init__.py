@@ -10,6 +10,7 @@ from respaldo import kernel
 from respaldo.api.bench import Bench, Stage
 from respaldo.api.cached import cached_snapshots
 from respaldo.api.figures import Stats
+from respaldo.api.looking import Dumped, Looking
 from respaldo.api.machine import KernelState
 from respaldo.api.making import init
 from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
@@ -65,6 +66,7 @@ __all__ = [
     "Bench",
     "Catalogue",
     "Damage",
+    "Dumped",
     "Figures",
     "Found",
     "Goal",
@@ -73,6 +75,7 @@ __all__ = [
     "Kdf",
     "KernelState",
     "KeylessResult",
+    "Looking",
     "Manifest",
     "MendResult",
     "Mended",

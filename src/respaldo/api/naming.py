@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot
-from respaldo.core.ids import ChunkId
 from respaldo.core.model import Content, Entry, Mark
+from respaldo.views.walk import tree_of
+from respaldo.views.walk import walk as below
 
 ID_SHOWN = 8
 """Digits of a snapshot's id that are shown to people."""
@@ -51,11 +52,6 @@ def covers(snapshot: Snapshot, path: bytes) -> bool:
 def lies_above(snapshot: Snapshot, path: bytes) -> bool:
     """Whether one of a snapshot's sources lies below the path."""
     return any(source.startswith(path.rstrip(b"/") + b"/") for source in snapshot.manifest.sources)
-
-
-def tree_of(entry: Entry) -> ChunkId | None:
-    """Returns the id of a directory's tree, None where it has none (not a directory, or left out)."""
-    return next(iter(entry.content), None) if entry.is_dir else None
 
 
 def root_entry(snapshot: Snapshot) -> Entry:
@@ -125,24 +121,4 @@ def walk(trees: TreeReader, found: Found, *, recursive: bool) -> Iterator[tuple[
     if not found.entry.is_dir:
         yield found.path, found.entry
         return
-    stack = [_children(trees, found.path, found.entry)]
-    while stack:
-        for path, entry in stack[-1]:
-            yield path, entry
-            if recursive and entry.is_dir:
-                stack.append(_children(trees, path, entry))
-                break
-        else:
-            stack.pop()
-
-
-def _children(trees: TreeReader, path: bytes, entry: Entry) -> Iterator[tuple[bytes, Entry]]:
-    tree = tree_of(entry)
-    if tree is not None:
-        above = path.rstrip(b"/") + b"/"
-        try:
-            for child in trees.entries(tree):
-                yield above + child.name, trees.found(child)
-        except ChunkMissing:
-            if entry.mark is not Mark.LOST:
-                raise
+    yield from below(trees, found.entry, found.path.rstrip(b"/") + b"/", recursive=recursive)

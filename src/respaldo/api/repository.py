@@ -16,6 +16,7 @@ from respaldo.api import keys, naming, retention
 from respaldo.api.bench import Bench, measure_stages
 from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
+from respaldo.api.looking import Looking
 from respaldo.api.parity import Parity
 from respaldo.api.places import Pins, Places
 from respaldo.backend.base import Backend
@@ -152,6 +153,12 @@ class Repository:
     def ls(self, found: naming.Found, *, recursive: bool = False) -> Iterator[tuple[bytes, Entry]]:
         """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
         return naming.walk(self._trees, found, recursive=recursive)
+
+    @property
+    def looking(self) -> Looking:
+        """What looks into files and at many snapshots at once."""
+        self._synchronise(Silent())
+        return Looking(self._repo, self._trees)
 
     def stats(self, progress: Progress) -> Stats:
         """Counts snapshots, packs, chunks and bytes."""

@@ -1,0 +1,86 @@
+"""What looks into files, and at many snapshots at once: dump, diff, find, history, export.
+
+Everything is computed from manifests and trees; nothing is written to the repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from respaldo.api.naming import Found
+from respaldo.catalog.trees import TreeReader
+from respaldo.core.errors import SourceError, UsageError
+from respaldo.core.seams import Progress
+from respaldo.store.repo import Repo
+from respaldo.views.content import WITHOUT_CONTENT, Contents
+
+Write = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dumped:
+    """Is what was written out. ``left_out``: how many entries the form of it cannot hold, or have no content."""
+
+    length_bytes: int
+    sha256: str
+    files: int = 1
+    left_out: int = 0
+
+
+class Looking:
+    """Looks into one repository. One thread."""
+
+    def __init__(self, repo: Repo, trees: TreeReader) -> None:
+        self._trees = trees
+        self._contents = Contents(repo.source, trees)
+
+    def dump(self, found: Found, write: Write, *, progress: Progress) -> Dumped:
+        """Writes the content of a file, a directory as a tar archive.
+
+        Raises `Corruption` and `ChunkMissing` where content is damaged: what was written by then is all there is of it.
+        """
+        counted = _Counted(write)
+        if found.entry.is_dir:
+            from respaldo.views.archive import write_tar  # noqa: PLC0415 - start-up time
+
+            files, left_out = write_tar(self._trees, self._contents, found.entry, counted, progress)
+            return Dumped(length_bytes=counted.length, sha256=counted.hexdigest(), files=files, left_out=left_out)
+        if not found.entry.is_regular:
+            raise UsageError(
+                f"{_shown(found.path)} is neither a file nor a directory: {_kind(found.entry.mode)}",
+                hint="links are not followed; name what it leads to" if found.entry.is_symlink else "",
+            )
+        if found.entry.mark in WITHOUT_CONTENT:
+            raise SourceError(found.path, WITHOUT_CONTENT[found.entry.mark])
+        for raw in self._contents.read(found.entry):
+            counted(raw)
+        return Dumped(length_bytes=counted.length, sha256=counted.hexdigest())
+
+
+class _Counted:
+    """Counts and hashes what goes by."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._hash = hashlib.sha256()
+        self.length = 0
+
+    def __call__(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.length += len(data)
+        self._write(data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _kind(mode: int) -> str:
+    names = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return names.get(stat.S_IFMT(mode), "a device")
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

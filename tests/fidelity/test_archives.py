@@ -1,0 +1,46 @@
+"""Archives of everything a file system can hold, unpacked by the tools that people have."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.fidelity.compare import rsync_differences
+from tests.fidelity.trees import write_attributes, write_ordinary, write_roots
+
+EXTRACT = (
+    "tar",
+    "--extract",
+    "--preserve-permissions",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--acls",
+    "--same-owner",
+    "--warning=no-timestamp",
+)
+
+
+def untar(archive: bytes, target) -> None:
+    """Unpacks as the page of the command says."""
+    target.mkdir()
+    ran = subprocess.run([*EXTRACT, "-C", str(target)], input=archive, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.root
+def test_gnu_tar_unpacks_everything(product, ext4):
+    """GNU tar gives back owners, modes, times, links, devices, holes, attributes and ACLs, to rsync's eyes."""
+    top = ext4 / "packed"
+    write_ordinary(top)
+    write_attributes(top)
+    write_roots(top)
+    (top / "socket").unlink()
+    product.snapshot(top)
+    process = product.spawn("dump", "latest", top)
+    archive, errors = process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    untar(archive, ext4 / "target")
+    assert rsync_differences(top, ext4 / "target") == []
+    for name in ("holes", "only a hole", "small with a hole"):
+        assert (ext4 / "target" / name).stat().st_blocks <= (top / name).stat().st_blocks + 8
