@@ -45,6 +45,8 @@ from respaldo.format.header import Header
 from respaldo.format.snapshot import Figures, Manifest
 from respaldo.fs.match import Rules, read_rules
 from respaldo.store.slots import SlotInfo
+from respaldo.views.diff import Change
+from respaldo.views.diff import Verb as ChangeVerb
 
 __all__ = [
     "BUILT_IN",
@@ -65,6 +67,8 @@ __all__ = [
     "BackupResult",
     "Bench",
     "Catalogue",
+    "Change",
+    "ChangeVerb",
     "Damage",
     "Dumped",
     "Figures",

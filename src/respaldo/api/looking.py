@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from respaldo.api.naming import Found
 from respaldo.catalog.trees import TreeReader
@@ -16,6 +16,8 @@ from respaldo.core.errors import SourceError, UsageError
 from respaldo.core.seams import Progress
 from respaldo.store.repo import Repo
 from respaldo.views.content import WITHOUT_CONTENT, Contents
+from respaldo.views.diff import Change, Verb, compare
+from respaldo.views.sides import Live, Snapshots
 
 Write = Callable[[bytes], object]
 
@@ -34,6 +36,7 @@ class Looking:
     """Looks into one repository. One thread."""
 
     def __init__(self, repo: Repo, trees: TreeReader) -> None:
+        self._repo = repo
         self._trees = trees
         self._contents = Contents(repo.source, trees)
 
@@ -58,6 +61,40 @@ class Looking:
         for raw in self._contents.read(found.entry):
             counted(raw)
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest())
+
+    def diff(self, before: Found, after: Found) -> Iterator[Change]:
+        """Yields what differs between two directories or files of snapshots, in the order of paths."""
+        for change in compare(Snapshots(self._trees), before.entry, after.entry):
+            yield _placed(change, before.path, after.path)
+
+    def diff_live(
+        self, before: Found, target: bytes, *, checksum: bool, progress: Progress
+    ) -> tuple[Iterator[Change], Callable[[], int]]:
+        """Returns what differs between a directory or file of a snapshot and what is at a path of this machine now.
+
+        With it, what says in the end how much could not be looked at. Raises `SourceError` where nothing is there.
+        """
+        manifest = before.snapshot.manifest
+        inside = [source for source in manifest.sources if (before.path + b"/").startswith(source.rstrip(b"/") + b"/")]
+        live = Live(
+            self._repo.source,
+            self._trees,
+            top=target.rstrip(b"/"),
+            relative=before.path[len(max(inside, key=len, default=b"/")) :],
+            rules=manifest.rules,
+            checksum=checksum,
+            progress=progress,
+        )
+        top = live.root(before.entry)
+        shown = (_placed(change, before.path, target) for change in compare(live, before.entry, top))
+        return shown, lambda: live.failed
+
+
+def _placed(change: Change, before: bytes, after: bytes) -> Change:
+    """Returns a change with whole paths: of what was removed the first side's, else the second's."""
+    top = before if change.verb is Verb.REMOVED else after
+    was = before.rstrip(b"/") + change.was if change.was else b""
+    return replace(change, path=(top.rstrip(b"/") + change.path) or b"/", was=was)
 
 
 class _Counted:

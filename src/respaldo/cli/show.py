@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 _NAMES_MOST = 8
@@ -134,6 +136,23 @@ def path_fields(path: bytes, key: str = "path") -> dict[str, str]:
 def document(value: Mapping[str, object] | Sequence[object]) -> str:
     """Returns one JSON document; ASCII only, so that no name does anything to a terminal."""
     return json.dumps(value, indent=2)
+
+
+def long_document(key: str, items: Iterable[Mapping[str, object]], rest: Callable[[], Mapping[str, object]]) -> None:
+    """Prints one JSON document with a list of any length in it, and what ``rest`` gives once the list is through.
+
+    Whole or not at all, as every document, though never whole in memory.
+    """
+    with tempfile.TemporaryFile("w+", encoding="ascii") as file:
+        separator = f'{{\n  "{key}": [\n'
+        empty = separator.rstrip("\n")
+        for item in items:
+            file.write(separator + "    " + json.dumps(item))
+            separator, empty = ",\n", "\n  "
+        more = json.dumps(rest(), indent=2).removeprefix("{").removesuffix("}").rstrip()
+        file.write(f"{empty}]" + (f",{more}" if more else "") + "\n}\n")
+        file.seek(0)
+        shutil.copyfileobj(file, sys.stdout)
 
 
 def out(text: str) -> None:

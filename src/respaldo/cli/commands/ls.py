@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
+from respaldo.cli.kinds import type_of
 from respaldo.cli.names import SNAPSHOT, host_option
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 
 if TYPE_CHECKING:
     from respaldo.core.model import Entry
-
-_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character-device",
-    stat.S_IFBLK: "block-device",
-}
 
 
 @page(
@@ -77,7 +68,7 @@ def _long(path: bytes, entry: Entry) -> str:
 def _fields(path: bytes, entry: Entry) -> dict[str, object]:
     fields: dict[str, object] = {
         **show.path_fields(path),
-        "type": _TYPES.get(stat.S_IFMT(entry.mode), "other"),
+        "type": type_of(entry),
         "mode": f"{stat.S_IMODE(entry.mode):04o}",
         "uid": entry.uid,
         "gid": entry.gid,
