@@ -47,6 +47,8 @@ from respaldo.fs.match import Rules, read_rules
 from respaldo.store.slots import SlotInfo
 from respaldo.views.diff import Change
 from respaldo.views.diff import Verb as ChangeVerb
+from respaldo.views.find import Criteria, Version
+from respaldo.views.history import Step
 
 __all__ = [
     "BUILT_IN",
@@ -69,6 +71,7 @@ __all__ = [
     "Catalogue",
     "Change",
     "ChangeVerb",
+    "Criteria",
     "Damage",
     "Dumped",
     "Figures",
@@ -114,6 +117,7 @@ __all__ = [
     "Verb",
     "VerifyOptions",
     "VerifyResult",
+    "Version",
     "cached_snapshots",
     "choose",
     "choose_for",

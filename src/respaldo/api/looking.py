@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from respaldo.api.naming import Found
+from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import SourceError, UsageError
 from respaldo.core.seams import Progress
 from respaldo.store.repo import Repo
 from respaldo.views.content import WITHOUT_CONTENT, Contents
 from respaldo.views.diff import Change, Verb, compare
+from respaldo.views.find import Criteria
+from respaldo.views.find import Find as Finding
+from respaldo.views.history import Step, history
 from respaldo.views.sides import Live, Snapshots
 
 Write = Callable[[bytes], object]
@@ -88,6 +92,15 @@ class Looking:
         top = live.root(before.entry)
         shown = (_placed(change, before.path, target) for change in compare(live, before.entry, top))
         return shown, lambda: live.failed
+
+    def find(self, snapshots: Sequence[Snapshot], criteria: Criteria) -> Finding:
+        """Looks through snapshots, each directory once however many of them hold it."""
+        roots = [item.manifest.root for item in snapshots]
+        return Finding(self._repo.source, self._repo.index, roots, criteria)
+
+    def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[Step]:
+        """Yields the states of a path in snapshots, numbered by their place."""
+        return history(self._trees, [item.manifest.root for item in snapshots], path)
 
 
 def _placed(change: Change, before: bytes, after: bytes) -> Change:

@@ -35,6 +35,8 @@ COMMANDS = {
     "repair": "Mend what can be mended, and mark what is lost.",
     "parity": "Keep Reed-Solomon parity, and mend damaged sectors with it.",
     "ls": "List what a snapshot holds.",
+    "find": "Find files in all snapshots.",
+    "history": "List every version of a file.",
     "diff": "Say what changed between two snapshots, or since one.",
     "dump": "Print a file of a snapshot, or a directory as a tar archive.",
     "stats": "Count snapshots, chunks and bytes.",

@@ -48,6 +48,11 @@ def read_rules(data: bytes) -> list[str]:
     return [text for text in texts if text and not text.startswith("#") and _trim(text)]
 
 
+def glob_regex(glob: str) -> str:
+    """Returns a glob, as patterns have them, as a regular expression of whole names or paths; one may match nothing."""
+    return _regex(glob)[0] or "(?!)"
+
+
 class Rules:
     """Decides by an ordered list of patterns. A value: equal and hashed by its patterns; safe on any thread."""
 

@@ -43,8 +43,8 @@ _WORDS = {**{verb: verb for verb in _LETTERS}, "type": "of another type", "metad
     notes=(
         "before, after: snapshot and path (after.live: whether it is a path of this machine); changes: a list of "
         "change (added, removed, modified, type, metadata, renamed), path, was (of what was renamed), fields (what "
-        "differs), type, size, type_before, size_before; counts: how many of each; added_bytes, removed_bytes; failed: how much "
-        "could not be looked at."
+        "differs), type, size, type_before, size_before; counts: how many of each; added_bytes, removed_bytes; failed: "
+        "how much could not be looked at."
     ),
 )
 @click.argument("before", metavar="SNAPSHOT[:PATH]", type=SNAPSHOT)

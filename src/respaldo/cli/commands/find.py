@@ -1,0 +1,132 @@
+"""`respaldo find`: finds files in all snapshots."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from respaldo.cli import show
+from respaldo.cli.kinds import type_of
+from respaldo.cli.pages import page
+from respaldo.cli.settings import Settings
+from respaldo.cli.values import MOMENT, SIZE
+
+if TYPE_CHECKING:
+    from respaldo.api import Snapshot, Version
+
+_KINDS = {
+    "f": (stat.S_IFREG,),
+    "d": (stat.S_IFDIR,),
+    "l": (stat.S_IFLNK,),
+    "s": (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR),
+}
+
+
+@page(
+    "find",
+    examples=(
+        ("Every version of a thesis, wherever it was:", "respaldo find thesis.tex"),
+        ("What big films there ever were:", "respaldo find -i '*.mkv' --min-size 1GiB"),
+        ("Configuration that changed in November:", "respaldo find '/etc/**' --newer 2026-11-01 --older 2026-12-01"),
+        ("Directories of that name, in this machine's snapshots:", "respaldo find node_modules/ --host $(hostname)"),
+        ("The newest version back:", "respaldo find notes.txt --json | jq -r '.found[-1] | .last + \":\" + .path'"),
+    ),
+    notes=(
+        "snapshots: how many were looked through; found: a list of path, type, size, mtime_ns, mode, first and last "
+        "(snapshots that hold this version), first_time, last_time, count (of those that hold it); failed: how many "
+        "directories could not be read."
+    ),
+)
+@click.argument("pattern", metavar="PATTERN")
+@click.option("-i", "--ignore-case", is_flag=True, help="Whatever the case of the letters.")
+@click.option(
+    "--type",
+    "-t",
+    "kinds",
+    multiple=True,
+    type=click.Choice(list(_KINDS)),
+    help="f files, d directories, l links, s special files.",
+)
+@click.option("--min-size", type=SIZE, metavar="SIZE", help="Files of at least this size.")
+@click.option("--max-size", type=SIZE, metavar="SIZE", help="Files of at most this size.")
+@click.option("--newer", type=MOMENT, metavar="TIME", help="Modified at this time or later.")
+@click.option("--older", type=MOMENT, metavar="TIME", help="Modified at this time or before.")
+@click.option("--host", default="", metavar="HOST", help="Only in the snapshots of a machine.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only in those with this tag (with all of them).")
+def command(
+    settings: Settings,
+    *,
+    pattern: str,
+    ignore_case: bool,
+    kinds: tuple[str, ...],
+    min_size: int | None,
+    max_size: int | None,
+    newer: int | None,
+    older: int | None,
+    host: str,
+    tags: tuple[str, ...],
+) -> int:
+    """Find files, directories and links in all snapshots, and each version of them with its first and last snapshot.
+
+    PATTERN is a name with *, ? and [...]; with a slash in it a path, in which ** stands for any number of directories;
+    with a slash at its beginning a path from the root, at its end a directory.
+    """
+    from respaldo.api import Criteria  # start-up time
+
+    criteria = Criteria(
+        pattern=pattern,
+        ignore_case=ignore_case,
+        size_min=min_size,
+        size_max=max_size,
+        newer_ns=newer,
+        older_ns=older,
+        types=frozenset(number for kind in kinds for number in _KINDS[kind]),
+    )
+    with settings.open() as repository:
+        snapshots = [
+            item
+            for item in repository.snapshots().snapshots
+            if (not host or item.manifest.host == host) and set(tags) <= set(item.manifest.tags)
+        ]
+        finding = repository.looking.find(snapshots, criteria)
+        found = finding.run()
+        if settings.json:
+            show.long_document(
+                "found",
+                (_fields(version, snapshots) for version in found),
+                lambda: {"snapshots": len(snapshots), "failed": len(finding.failed)},
+            )
+        elif not settings.quiet:
+            for version in found:
+                show.out(_line(version, snapshots))
+        for error in finding.failed.values():
+            show.err(f"warning: {show.shown(str(error))}")
+    return 4 if finding.failed else 0
+
+
+def _line(version: Version, snapshots: Sequence[Snapshot]) -> str:
+    first, last = snapshots[version.first], snapshots[version.last]
+    held = first.hex[:8] if first is last else f"{first.hex[:8]} … {last.hex[:8]}"
+    entry = version.entry
+    size = show.size(entry.size) if entry.is_regular else type_of(entry)
+    name = show.shown(version.path) + ("/" if entry.is_dir else "")
+    return f"{held:<19}  {size:>10}  {show.local_time(entry.mtime_ns)}  {name}"
+
+
+def _fields(version: Version, snapshots: Sequence[Snapshot]) -> dict[str, object]:
+    first, last, entry = snapshots[version.first], snapshots[version.last], version.entry
+    return {
+        **show.path_fields(version.path),
+        "type": type_of(entry),
+        "size": entry.size,
+        "mtime_ns": entry.mtime_ns,
+        "mode": f"{stat.S_IMODE(entry.mode):04o}",
+        "first": first.hex,
+        "last": last.hex,
+        "first_time": show.iso_time(first.time_ns),
+        "last_time": show.iso_time(last.time_ns),
+        "count": version.held.bit_count(),
+    }
