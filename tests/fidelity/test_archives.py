@@ -44,3 +44,18 @@ def test_gnu_tar_unpacks_everything(product, ext4):
     assert rsync_differences(top, ext4 / "target") == []
     for name in ("holes", "only a hole", "small with a hole"):
         assert (ext4 / "target" / name).stat().st_blocks <= (top / name).stat().st_blocks + 8
+
+
+@pytest.mark.root
+def test_gnu_tar_unpacks_an_export(product, ext4):
+    """An exported archive gives everything back as well, through zstd."""
+    top = ext4 / "exported"
+    write_ordinary(top)
+    write_attributes(top)
+    write_roots(top)
+    (top / "socket").unlink()
+    product.snapshot(top)
+    made = product.run("export", f"latest:{top}", "--format", "tar.zst", "-o", product.place, "--json").json
+    archive = subprocess.run(["zstd", "-dc", made["file"]], check=True, capture_output=True).stdout
+    untar(archive, ext4 / "unpacked")
+    assert rsync_differences(top, ext4 / "unpacked") == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from respaldo import kernel
 from respaldo.api.bench import Bench, Stage
 from respaldo.api.cached import cached_snapshots
+from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
 from respaldo.api.figures import Stats
 from respaldo.api.looking import Dumped, Looking
 from respaldo.api.machine import KernelState
@@ -53,6 +54,7 @@ from respaldo.views.history import Step
 __all__ = [
     "BUILT_IN",
     "COUNTS",
+    "FORMATS",
     "FREE_REPACK_BELOW",
     "GROUP_BY",
     "ID_SHOWN",
@@ -63,6 +65,7 @@ __all__ = [
     "SENSITIVE",
     "SPAN_FORM",
     "STANDARD",
+    "TEMPLATE",
     "WINDOWS",
     "Affected",
     "BackupOptions",
@@ -74,6 +77,7 @@ __all__ = [
     "Criteria",
     "Damage",
     "Dumped",
+    "Exported",
     "Figures",
     "Found",
     "Goal",

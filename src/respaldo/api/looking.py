@@ -6,14 +6,17 @@ Everything is computed from manifests and trees; nothing is written to the repos
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 
+from respaldo.api import exporting
 from respaldo.api.naming import Found
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import SourceError, UsageError
+from respaldo.core.errors import SourceError, TargetError, UsageError
 from respaldo.core.seams import Progress
 from respaldo.store.repo import Repo
 from respaldo.views.content import WITHOUT_CONTENT, Contents
@@ -65,6 +68,60 @@ class Looking:
         for raw in self._contents.read(found.entry):
             counted(raw)
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest())
+
+    def export(self, found: Found, form: str, write: Write, *, progress: Progress) -> Dumped:
+        """Writes a directory or file as an archive in one of the `exporting.FORMATS`; the same bytes every time."""
+        from respaldo.views.archive import fill, write_tar  # noqa: PLC0415 - start-up time
+        from respaldo.views.packed import gzip, zstd  # noqa: PLC0415 - start-up time
+        from respaldo.views.zip import Zip  # noqa: PLC0415 - start-up time
+
+        counted = _Counted(write)
+        if form == "zip":
+            files, left_out = fill(Zip(counted, self._contents), self._trees, found.entry, progress)
+        elif form == "tar":
+            files, left_out = write_tar(self._trees, self._contents, found.entry, counted, progress)
+        else:
+            packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted)
+            files, left_out = write_tar(self._trees, self._contents, found.entry, packed, progress)
+            packed.finish()
+        return Dumped(length_bytes=counted.length, sha256=counted.hexdigest(), files=files, left_out=left_out)
+
+    def export_to(
+        self,
+        found: Found,
+        form: str,
+        target: bytes,
+        *,
+        template: str = exporting.TEMPLATE,
+        prefix: str = "",
+        zone: tzinfo = UTC,
+        force: bool = False,
+        progress: Progress,
+    ) -> exporting.Exported:
+        """Writes an archive to a file, or into a directory under the name that a template makes; its SHA-256 beside it.
+
+        Raises `UsageError` for a template that makes no name, `TargetError`.
+        """
+        exporting.check_template(template)
+        named = not os.path.isdir(target)
+        folder = (os.path.dirname(target) or b".") if named else target
+        if named and not force and os.path.lexists(target):
+            raise TargetError(target, "it exists already", hint="name another, or use --force")
+        with exporting.new_file(folder) as (file, publish):
+            done = self.export(found, form, file.write, progress=progress)
+            path = target
+            if not named:
+                name = exporting.name_of(template, found, done.sha256, prefix=prefix, zone=zone)
+                path = os.path.join(folder, name + b"." + form.encode())
+            publish(path, force)
+        exporting.write_checksum(path, done.sha256)
+        return exporting.Exported(
+            path=path,
+            sha256=done.sha256,
+            length_bytes=done.length_bytes,
+            members=done.files,
+            left_out=done.left_out,
+        )
 
     def diff(self, before: Found, after: Found) -> Iterator[Change]:
         """Yields what differs between two directories or files of snapshots, in the order of paths."""

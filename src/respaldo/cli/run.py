@@ -39,6 +39,7 @@ COMMANDS = {
     "history": "List every version of a file.",
     "diff": "Say what changed between two snapshots, or since one.",
     "dump": "Print a file of a snapshot, or a directory as a tar archive.",
+    "export": "Write a snapshot as a tar or zip archive.",
     "stats": "Count snapshots, chunks and bytes.",
     "key": "List, add, remove or change passphrases and keys.",
     "bench": "Measure this repository on this machine.",
