@@ -242,6 +242,11 @@ class TreeReader:
         tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
         return [] if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
 
+    def opened(self, tree_id: ChunkId) -> Leaf | list[ChunkId]:
+        """Returns a directory, of a long one the ids of its runs; raises `Corruption`, `ChunkMissing`."""
+        tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
+        return tree if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
+
     def leaves(self, tree_id: ChunkId) -> Iterator[Leaf]:
         """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`.
 

@@ -18,6 +18,7 @@ from respaldo.core.model import Entry
 
 CANDIDATES_MAX = 50_000
 ACLS = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+_REMEMBERED_MAX = 20_000
 _TRIES = 8
 """With so many of the candidates with its key something that came is compared: a comparison may read a file."""
 Key = tuple[int, bytes]
@@ -103,9 +104,15 @@ def plain_fields(before: Entry, after: Entry) -> tuple[str, ...]:
 def compare(sides: Sides, before: Entry, after: Entry) -> Iterator[Change]:
     """Yields what differs; raises what the sides do."""
     renames = _Renames(sides)
+    seen: list[Change] = []
     for change in _Walk(sides, None).run(before, after):
         renames.add(change)
+        if len(seen) <= _REMEMBERED_MAX:
+            seen.append(change)
     renames.match()
+    if not renames.came and len(seen) <= _REMEMBERED_MAX:  # nothing to be told otherwise than it was seen
+        yield from seen
+        return
     yield from _Walk(sides, renames).run(before, after)
 
 

@@ -14,6 +14,7 @@ from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Buffer, Progress
 from respaldo.format.content import HOLE
+from respaldo.format.tree import Leaf
 from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names, read_xattrs
 from respaldo.kernel.layout import ENTRY_FAILED, IDENT, META
@@ -56,12 +57,17 @@ class Snapshots:
             return None
         if one is None or other is None:
             return self.before(before), self.before(after)
-        runs, other_runs = self._trees.run_ids(one) or [one], self._trees.run_ids(other) or [other]
-        common = set(runs) & set(other_runs)
-        return self._entries(runs, common), self._entries(other_runs, common)
+        opened, other_opened = self._trees.opened(one), self._trees.opened(other)
+        common: set[ChunkId] = set()
+        if isinstance(opened, list) and isinstance(other_opened, list):
+            common = set(opened) & set(other_opened)
+        return self._entries(opened, common), self._entries(other_opened, common)
 
-    def _entries(self, runs: Sequence[ChunkId], common: set[ChunkId]) -> Iterator[Entry]:
-        for run in runs:
+    def _entries(self, opened: Leaf | list[ChunkId], common: set[ChunkId]) -> Iterator[Entry]:
+        if isinstance(opened, Leaf):
+            yield from opened.entries()
+            return
+        for run in opened:
             if run not in common:
                 yield from self._trees.entries(run)
 
