@@ -49,7 +49,7 @@ from respaldo.store.slots import SlotInfo
 from respaldo.views.diff import Change
 from respaldo.views.diff import Verb as ChangeVerb
 from respaldo.views.find import Criteria, Version
-from respaldo.views.history import Step
+from respaldo.views.history import State
 
 __all__ = [
     "BUILT_IN",
@@ -115,6 +115,7 @@ __all__ = [
     "Snapshot",
     "SpacePlan",
     "Stage",
+    "State",
     "Stats",
     "Step",
     "Subset",

@@ -23,7 +23,7 @@ from respaldo.views.content import WITHOUT_CONTENT, Contents
 from respaldo.views.diff import Change, Verb, compare
 from respaldo.views.find import Criteria
 from respaldo.views.find import Find as Finding
-from respaldo.views.history import Step, history
+from respaldo.views.history import State, history
 from respaldo.views.sides import Live, Snapshots
 
 Write = Callable[[bytes], object]
@@ -155,7 +155,7 @@ class Looking:
         roots = [item.manifest.root for item in snapshots]
         return Finding(self._repo.source, self._repo.index, roots, criteria)
 
-    def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[Step]:
+    def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[State]:
         """Yields the states of a path in snapshots, numbered by their place."""
         return history(self._trees, [item.manifest.root for item in snapshots], path)
 

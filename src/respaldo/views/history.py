@@ -17,7 +17,7 @@ from respaldo.views.walk import tree_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class State:
     """Is a state of a path, and how many snapshots in a row hold it. ``entry``: None where it was not there.
 
     ``fields``: what differs from the state before, as `respaldo.views.diff.Change` has it.
@@ -53,7 +53,7 @@ class Paths:
         return entry
 
 
-def history(trees: TreeReader, roots: Iterable[ChunkId], path: bytes) -> Iterator[Step]:
+def history(trees: TreeReader, roots: Iterable[ChunkId], path: bytes) -> Iterator[State]:
     """Yields the states of a path, ``roots`` numbered from 0; a state that comes back is a new one."""
     find = Paths(trees).find
     fields = Snapshots(trees).fields
@@ -63,10 +63,10 @@ def history(trees: TreeReader, roots: Iterable[ChunkId], path: bytes) -> Iterato
     for number, root in enumerate(roots):
         entry = find(root, path)
         if number and not _same(standing, entry):
-            yield Step(first=first, last=number - 1, entry=standing, fields=_fields(fields, before, standing))
+            yield State(first=first, last=number - 1, entry=standing, fields=_fields(fields, before, standing))
             before, first = standing, number
         standing = entry
-    yield Step(first=first, last=number, entry=standing, fields=_fields(fields, before, standing))
+    yield State(first=first, last=number, entry=standing, fields=_fields(fields, before, standing))
 
 
 def _same(one: Entry | None, other: Entry | None) -> bool:

@@ -15,7 +15,7 @@ from respaldo.cli.settings import Settings
 from respaldo.core.errors import NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Snapshot, Step
+    from respaldo.api import Snapshot, State
 
 
 @page(
@@ -66,7 +66,7 @@ def command(settings: Settings, *, path: str, host: str) -> int:
     return 0
 
 
-def _table(steps: Sequence[Step], snapshots: Sequence[Snapshot]) -> str:
+def _table(steps: Sequence[State], snapshots: Sequence[Snapshot]) -> str:
     rows = []
     for number, step in enumerate(steps):
         first, last, entry = snapshots[step.first], snapshots[step.last], step.entry
@@ -78,7 +78,7 @@ def _table(steps: Sequence[Step], snapshots: Sequence[Snapshot]) -> str:
     return show.table(("SINCE", "FIRST", "LAST", "SNAPSHOTS", "SIZE", "MODIFIED", "CHANGED"), rows, right=(3, 4))
 
 
-def _fields(step: Step, snapshots: Sequence[Snapshot], path: bytes) -> dict[str, object]:
+def _fields(step: State, snapshots: Sequence[Snapshot], path: bytes) -> dict[str, object]:
     first, last, entry = snapshots[step.first], snapshots[step.last], step.entry
     fields: dict[str, object] = {
         **show.path_fields(path),
