@@ -40,6 +40,7 @@ COMMANDS = {
     "diff": "Say what changed between two snapshots, or since one.",
     "dump": "Print a file of a snapshot, or a directory as a tar archive.",
     "export": "Write a snapshot as a tar or zip archive.",
+    "mount": "Show all snapshots as directories.",
     "stats": "Count snapshots, chunks and bytes.",
     "key": "List, add, remove or change passphrases and keys.",
     "bench": "Measure this repository on this machine.",

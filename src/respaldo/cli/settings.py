@@ -84,15 +84,17 @@ class Settings:
         return find_secret(self.password_file, self.key_file)
 
     @contextlib.contextmanager
-    def open(self, *, writes: bool = False, limit_bytes_per_s: int = 0) -> Iterator[Repository]:
-        """Opens the repository."""
+    def open(
+        self, *, writes: bool = False, limit_bytes_per_s: int = 0, secret: Secret | None = None
+    ) -> Iterator[Repository]:
+        """Opens the repository; asks for a secret unless one is given."""
         from respaldo.api import KERNEL, open_repository  # start-up time
 
         location = self.location()
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
-            secret = self.secret()
+            secret = secret or self.secret()
             with open_repository(
                 location, secret, places=places, writes=writes, limit_bytes_per_s=limit_bytes_per_s
             ) as repository:

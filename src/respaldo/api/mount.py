@@ -1,0 +1,72 @@
+"""Mounting: wires the tree of a mount to an open repository. See `respaldo.views.mounted` and `respaldo.views.fuse`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import tzinfo
+
+from respaldo.api import retention
+from respaldo.api.blocks import Blocks
+from respaldo.api.repository import Repository
+from respaldo.catalog import protection, snapshots
+from respaldo.catalog.snapshots import Snapshot
+from respaldo.core.ids import SnapshotId
+from respaldo.core.seams import Cancel
+from respaldo.store.repo import Repo
+from respaldo.views.directories import Directories
+from respaldo.views.fuse import MountOptions, Session
+from respaldo.views.fuse_answers import Answers
+from respaldo.views.layout import Folder, Names, layout
+from respaldo.views.mounted import Mounted
+
+__all__ = ["MountOptions", "mount"]
+
+
+class _Look:
+    """Lists the snapshots; brings the index up to date where there are others than last time."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+        self._known: Mapping[SnapshotId, Snapshot] = {}
+        self.space = (0, 0)
+        """Bytes that are stored, and files in all snapshots."""
+
+    def __call__(self) -> Sequence[Snapshot]:
+        found = protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo)).snapshots
+        if not self._known or any(item.id not in self._known for item in found):
+            self._repo.synchronise(lenient=True)
+        # Those that are known keep their parsed manifests.
+        self._known = {item.id: self._known.get(item.id, item) for item in found}
+        files = sum(item.manifest.figures.files for item in self._known.values())
+        self.space = sum(self._repo.index.lengths().values()), files
+        return tuple(self._known.values())
+
+
+def mount(
+    repository: Repository,
+    directory: bytes,
+    options: MountOptions,
+    *,
+    zone: tzinfo,
+    ready: Callable[[], None],
+    cancel: Cancel,
+) -> None:
+    """Mounts a repository at a directory; ``ready`` is called once it is there. Returns when it is no more.
+
+    Raises `UsageError` where what it takes is not installed, `TargetError` where it cannot be mounted.
+    """
+    repo = repository._repo  # noqa: SLF001 - the façade's own
+    look = _Look(repo)
+    names = Names(zone=zone)
+
+    def lay_out(items: Sequence[Snapshot], _: Directories) -> Folder:
+        return layout(items, names, lambda items, period: retention.view(items, period, zone))
+
+    tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock)
+    try:
+        source = f"respaldo:{repository.location}"
+        with Session(Answers(tree, lambda: look.space), directory, source, options) as session:
+            ready()
+            session.wait(cancel)
+    finally:
+        tree.close()

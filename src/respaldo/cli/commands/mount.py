@@ -1,0 +1,109 @@
+"""`respaldo mount`: shows all snapshots as directories."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from respaldo.cli import show
+from respaldo.cli.pages import page
+from respaldo.cli.settings import Settings
+from respaldo.cli.signals import cancelling
+from respaldo.cli.values import ZONE
+
+if TYPE_CHECKING:
+    from respaldo.api import Secret
+
+_READY = b"\1"
+
+
+@page(
+    "mount",
+    examples=(
+        ("All snapshots as directories, until somebody unmounts them:", "respaldo mount /mnt/back"),
+        ("No longer:", "umount /mnt/back"),
+        ("What changed in a file since yesterday:", "diff /mnt/back/latest/etc/fstab /etc/fstab"),
+        ("In the foreground, until Ctrl-C:", "respaldo mount --foreground /mnt/back"),
+    ),
+    notes="mounted (the directory), pid (of the process that serves it; with --foreground, this one).",
+)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=bytes))
+@click.option("--foreground", "-f", is_flag=True, help="Stay until it is unmounted or interrupted.")
+@click.option("--allow-other", is_flag=True, help="Let other users in too, by the owners and modes of the files.")
+def command(settings: Settings, *, directory: bytes, foreground: bool, allow_other: bool) -> int:
+    """Mount the repository, read-only. DIR is empty. Returns when the snapshots are there.
+
+    latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time;
+    daily/ to yearly/, hosts/, tags/, full/ and incremental/ are ways to them. New snapshots appear by themselves.
+    Without --allow-other, only the user who mounts gets in, and reads everything.
+    """
+    secret = settings.secret()
+    directory = os.path.abspath(directory)
+    _make_absolute(settings)
+    if foreground:
+        _serve(settings, directory, secret, allow_other, lambda: _report(settings, directory, os.getpid()))
+        return 0
+    reading, writing = os.pipe()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    process = os.fork()
+    if process:
+        os.close(writing)
+        return _wait(settings, directory, process, reading)
+    os.close(reading)
+    os.setsid()
+
+    def ready() -> None:
+        _let_go()
+        os.write(writing, _READY)
+        os.close(writing)
+
+    _serve(settings, directory, secret, allow_other, ready)
+    return 0
+
+
+def _serve(settings: Settings, directory: bytes, secret: Secret, allow_other: bool, ready: Callable[[], None]) -> None:
+    from respaldo.api.mount import MountOptions, mount  # start-up time
+
+    zone = ZONE.convert("local", None, None)
+    options = MountOptions(allow_other=allow_other)
+    with settings.open(secret=secret) as repository, cancelling() as cancel:
+        mount(repository, directory, options, zone=zone, ready=ready, cancel=cancel)
+
+
+def _wait(settings: Settings, directory: bytes, process: int, reading: int) -> int:
+    """Waits until the mount is there, or its process has ended: then it has said why."""
+    with os.fdopen(reading, "rb") as pipe:
+        if pipe.read(1) == _READY:
+            _report(settings, directory, process)
+            return 0
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _report(settings: Settings, directory: bytes, process: int) -> None:
+    text = f"mounted at {show.shown(directory)}; unmount it with: umount {show.shown(directory)}"
+    settings.report({**show.path_fields(directory, "mounted"), "pid": process}, text)
+    sys.stdout.flush()
+
+
+def _make_absolute(settings: Settings) -> None:
+    """Names places so that they are found from elsewhere too: what stays behind leaves the working directory."""
+    from respaldo.api import repository_path  # start-up time
+
+    settings.repo = repository_path(settings.location())
+    cache = settings.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "")
+    if cache:
+        settings.cache_dir = os.path.abspath(cache)
+
+
+def _let_go() -> None:
+    """Leaves the terminal and the working directory alone from here on."""
+    os.chdir("/")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nowhere, number)
+    os.close(nowhere)

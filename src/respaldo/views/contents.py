@@ -1,0 +1,310 @@
+"""Contents as a mount reads them: any range of a file, from a bounded cache of decoded blocks.
+
+Invariant: a byte is given only out of a chunk that has its id; a range that touches a damaged chunk fails as a whole,
+and no other range does. Memory is flat: so many bytes of blocks and so many nodes of lists are kept, whatever is read.
+Any number of threads; what belongs to one thread (index, trees) is under the lock that the caller shares with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from respaldo.catalog.trees import Reader
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.model import Content, Entry
+from respaldo.core.seams import Buffer
+from respaldo.format.content import HOLE, NODE_BYTES_MAX, Row, parse_node
+from respaldo.format.leafcheck import LEVEL_MAX
+
+CACHE_BYTES = 24 << 20
+AHEAD_BYTES = 2 << 20
+"""So far ahead of whoever reads a file in sequence its blocks are decoded."""
+_NODES_KEPT = 12
+_ZEROS = memoryview(bytes(1 << 20))
+
+
+class Location(Protocol):
+    """Says where a chunk lies: in which pack and block, and at which bytes of the block."""
+
+    @property
+    def pack(self) -> int: ...
+    @property
+    def block(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+
+class Blocks(Protocol):
+    """Finds, fetches and checks chunks. `block` and `check` are called by several threads at once."""
+
+    def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
+        """Returns where a chunk lies; raises `ChunkMissing`."""
+        ...
+
+    def block(self, pack: int, block: int, /) -> bytes:
+        """Fetches, opens and decompresses a block; raises `Corruption`, `StorageError`."""
+        ...
+
+    def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer, /) -> None:
+        """Raises `Corruption` unless the bytes have the id."""
+        ...
+
+    def copy(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
+        """Returns a chunk from whichever pack holds it sound; raises `Corruption`, `ChunkMissing`, `StorageError`."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Is a piece of a file: where it begins, its length, its chunk (`HOLE` for a hole)."""
+
+    start: int
+    length: int
+    id: ChunkId
+
+
+class OpenFile:
+    """Is a file that is being read: its entry, and how far somebody has come who reads it in sequence."""
+
+    __slots__ = ("entry", "lengths", "next_at", "ready_to")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.lengths: list[int] | None = None
+        """Of each of its chunks, where it refers to them directly; found when first needed."""
+        self.next_at = 0
+        self.ready_to = 0
+        """The first byte that nobody was sent ahead for."""
+
+
+class BlockCache:
+    """Keeps decoded blocks, the last used ones, up to so many bytes; a block that several ask for is decoded once."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], length_bytes: int) -> None:
+        self._fetch = fetch
+        self._length_bytes = length_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._under_way: dict[tuple[int, int], Future[bytes]] = {}
+        self.held_bytes = 0
+
+    def get(self, key: tuple[int, int]) -> bytes:
+        """Returns a block; raises what fetching it raised, to everybody who waited for it."""
+        with self._lock:
+            raw = self._kept.get(key)
+            if raw is not None:
+                self._kept.move_to_end(key)
+                return raw
+            coming = self._under_way.get(key)
+            mine = coming is None
+            if coming is None:
+                coming = self._under_way[key] = Future()
+        if mine:
+            self._bring(key, coming)
+        return coming.result()
+
+    def _bring(self, key: tuple[int, int], coming: Future[bytes]) -> None:
+        try:
+            raw = self._fetch(*key)
+        except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
+            with self._lock:
+                del self._under_way[key]
+            coming.set_exception(error)
+            return
+        with self._lock:
+            del self._under_way[key]
+            self._kept[key] = raw
+            self.held_bytes += len(raw)
+            while self.held_bytes > self._length_bytes and len(self._kept) > 1:
+                self.held_bytes -= len(self._kept.popitem(last=False)[1])
+        coming.set_result(raw)
+
+    def has(self, key: tuple[int, int]) -> bool:
+        """Whether a block is there or on its way."""
+        with self._lock:
+            return key in self._kept or key in self._under_way
+
+
+class Contents:
+    """Reads ranges of files."""
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        reader: Reader,
+        lock: AbstractContextManager[object],
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._blocks = blocks
+        self._reader = reader
+        self._lock = lock
+        self.cache = BlockCache(blocks.block, cache_bytes)
+        self._nodes: OrderedDict[tuple[ChunkId, int], list[Row]] = OrderedDict()
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, file: OpenFile, offset: int, length: int) -> list[memoryview]:
+        """Returns the bytes of a range, cut off at the file's end, in parts.
+
+        Raises `Corruption`, `ChunkMissing`, `StorageError` where any of them cannot be had.
+        """
+        end = min(offset + length, file.entry.size)
+        if offset >= end:
+            return []
+        with self._lock:
+            pieces = list(self._pieces(file, offset, end))
+        parts: list[memoryview] = []
+        at = offset
+        for piece in pieces:
+            if piece.start > at:
+                break
+            low, high = at - piece.start, min(end - piece.start, piece.length)
+            if piece.id == HOLE:
+                parts += _zeros(high - low)
+            else:
+                parts.append(memoryview(self._chunk(piece))[low:high])
+            at = piece.start + high
+        if at != end:
+            raise Corruption(f"content of {_shown(file.entry.name)}", "it does not add up to the file's size")
+        self._look_ahead(file, offset, end)
+        return parts
+
+    def seek(self, file: OpenFile, offset: int, *, data: bool) -> int | None:
+        """Returns where the next data, or the next hole, begins from an offset on, None where there is none.
+
+        The end of a file is a hole.
+        """
+        size = file.entry.size
+        if offset >= size:
+            return None
+        if not file.entry.content.level:
+            return offset if data else size
+        with self._lock:
+            for piece in self._pieces(file, offset, size):
+                if (piece.id != HOLE) is data:
+                    return max(piece.start, offset)
+        return None if data else size
+
+    def data_bytes(self, entry: Entry) -> int:
+        """Returns how many bytes of a file are not holes; where its list cannot be read, its size."""
+        if not entry.content.level:
+            return entry.size
+        try:
+            with self._lock:
+                pieces = self._pieces(OpenFile(entry), 0, entry.size)
+                return sum(piece.length for piece in pieces if piece.id != HOLE)
+        except (ChunkMissing, Corruption, StorageError):
+            return entry.size
+
+    def _look_ahead(self, file: OpenFile, offset: int, end: int) -> None:
+        """Has the next blocks decoded for whoever reads in sequence, a little apart from one another as they come."""
+        in_sequence = offset <= file.next_at <= end or offset == file.next_at
+        file.next_at = max(end, file.next_at) if in_sequence else end
+        if not in_sequence:
+            file.ready_to = end
+            return
+        if file.ready_to - end < AHEAD_BYTES // 2 and file.ready_to < file.entry.size and end > length_alone(file):
+            first, file.ready_to = max(file.ready_to, end), min(end + AHEAD_BYTES, file.entry.size)
+            self._ahead.submit(self._prepare, file, first, file.ready_to)
+
+    def _prepare(self, file: OpenFile, first: int, end: int) -> None:
+        try:
+            with self._lock:
+                chunks = [piece for piece in self._pieces(file, first, end) if piece.id != HOLE]
+                places = [self._blocks.locate(Kind.DATA, piece.id) for piece in chunks]
+            for key in dict.fromkeys((place.pack, place.block) for place in places):
+                self.cache.get(key)
+        except Exception:  # noqa: BLE001, S110 - whoever reads on meets the error and reports it
+            pass
+
+    def _chunk(self, piece: Piece) -> bytes | memoryview:
+        """Returns a chunk, checked: from where the index says, and where that is damaged or gone, from elsewhere."""
+        try:
+            with self._lock:
+                at = self._blocks.locate(Kind.DATA, piece.id)
+            raw = memoryview(self.cache.get((at.pack, at.block)))[at.offset : at.offset + at.length]
+            self._blocks.check(Kind.DATA, piece.id, raw)
+        except (Corruption, ObjectMissing, ChunkMissing):
+            with self._lock:
+                raw = memoryview(self._blocks.copy(Kind.DATA, piece.id))
+        if len(raw) != piece.length:
+            raise Corruption(f"data chunk {piece.id.hex()[:16]}", "its length is not the one its file says")
+        return raw
+
+    def _pieces(self, file: OpenFile, offset: int, end: int) -> Iterator[Piece]:
+        """Yields the pieces that a range touches."""
+        content = file.entry.content
+        if content.level:
+            at = 0
+            for chunk_id in content:
+                yield from self._below(chunk_id, content.level, at, offset, end)
+                at = end  # a list has one top node
+            return
+        if file.lengths is None:
+            file.lengths = self._lengths(content, file.entry.size)
+        at = 0
+        for chunk_id, length in zip(content, file.lengths, strict=True):
+            if at < end and at + length > offset:
+                yield Piece(at, length, chunk_id)
+            at += length
+
+    def _lengths(self, content: Content, size: int) -> list[int]:
+        if len(content) == 1:
+            return [size]
+        return [self._blocks.locate(Kind.DATA, chunk_id).length for chunk_id in content]
+
+    def _below(self, node: ChunkId, level: int, start: int, offset: int, end: int) -> Iterator[Piece]:
+        at = start
+        for row in self._node(node, level):
+            if at >= end:
+                return
+            if at + row.length > offset:
+                if level == 1:
+                    yield Piece(at, row.length, row.id)
+                else:
+                    yield from self._below(row.id, level - 1, at, offset, end)
+            at += row.length
+
+    def _node(self, node: ChunkId, level: int) -> list[Row]:
+        kept = self._nodes.get((node, level))
+        if kept is not None:
+            self._nodes.move_to_end((node, level))
+            return kept
+        what = f"list {node.hex()[:16]}"
+        if not 0 < level <= LEVEL_MAX:
+            raise Corruption(what, "lists are nested too deep")
+        raw = self._reader.get(Kind.LIST, node)
+        if len(raw) > NODE_BYTES_MAX:
+            raise Corruption(what, "longer than a list node can be")
+        rows = parse_node(raw, what)
+        if level > 1 and any(row.id == HOLE for row in rows):
+            raise Corruption(what, "a hole stands above the lowest level")
+        self._nodes[node, level] = rows
+        while len(self._nodes) > _NODES_KEPT:
+            self._nodes.popitem(last=False)
+        return rows
+
+
+def length_alone(file: OpenFile) -> int:
+    """Returns up to where reading a file in sequence brings nobody ahead: one chunk is there when it was asked for."""
+    return 0 if len(file.entry.content) > 1 or file.entry.content.level else file.entry.size
+
+
+def _zeros(length: int) -> list[memoryview]:
+    whole, rest = divmod(length, len(_ZEROS))
+    return [_ZEROS] * whole + ([_ZEROS[:rest]] if rest else [])
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

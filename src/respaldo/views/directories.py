@@ -1,0 +1,196 @@
+"""Directories as a mount reads them: by row, by name and in order, with the last ones kept decoded.
+
+An entry is known by its row, its place among all entries of its directory: trees are sorted and never change, so a row
+is a lasting name. Bounded: so many entries are kept, whatever was looked at. The caller sees to it that one thread is
+in here at a time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+from operator import ge
+from stat import S_IFDIR
+
+from respaldo.catalog.trees import Reader
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
+from respaldo.core.model import Entry
+from respaldo.format.leafcheck import TYPE_MASK, default_count
+from respaldo.format.tree import Branch, Leaf, parse_references, parse_tree
+from respaldo.kernel.layout import META
+
+ENTRIES_KEPT = 16_384
+_BRANCH_WEIGHT = 64
+
+
+Row = tuple[bytes, tuple[int, ...], int, bytes]
+"""What a listing says of an entry: name, `META` columns, level of its content, hard-link group."""
+_DIRECT = (0, 0)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Is a decoded leaf: its names, sorted; its entries once somebody needs more of one than a listing says."""
+
+    leaf: Leaf
+    names: list[bytes]
+    _entries: list[Entry] | None = None
+    _trees: dict[int, int] | None = None
+    """Where in ``content`` the trees of subdirectories stand, by row."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries in the order of their names."""
+        if self._entries is None:
+            self._entries = list(self.leaf.entries())
+        return self._entries
+
+    def rows(self, first: int, count: int) -> list[Row]:
+        """Returns what a listing says, from columns: no entry is made."""
+        levels, links = self.leaf.levels, self.leaf.links
+        columns = memoryview(self.leaf.meta)[first * META.size : (first + count) * META.size]
+        named = zip(self.names[first : first + count], META.iter_unpack(columns), strict=True)
+        if not levels and not links:
+            return [(name, meta, 0, b"") for name, meta in named]
+        return [
+            (name, meta, levels.get(at, _DIRECT)[0], links.get(at, b"")) for at, (name, meta) in enumerate(named, first)
+        ]
+
+    def tree(self, row: int) -> ChunkId | None:
+        """Returns the tree of a subdirectory, None where it has none; makes no entries."""
+        if self._trees is None:
+            self._trees = {}
+            levels, marks, at = self.leaf.levels, self.leaf.marks, 0
+            for number, meta in enumerate(META.iter_unpack(self.leaf.meta)):
+                mode, size = meta[0], meta[4]
+                level = levels.get(number)
+                ids = level[1] if level else default_count(mode, size, marks.get(number, 0))
+                if ids and mode & TYPE_MASK == S_IFDIR:
+                    self._trees[number] = at
+                at += ids * CHUNK_ID_BYTES
+        start = self._trees.get(row)
+        return None if start is None else ChunkId(self.leaf.content[start : start + CHUNK_ID_BYTES])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Runs:
+    """Is a long directory: the row that each of its runs begins at, and the run's id."""
+
+    starts: list[int]
+    ids: list[ChunkId]
+
+
+class Directories:
+    """Looks entries up in trees."""
+
+    def __init__(self, reader: Reader, *, entries_kept: int = ENTRIES_KEPT) -> None:
+        self._reader = reader
+        self._entries_kept = entries_kept
+        self._kept: OrderedDict[ChunkId, _Run | _Runs] = OrderedDict()
+        self._weight = 0
+
+    def entry(self, tree: ChunkId, row: int) -> Entry:
+        """Returns the entry at a row; raises `Corruption` where there is none, `ChunkMissing`, `StorageError`."""
+        start, run = self._run_at(tree, row)
+        if not 0 <= row - start < len(run.names):
+            raise Corruption(f"tree {tree.hex()[:16]}", f"it has no entry {row}")
+        return run.entries[row - start]
+
+    def find(self, tree: ChunkId, name: bytes) -> tuple[int, Entry] | None:
+        """Returns the row and the entry of a name, None where there is none."""
+        start, run = 0, self._load(tree)
+        if isinstance(run, _Runs):
+            # The last run that begins at or before the name: the first name of each decides, so a few are read.
+            low, high = 0, len(run.ids)
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._leaf(run.ids[middle]).names[0] <= name:
+                    low = middle
+                else:
+                    high = middle
+            start, run = run.starts[low], self._leaf(run.ids[low])
+        at = bisect_left(run.names, name)
+        if at < len(run.names) and run.names[at] == name:
+            return start + at, run.entries[at]
+        return None
+
+    def rows(self, tree: ChunkId, first: int, count: int) -> list[Row]:
+        """Returns up to so many rows from one on."""
+        found = self._load(tree)
+        if isinstance(found, _Run):
+            return found.rows(first, count)
+        number = max(bisect_right(found.starts, first) - 1, 0)
+        rows: list[Row] = []
+        for start, run_id in zip(found.starts[number:], found.ids[number:], strict=True):
+            rows += self._leaf(run_id).rows(max(first - start, 0), count - len(rows))
+            if len(rows) >= count:
+                break
+        return rows
+
+    def tree(self, tree: ChunkId, row: int) -> ChunkId | None:
+        """Returns the tree of the subdirectory at a row, None where there is none or it was left out."""
+        start, run = self._run_at(tree, row)
+        return run.tree(row - start)
+
+    def links_and_trees(self, tree: ChunkId) -> tuple[list[bytes], list[ChunkId]]:
+        """Returns the hard-link groups of a directory's entries, and its subdirectories; keeps nothing."""
+        raw = self._reader.get(Kind.TREE, tree)
+        what = f"tree {tree.hex()[:16]}"
+        parsed = parse_tree(raw, what)
+        if isinstance(parsed, Branch):
+            return [], [run_id for run_id, _ in parsed.runs]
+        trees = parse_references(raw, what).trees
+        ids = [ChunkId(trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(trees), CHUNK_ID_BYTES)]
+        return list(parsed.links.values()), ids
+
+    def _run_at(self, tree: ChunkId, row: int) -> tuple[int, _Run]:
+        found = self._load(tree)
+        if isinstance(found, _Run):
+            return 0, found
+        number = max(bisect_right(found.starts, row) - 1, 0)
+        return found.starts[number], self._leaf(found.ids[number])
+
+    def _leaf(self, run_id: ChunkId) -> _Run:
+        found = self._load(run_id)
+        if not isinstance(found, _Run) or not found.names:
+            raise Corruption(f"tree {run_id.hex()[:16]}", "it is not a run of a directory")
+        return found
+
+    def _load(self, tree: ChunkId) -> _Run | _Runs:
+        kept = self._kept.get(tree)
+        if kept is not None:
+            self._kept.move_to_end(tree)
+            return kept
+        what = f"tree {tree.hex()[:16]}"
+        parsed = parse_tree(self._reader.get(Kind.TREE, tree), what)
+        found = _starts(parsed) if isinstance(parsed, Branch) else _decoded(parsed, what)
+        self._kept[tree] = found
+        self._weight += _weight(found)
+        while self._weight > self._entries_kept and len(self._kept) > 1:
+            self._weight -= _weight(self._kept.popitem(last=False)[1])
+        return found
+
+
+def _weight(found: _Run | _Runs) -> int:
+    """Returns what is counted for a directory: its entries, and something for being there."""
+    return 1 + (len(found.names) if isinstance(found, _Run) else _BRANCH_WEIGHT)
+
+
+def _starts(branch: Branch) -> _Runs:
+    starts, at = [], 0
+    for _, count in branch.runs:
+        starts.append(at)
+        at += count
+    return _Runs(starts=starts, ids=[run_id for run_id, _ in branch.runs])
+
+
+def _decoded(leaf: Leaf, what: str) -> _Run:
+    """Returns a leaf decoded; what cannot be the name of a file is refused: a mount would lead elsewhere by it."""
+    names = leaf.names.split(b"\0")
+    names.pop()
+    impossible = b"/" in leaf.names or b"" in names or b"." in names or b".." in names
+    if impossible or len(names) != len(leaf) or any(map(ge, names, names[1:])):
+        raise Corruption(what, "its names are impossible or out of order")
+    return _Run(leaf, names)

@@ -1,0 +1,202 @@
+"""The glue between a mounted tree and FUSE: mounts with libfuse 3, answers the kernel's requests, unmounts.
+
+libfuse (found through mfusepy, imported when it is needed) mounts and unmounts; the requests themselves are read from
+its descriptor and answered here, because a call from C into Python for every entry of a directory is what makes Python
+file systems slow. Everything is read-only. Any number of threads answer; a request that fails is answered with an
+errno, never left open, so that nobody hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import Self
+
+from respaldo.core.errors import TargetError, UsageError
+from respaldo.core.seams import Cancel
+from respaldo.views import fuse_wire as wire
+from respaldo.views.fuse_answers import Answers, Request, errno_of
+from respaldo.views.fuse_wire import Op
+
+THREADS = 6
+_MNT_DETACH = 2
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """Says how to mount. ``allow_other``: users other than the one who mounts see it, by the modes of the files."""
+
+    allow_other: bool = False
+
+
+class Session:
+    """Is a mount: a context manager, mounted inside."""
+
+    def __init__(self, answers: Answers, directory: bytes, source: str, options: MountOptions) -> None:
+        self._answers = answers
+        self._directory = os.path.realpath(directory)
+        self._libfuse = _load_libfuse()
+        self._arguments = _arguments(source, options)
+        self._session: int | None = None
+        self._fd = -1
+        self._threads: list[threading.Thread] = []
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        _check_directory(self._directory)
+        words = [b"respaldo", b"-o", self._arguments]
+        arguments = _Arguments(len(words), (ctypes.c_char_p * len(words))(*words), 0)
+        operations = ctypes.create_string_buffer(8)
+        session = self._libfuse.fuse_session_new(ctypes.byref(arguments), operations, 0, None)
+        if not session:
+            raise TargetError(self._directory, "libfuse refused to mount")
+        if self._libfuse.fuse_session_mount(session, self._directory):
+            self._libfuse.fuse_session_destroy(session)
+            raise TargetError(self._directory, "it could not be mounted, see above", hint=_hint())
+        self._session = session
+        self._guard = _guard(self._directory)
+        self._fd = self._libfuse.fuse_session_fd(session)
+        fcntl.fcntl(self._fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        self._serve_one()  # INIT: from then on the mount answers
+        for number in range(THREADS):
+            thread = threading.Thread(target=self._serve, name=f"fuse-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._session is not None:
+            _unmount(self._directory)
+            if self._guard is not None:
+                self._guard.communicate(b"\n")
+            for thread in self._threads:  # those that wait for requests end; some may not, while a file is open
+                thread.join(_POLL_S / THREADS)
+            self._session = None
+
+    def wait(self, cancel: Cancel) -> None:
+        """Returns when it was unmounted, or when a stop was asked for."""
+        for thread in self._threads:
+            while thread.is_alive() and not cancel.requested:
+                thread.join(_POLL_S)
+
+    def _serve(self) -> None:
+        while self._serve_one():
+            pass
+
+    def _serve_one(self) -> bool:
+        """Answers one request; whether there will be more."""
+        try:
+            data = os.read(self._fd, wire.REQUEST_BYTES_MAX)
+        except OSError as error:
+            # ENOENT: it was interrupted before it was read. ENODEV: there is no mount any more.
+            return error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}
+        _, op, unique, node, _, _, _, _ = wire.IN_HEADER.unpack_from(data)
+        if op in {Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT}:
+            return True  # nothing is kept for a node, and what was asked is answered soon
+        parts: list[bytes | memoryview]
+        try:
+            answer = self._answers.answer(Request(op, unique, node, data[wire.IN_HEADER.size :]))
+            parts = [answer] if isinstance(answer, bytes) else [*answer]
+            number = 0
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            parts, number = [], -errno_of(error)
+        length = wire.OUT_HEADER.size + sum(map(len, parts))
+        with contextlib.suppress(OSError):  # nobody waits any more
+            os.writev(self._fd, [wire.OUT_HEADER.pack(length, number, unique), *parts])
+        return bool(op != Op.DESTROY)
+
+
+class _Arguments(ctypes.Structure):
+    _fields_ = (("argc", ctypes.c_int), ("argv", ctypes.POINTER(ctypes.c_char_p)), ("allocated", ctypes.c_int))
+
+
+def _arguments(source: str, options: MountOptions) -> bytes:
+    name = source.replace("\\", "\\\\").replace(",", "\\,").encode("utf-8", "surrogateescape")
+    words = [b"ro", b"nosuid", b"nodev", b"subtype=respaldo", b"fsname=" + name]
+    if options.allow_other:
+        # Whoever mounts may read all that the key opens; others what the modes of the files say.
+        words += [b"allow_other", b"default_permissions"]
+    return b",".join(words)
+
+
+def _load_libfuse() -> ctypes.CDLL:
+    """Returns libfuse 3 as mfusepy found it; raises `UsageError` that says what is missing and how to get it."""
+    before = {name: os.environ.get(name) for name in ("FUSE_LIBRARY_NAME", "FUSE_LIBRARY_PATH")}
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it
+    os.environ.pop("FUSE_LIBRARY_PATH", None)
+    try:
+        import mfusepy  # noqa: PLC0415 - optional, and it loads a library
+    except ImportError:
+        raise UsageError("mounting needs mfusepy", hint="install it: pip install 'respaldo[mount]'") from None
+    except (OSError, AttributeError) as error:
+        raise UsageError(f"mounting needs libfuse 3: {error}", hint=_PACKAGES) from None
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    if mfusepy.fuse_version_major != 3:
+        raise UsageError("mounting needs libfuse 3, and mfusepy was loaded with another one", hint=_PACKAGES)
+    library: ctypes.CDLL = mfusepy._libfuse  # noqa: SLF001 - the library that it found and checked
+    pointer = ctypes.c_void_p
+    for name, result, *arguments in (
+        ("fuse_session_new", pointer, pointer, pointer, ctypes.c_size_t, pointer),
+        ("fuse_session_mount", ctypes.c_int, pointer, ctypes.c_char_p),
+        ("fuse_session_fd", ctypes.c_int, pointer),
+        ("fuse_session_destroy", None, pointer),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+_PACKAGES = "on Debian: apt-get install fuse3"
+
+
+def _hint() -> str:
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
+    return "see that /dev/fuse may be opened, and the directory is yours; fusermount3 comes with fuse3 (apt-get)"
+
+
+def _check_directory(directory: bytes) -> None:
+    try:
+        entries = os.listdir(directory)
+    except OSError as error:
+        raise TargetError(directory, error.strerror or str(error), hint="name a directory that is there") from None
+    if entries:
+        raise TargetError(directory, "it is not empty", hint="name an empty directory: a mount hides what is in it")
+
+
+def _guard(directory: bytes) -> subprocess.Popen[bytes]:
+    """Starts what takes the mount away when this process ends without doing so: a dead mount answers nobody.
+
+    libfuse has such a thing (``auto_unmount``), but that gives up where somebody stands in the mount.
+    """
+    script = 'read -r done || umount -l -- "$1" 2>/dev/null || fusermount3 -u -z -q -- "$1"'
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", directory],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _unmount(directory: bytes) -> None:
+    """Takes the mount away, also where somebody still stands in it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0:
+        libc.umount2(directory, _MNT_DETACH)
+        return
+    with contextlib.suppress(OSError):
+        subprocess.run(["fusermount3", "-u", "-z", "-q", "--", directory], check=False, capture_output=True)

@@ -1,0 +1,209 @@
+"""The layout of a mount: which directories stand above the snapshots, and what their entries are. Pure.
+
+A spec says what stands at a name: a directory with its entries, a symbolic link, text, or a place inside a snapshot.
+Snapshots stand whole in ``snapshots/`` and once; hosts, tags, kinds and periods are links to there. Nothing is read but
+manifests, until somebody looks into what is computed (`Folder.children`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+
+from respaldo.catalog.retention import kind_of
+from respaldo.catalog.snapshots import Snapshot
+from respaldo.core.ids import SnapshotId
+from respaldo.core.model import Entry
+
+PERIODS = ("daily", "weekly", "monthly", "yearly")
+NAME_BYTES_MAX = 255
+_ID_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """Is a path inside a snapshot. ``entry`` where it is known already."""
+
+    snapshot: Snapshot
+    path: bytes = b"/"
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Is a symbolic link."""
+
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Is a small file that is made up."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Is a directory that is made up. ``children`` is called when somebody looks, and may read trees."""
+
+    children: Callable[[], Mapping[bytes, Spec]]
+    time_ns: int = 0
+    snapshot: SnapshotId | None = None
+    """The snapshot that it is about: another one under the same name is another directory."""
+
+
+Spec = Inside | Link | Text | Folder
+
+
+@dataclass(slots=True)
+class Names:
+    """Gives snapshots names: the label, else the time in a zone, each snapshot another one, and for as long as it is.
+
+    A name that was given stays, whatever comes and goes beside it: somebody may stand in that directory.
+    """
+
+    zone: tzinfo
+    _given: dict[SnapshotId, bytes] = field(default_factory=dict)
+    _taken: set[bytes] = field(default_factory=set)
+
+    def of(self, snapshot: Snapshot) -> bytes:
+        """Returns the name of a snapshot."""
+        given = self._given.get(snapshot.id)
+        if given is None:
+            given = self._free(snapshot)
+            self._given[snapshot.id] = given
+            self._taken.add(given)
+        return given
+
+    def _free(self, snapshot: Snapshot) -> bytes:
+        wanted = file_name(snapshot.manifest.label) or time_name(snapshot.time_ns, self.zone)
+        for digits in (0, _ID_SHOWN, len(snapshot.hex)):
+            name = wanted[: NAME_BYTES_MAX - 1 - digits] + b"_" + snapshot.hex[:digits].encode() if digits else wanted
+            if name not in self._taken:
+                break
+        return name
+
+    def keep_only(self, snapshots: Iterable[Snapshot]) -> None:
+        """Lets the names of all others be given again."""
+        there = {snapshot.id for snapshot in snapshots}
+        self._given = {snapshot: name for snapshot, name in self._given.items() if snapshot in there}
+        self._taken = set(self._given.values())
+
+
+def file_name(text: str) -> bytes:
+    """Returns what a text is called as a file: no separators, not too long; empty where nothing is left of it."""
+    name = text.replace("/", "∕").replace("\0", "").encode("utf-8", "surrogateescape")
+    if len(name) > NAME_BYTES_MAX:
+        name = name[:NAME_BYTES_MAX].decode("utf-8", "ignore").encode()
+    return b"" if name in {b".", b".."} else name
+
+
+def time_name(time_ns: int, zone: tzinfo) -> bytes:
+    """Returns a time as a name that sorts."""
+    seconds = min(max(time_ns // 10**9, -(1 << 33)), 1 << 36)
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone(zone):%Y-%m-%dT%H-%M-%S}".encode()
+
+
+Periods = Callable[[Sequence[Snapshot], str], Sequence[tuple[Snapshot, str]]]
+"""Returns the snapshots that stand for the days, weeks, months or years that there are, and which each stands for."""
+
+
+def folder(children: Mapping[bytes, Spec], time_ns: int = 0) -> Folder:
+    """Returns a directory with known entries."""
+    return Folder(children=lambda: children, time_ns=time_ns)
+
+
+def layout(
+    snapshots: Sequence[Snapshot], names: Names, periods: Periods, more: Mapping[bytes, Spec] | None = None
+) -> Folder:
+    """Returns the root of a mount; ``more`` stands beside what is here, or instead of it."""
+    names.keep_only(snapshots)
+    newest_ns = snapshots[-1].time_ns if snapshots else 0
+    whole = {names.of(item): Inside(snapshot=item) for item in snapshots}
+    kinds: dict[str, list[Snapshot]] = {"full": [], "incremental": [], "snapshot": []}
+    hosts: dict[bytes, list[Snapshot]] = {}
+    tags: dict[bytes, list[Snapshot]] = {}
+    for item in snapshots:
+        manifest = item.manifest
+        kinds.setdefault(kind_of(manifest.kind, manifest.parent), []).append(item)
+        hosts.setdefault(file_name(manifest.host) or b"unknown", []).append(item)
+        for tag in manifest.tags:
+            tags.setdefault(file_name(tag) or b"_", []).append(item)
+    root: dict[bytes, Spec] = {
+        b"latest": latest(snapshots),
+        b"snapshots": folder(whole, newest_ns),
+        b"hosts": _shelves(hosts, names, newest_ns),
+        b"tags": _shelves(tags, names, newest_ns),
+    }
+    for kind in ("full", "incremental", "snapshot"):
+        root[kind.encode()] = folder(_links(kinds[kind], names, 1), newest_ns)
+    for period in PERIODS:
+        root[period.encode()] = Folder(children=_period(snapshots, period, periods, names), time_ns=newest_ns)
+    return folder(root | dict(more or {}), newest_ns)
+
+
+def _links(snapshots: Iterable[Snapshot], names: Names, depth: int) -> dict[bytes, Spec]:
+    up = b"../" * depth + b"snapshots/"
+    return {names.of(item): Link(target=up + names.of(item)) for item in snapshots}
+
+
+def _shelves(groups: Mapping[bytes, Sequence[Snapshot]], names: Names, time_ns: int) -> Folder:
+    return folder({name: folder(_links(items, names, 2), items[-1].time_ns) for name, items in groups.items()}, time_ns)
+
+
+def _period(
+    snapshots: Sequence[Snapshot], period: str, periods: Periods, names: Names
+) -> Callable[[], Mapping[bytes, Spec]]:
+    def children() -> Mapping[bytes, Spec]:
+        """Buckets of several sources bear the name of the snapshot behind their own."""
+        found = periods(snapshots, period)
+        counts: dict[str, int] = {}
+        for _, bucket in found:
+            counts[bucket] = counts.get(bucket, 0) + 1
+        return {
+            bucket.encode() + (b"_" + names.of(item) if counts[bucket] > 1 else b""): Link(
+                target=b"../snapshots/" + names.of(item)
+            )
+            for item, bucket in found
+        }
+
+    return children
+
+
+def latest(snapshots: Sequence[Snapshot]) -> Spec:
+    """Returns the newest snapshot of each source, every source at its own path; one inside another stands in that one.
+
+    Where several machines have a source of the same path, the newest of all is shown.
+    """
+    newest: dict[bytes, Snapshot] = {}
+    for item in snapshots:  # by time: the last one counts
+        for source in item.manifest.sources:
+            newest[source] = item
+    outermost = {
+        source: item for source, item in newest.items() if not any(other in newest for other in _above(source))
+    }
+    if b"/" in outermost:
+        return Inside(snapshot=outermost[b"/"])
+    return folder(_nested(outermost, b""), snapshots[-1].time_ns if snapshots else 0)
+
+
+def _above(path: bytes) -> list[bytes]:
+    """Returns the directories above a path, the root included."""
+    parts = path.split(b"/")[1:]
+    return [] if path == b"/" else [b"/" + b"/".join(parts[:count]) for count in range(len(parts))]
+
+
+def _nested(sources: Mapping[bytes, Snapshot], above: bytes) -> Mapping[bytes, Spec]:
+    groups: dict[bytes, dict[bytes, Snapshot]] = {}
+    found: dict[bytes, Spec] = {}
+    for source, item in sources.items():
+        name, _, rest = source[len(above) + 1 :].partition(b"/")
+        if rest:
+            groups.setdefault(name, {})[source] = item
+        else:
+            found[name] = Inside(snapshot=item, path=source)
+    for name, group in groups.items():
+        found[name] = folder(_nested(group, above + b"/" + name), max(item.time_ns for item in group.values()))
+    return found

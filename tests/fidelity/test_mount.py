@@ -1,0 +1,292 @@
+"""What a mount shows, by the kernel's own eyes: equal to the source, new when it is new, and never hanging."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import stat
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.fidelity.compare import assert_equal, holes_of, picture, rsync_differences
+from tests.fidelity.mounts import Mount, mounting, needs_fuse, unmount
+from tests.fidelity.trees import data, holes, write_attributes, write_flagged, write_ordinary, write_roots
+
+PERIODS = ("daily", "weekly", "monthly", "yearly")
+
+
+@pytest.fixture(autouse=True)
+def _fuse():
+    needs_fuse()
+
+
+@pytest.fixture
+def where(tmp_path):
+    """Names a directory to mount at, and sees to it that nothing stays mounted there."""
+    place = tmp_path / "mount"
+    yield place
+    unmount(place)
+
+
+@pytest.mark.root
+def test_mount_is_equal_to_the_source(product, where, ext4):
+    """All that an ext4 holds stands in the mount as it stood there: rsync and our own comparison find nothing."""
+    source = ext4 / "source"
+    write_ordinary(source)
+    write_attributes(source)
+    write_roots(source)
+    write_flagged(source)
+    product.snapshot(source)
+    with mounting(product, where) as mount:
+        (name,) = mount.snapshots()
+        whole = mount.where / "snapshots" / name / str(source).lstrip("/")
+        assert rsync_differences(source, whole) == []
+        assert_equal(source, mount.latest(source))
+        assert picture(whole) == picture(mount.latest(source))
+
+
+def test_mount_shows_ordinary_files(product, where, room):
+    """Files, links and holes of an ordinary user come back equal, and nothing can be written."""
+    source = room / "source"
+    source.mkdir()
+    (source / "file").write_bytes(data(300_000))
+    (source / "link").symlink_to("file")
+    os.link(source / "file", source / "hard")
+    os.link(source / "file", source / "harder")
+    holes(source / "sparse", (1 << 20, b"x" * 70_000), size=5 << 20)
+    product.snapshot(source)
+    with mounting(product, where) as mount:
+        seen = mount.latest(source)
+        assert rsync_differences(source, seen) == []
+        first, second = (seen / name for name in ("hard", "harder"))
+        assert first.stat().st_ino == second.stat().st_ino
+        assert first.stat().st_nlink == (seen / "file").stat().st_nlink == 3
+        with (source / "sparse").open("rb") as one, (seen / "sparse").open("rb") as other:
+            assert holes_of(one.fileno(), 5 << 20) == holes_of(other.fileno(), 5 << 20)
+        assert (seen / "sparse").stat().st_blocks < (5 << 20) // 512
+        for change in (seen.joinpath("new").touch, (seen / "file").unlink, lambda: (seen / "file").write_bytes(b"")):
+            with pytest.raises(OSError, match="Read-only") as caught:
+                change()
+            assert caught.value.errno == errno.EROFS
+
+
+def test_mount_lists_a_long_directory_once(product, where, room):
+    """Each of thousands of names is listed once, in runs of their own; one of them is found without a listing."""
+    source = room / "source"
+    source.mkdir()
+    names = [f"{number:05}-{'n' * (number % 90)}" for number in range(9000)]
+    for name in names:
+        (source / name).touch()
+    product.snapshot(source)
+    with mounting(product, where) as mount:
+        seen = mount.latest(source)
+        assert (seen / names[4711]).stat().st_size == 0
+        assert not (seen / "missing").exists()
+        assert sorted(os.listdir(seen)) == names
+        with os.scandir(seen) as entries:
+            assert sum(entry.stat().st_size == 0 for entry in entries) == len(names)
+
+
+def test_mount_finds_new_snapshots(product, where, room):
+    """A snapshot that is made while it is mounted appears, in snapshots/ and in latest/; one that is forgotten goes."""
+    source = room / "source"
+    source.mkdir()
+    (source / "old").write_text("old")
+    product.snapshot(source, "--label", "first")
+    with mounting(product, where) as mount:
+        assert mount.snapshots() == ["first"]
+        assert os.listdir(mount.latest(source)) == ["old"]
+        (source / "new").write_text("new")
+        product.snapshot(source, "--label", "second")
+        mount.wait_for(lambda: mount.snapshots() == ["first", "second"], "the new snapshot was listed")
+        assert sorted(os.listdir(mount.latest(source))) == ["new", "old"]
+        assert (mount.where / "snapshots/second" / str(source)[1:] / "new").read_text() == "new"
+        product.run("forget", "first")
+        mount.wait_for(lambda: mount.snapshots() == ["second"], "the forgotten one was gone")
+
+
+def test_mount_does_not_hang_on_what_was_forgotten(product, where, room):
+    """Who reads in a snapshot that is forgotten and pruned gets an error at once; the rest of the mount goes on."""
+    source = room / "source"
+    source.mkdir()
+    (source / "big").write_bytes(data(8 << 20, 3))
+    product.snapshot(source, "--label", "first")
+    (source / "big").write_bytes(b"small now")
+    product.snapshot(source, "--label", "second")
+    with mounting(product, where) as mount:
+        fd = os.open(mount.where / "snapshots/first" / str(source)[1:] / "big", os.O_RDONLY)
+        try:
+            product.run("forget", "first")
+            product.run("prune")
+            with pytest.raises(OSError) as caught:
+                os.pread(fd, 4096, 5 << 20)
+            assert caught.value.errno in {errno.EIO, errno.ESTALE}
+        finally:
+            os.close(fd)
+        assert (mount.latest(source) / "big").read_bytes() == b"small now"
+
+
+def _pread(fd: int, offset: int) -> bytes | int | None:
+    try:
+        return os.pread(fd, 4096, offset)
+    except OSError as error:
+        return error.errno
+
+
+def test_mount_says_damage_of_its_range_alone(product, where, room):
+    """Where a block of a file is damaged, reading there fails, and everywhere else it does not."""
+    source = room / "source"
+    source.mkdir()
+    content = data(12 << 20, 5)
+    (source / "big").write_bytes(content)
+    product.snapshot(source)
+    pack = max((product.repository / "packs").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    pack.chmod(0o600)
+    with pack.open("r+b") as file:
+        file.seek(pack.stat().st_size // 2)
+        file.write(bytes(64))
+    with mounting(product, where) as mount, (mount.latest(source) / "big").open("rb", buffering=0) as file:
+        bad = 0
+        for offset in range(0, len(content), 4096):
+            found = _pread(file.fileno(), offset)
+            assert found in {errno.EIO, content[offset : offset + 4096]}
+            bad += 4096 if found == errno.EIO else 0
+        assert 0 < bad <= 2 << 20
+
+
+def _is_cut_off(fd: int) -> bool:
+    try:
+        os.fstatvfs(fd)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_mount_goes_with_its_process(product, where, room, number):
+    """However its process ends, the mount is gone then, also where a file of it is open."""
+    (room / "file").write_text("content")
+    product.snapshot(room)
+    with mounting(product, where) as mount:
+        fd = os.open(mount.latest(room) / "file", os.O_RDONLY)
+        try:
+            os.kill(mount.pid, number)
+            mount.wait_for(lambda: not mount.is_there, "the mount was gone")
+            assert os.listdir(where) == []
+            mount.wait_for(lambda: _is_cut_off(fd), "the open file was cut off")
+        finally:
+            with contextlib.suppress(OSError):  # even closing says that nobody is there
+                os.close(fd)
+
+
+def test_mount_ends_when_it_is_unmounted(product, where, room):
+    """Its process ends when somebody unmounts it, in the foreground with status 0."""
+    (room / "file").write_text("content")
+    product.snapshot(room)
+    where.mkdir()
+    process = product.spawn("mount", "--foreground", where)
+    try:
+        assert b"mounted at" in process.stdout.readline()
+        assert Mount(where, process.pid).latest(room).joinpath("file").read_text() == "content"
+        unmount(where)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_mount_refuses_what_it_cannot_mount_at(product, where, tmp_path):
+    """A directory that is not there, or not empty, is an error that says so, before anything is mounted."""
+    missing = product.spawn("mount", tmp_path / "missing")
+    out, err = missing.communicate(timeout=60)
+    assert (missing.returncode, out) == (1, b"") and b"missing" in err
+    where.mkdir()
+    (where / "file").touch()
+    full = product.spawn("mount", where)
+    _, err = full.communicate(timeout=60)
+    assert full.returncode == 1 and b"not empty" in err
+
+
+def test_mount_has_the_other_views(product, where, room):
+    """Hosts, tags, kinds and periods lead to the snapshots."""
+    (room / "file").write_text("content")
+    product.snapshot(room, "--label", "one", "--tag", "good")
+    product.snapshot(room, "--label", "two")
+    host = os.uname().nodename
+    below = str(room)[1:] + "/file"
+    with mounting(product, where) as mount:
+        assert sorted(os.listdir(where)) == sorted(
+            ["latest", "snapshots", "hosts", "tags", "full", "incremental", "snapshot", *PERIODS]
+        )
+        for name in (f"hosts/{host}/one", f"hosts/{host}/two", "tags/good/one", "full/one"):
+            assert (mount.where / name / below).read_text() == "content"
+        assert os.listdir(where / "tags") == ["good"]
+        for period in PERIODS:
+            (name,) = os.listdir(where / period)
+            assert os.readlink(where / period / name) == "../snapshots/two"
+
+
+def test_mount_lets_many_read_at_once(product, where, room):
+    """Sixteen readers at random places of a file all get on, in memory that stays small."""
+    content = data(24 << 20, 9)
+    (room / "big").write_bytes(content)
+    product.snapshot(room)
+    with mounting(product, where) as mount:
+        fd = os.open(mount.latest(room) / "big", os.O_RDONLY)
+        started = threading.Barrier(16)
+
+        def read(seed: int) -> int:
+            started.wait()
+            places = random.Random(seed)
+            for _ in range(20):
+                at = places.randrange(len(content))
+                assert os.pread(fd, 5000, at) == content[at : at + 5000]
+            return 20
+
+        try:
+            with ThreadPoolExecutor(16) as pool:
+                assert sum(pool.map(read, range(16))) == 320
+        finally:
+            os.close(fd)
+        assert rss_anon(mount.pid) < 150 << 10
+        status = os.statvfs(mount.where)
+        assert status.f_blocks * status.f_frsize >= 24 << 20 and status.f_bavail == 0
+
+
+def rss_anon(pid: int) -> int:
+    """Returns the KiB of memory of a process's own."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+
+
+def test_mount_reads_a_long_file_in_flat_memory(product, where, room):
+    """A file many times as long as what is kept is read in sequence, and the process stays small."""
+    with (room / "long").open("wb") as file:
+        for seed in range(24):
+            file.write(data(4 << 20, seed))
+    product.snapshot(room)
+    with mounting(product, where) as mount:
+        ran = subprocess.run(["cmp", str(room / "long"), str(mount.latest(room) / "long")], check=False)
+        assert ran.returncode == 0
+        assert rss_anon(mount.pid) < 150 << 10
+
+
+def test_mount_opens_directories_without_reading_files(product, where, room):
+    """Listing a directory with all attributes needs none of the packs that hold contents only."""
+    (room / "big").write_bytes(data(40 << 20, 2))
+    product.snapshot(room)
+    packs = [path for path in (product.repository / "packs").rglob("*") if path.is_file()]
+    max(packs, key=lambda path: path.stat().st_size).unlink()  # the last one holds the trees, too
+    with mounting(product, where) as mount:
+        found = (mount.latest(room) / "big").stat()
+        assert stat.S_ISREG(found.st_mode) and found.st_size == 40 << 20
+        with pytest.raises(OSError) as caught:
+            (mount.latest(room) / "big").read_bytes()
+        assert caught.value.errno == errno.EIO
