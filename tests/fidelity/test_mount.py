@@ -223,7 +223,7 @@ def test_mount_has_the_other_views(product, where, room):
     below = str(room)[1:] + "/file"
     with mounting(product, where) as mount:
         assert sorted(os.listdir(where)) == sorted(
-            ["latest", "snapshots", "hosts", "tags", "full", "incremental", "snapshot", *PERIODS]
+            ["latest", "snapshots", "hosts", "tags", "full", "incremental", "snapshot", "versions", *PERIODS]
         )
         for name in (f"hosts/{host}/one", f"hosts/{host}/two", "tags/good/one", "full/one"):
             assert (mount.where / name / below).read_text() == "content"
@@ -290,3 +290,33 @@ def test_mount_opens_directories_without_reading_files(product, where, room):
         with pytest.raises(OSError) as caught:
             (mount.latest(room) / "big").read_bytes()
         assert caught.value.errno == errno.EIO
+
+
+def test_mount_shows_what_changed_and_every_version(product, where, room):
+    """incremental/ has what is new or other and a list of what went; versions/ has each content of a file once."""
+    source = room / "source"
+    (source / "same").mkdir(parents=True)
+    (source / "same" / "file").write_text("same")
+    (source / "edited").write_text("first")
+    (source / "gone").write_text("gone")
+    product.snapshot(source, "--label", "one")
+    (source / "edited").write_text("second!")
+    (source / "gone").unlink()
+    (source / "new").mkdir()
+    (source / "new" / "file").write_text("new")
+    product.snapshot(source, "--label", "two")
+    product.snapshot(source, "--label", "three")
+    with mounting(product, where) as mount:
+        assert sorted(os.listdir(where / "incremental")) == ["three", "two"]
+        changed = where / "incremental/two" / str(source)[1:]
+        assert sorted(os.listdir(changed)) == ["edited", "new"]
+        assert (changed / "edited").read_text() == "second!"
+        assert (changed / "new/file").read_text() == "new"
+        assert (where / "incremental/two/DELETED").read_text() == f"{source}/gone\n"
+        assert os.listdir(where / "incremental/three") == ["DELETED"]
+        below = where / "versions" / str(source)[1:]
+        assert sorted(os.listdir(below)) == ["edited", "gone", "new", "same"]
+        assert [path.read_text() for path in sorted((below / "edited").iterdir())] == ["first", "second!"]
+        assert [path.read_text() for path in (below / "same/file").iterdir()] == ["same"]
+        assert [path.read_text() for path in (below / "gone").iterdir()] == ["gone"]
+        assert mount.is_there

@@ -18,6 +18,7 @@ from respaldo.views.fuse import MountOptions, Session
 from respaldo.views.fuse_answers import Answers
 from respaldo.views.layout import Folder, Names, layout
 from respaldo.views.mounted import Mounted
+from respaldo.views.versions import incremental, versions
 
 __all__ = ["MountOptions", "mount"]
 
@@ -59,8 +60,12 @@ def mount(
     look = _Look(repo)
     names = Names(zone=zone)
 
-    def lay_out(items: Sequence[Snapshot], _: Directories) -> Folder:
-        return layout(items, names, lambda items, period: retention.view(items, period, zone))
+    def lay_out(items: Sequence[Snapshot], directories: Directories) -> Folder:
+        more = {
+            b"incremental": incremental(directories, items, names),
+            b"versions": versions(directories, items, zone),
+        }
+        return layout(items, names, lambda items, period: retention.view(items, period, zone), more)
 
     tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock)
     try:

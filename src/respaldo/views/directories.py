@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import ge
 from stat import S_IFDIR
@@ -128,6 +129,12 @@ class Directories:
             if len(rows) >= count:
                 break
         return rows
+
+    def entries(self, tree: ChunkId) -> Iterator[Entry]:
+        """Yields the entries of a directory in the order of their names."""
+        found = self._load(tree)
+        for run in [found] if isinstance(found, _Run) else map(self._leaf, found.ids):
+            yield from run.entries
 
     def tree(self, tree: ChunkId, row: int) -> ChunkId | None:
         """Returns the tree of the subdirectory at a row, None where there is none or it was left out."""

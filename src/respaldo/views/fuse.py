@@ -127,24 +127,18 @@ def _arguments(source: str, options: MountOptions) -> bytes:
 
 
 def _load_libfuse() -> ctypes.CDLL:
-    """Returns libfuse 3 as mfusepy found it; raises `UsageError` that says what is missing and how to get it."""
-    before = {name: os.environ.get(name) for name in ("FUSE_LIBRARY_NAME", "FUSE_LIBRARY_PATH")}
-    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it
-    os.environ.pop("FUSE_LIBRARY_PATH", None)
+    """Returns libfuse 3 as mfusepy found it; raises `UsageError` that says what is missing and how to get it.
+
+    Where libfuse 2 is installed as well, mfusepy takes that one unless ``FUSE_LIBRARY_NAME`` is ``fuse3``.
+    """
     try:
         import mfusepy  # noqa: PLC0415 - optional, and it loads a library
     except ImportError:
         raise UsageError("mounting needs mfusepy", hint="install it: pip install 'respaldo[mount]'") from None
     except (OSError, AttributeError) as error:
         raise UsageError(f"mounting needs libfuse 3: {error}", hint=_PACKAGES) from None
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
     if mfusepy.fuse_version_major != 3:
-        raise UsageError("mounting needs libfuse 3, and mfusepy was loaded with another one", hint=_PACKAGES)
+        raise UsageError("mounting needs libfuse 3, and mfusepy found another one", hint=f"{_PACKAGES}; {_NAME}")
     library: ctypes.CDLL = mfusepy._libfuse  # noqa: SLF001 - the library that it found and checked
     pointer = ctypes.c_void_p
     for name, result, *arguments in (
@@ -158,6 +152,7 @@ def _load_libfuse() -> ctypes.CDLL:
     return library
 
 
+_NAME = "with both versions there, set FUSE_LIBRARY_NAME=fuse3"
 _PACKAGES = "on Debian: apt-get install fuse3"
 
 

@@ -126,7 +126,7 @@ class Mounted:
         with self._lock, self._failing(parent):
             if parent < _ROWS:
                 self.refresh()
-                spec = self._spec(parent)
+                spec = self._made.spec(parent)
                 if not isinstance(spec, Inside):
                     child = self._made.children(parent).get(name)
                     return None if child is None else self._item_made(parent, name, child)
@@ -143,7 +143,7 @@ class Mounted:
         with self._lock, self._failing(node):
             if node < _ROWS:
                 self.refresh()
-                spec = self._spec(node)
+                spec = self._made.spec(node)
                 if not isinstance(spec, Inside):
                     return self._attributes_made(node, spec), False
             entry = self._entry(node)
@@ -157,7 +157,7 @@ class Mounted:
         with self._lock, self._failing(node):
             if node < _ROWS:
                 self.refresh()
-                if not isinstance(self._spec(node), Inside):
+                if not isinstance(self._made.spec(node), Inside):
                     children = sorted(self._made.children(node).items())[first : first + count]
                     return [item for name, spec in children if (item := self._item_made(node, name, spec)) is not None]
             number = self._folder(node)
@@ -200,19 +200,19 @@ class Mounted:
     def changes(self, node: int) -> bool:
         """Whether the entries of a directory may change."""
         with self._lock:
-            return node < _ROWS and not isinstance(self._spec(node), Inside)
+            return node < _ROWS and not isinstance(self._made.spec(node), Inside)
 
     def entry(self, node: int) -> Entry | None:
         """Returns what is recorded of a node, None of one that is made up."""
         with self._lock, self._failing(node):
-            if node < _ROWS and not isinstance(self._spec(node), Inside):
+            if node < _ROWS and not isinstance(self._made.spec(node), Inside):
                 return None
             return self._entry(node)
 
     def target(self, node: int) -> bytes:
         """Returns where a symbolic link leads."""
         with self._lock, self._failing(node):
-            spec = self._spec(node) if node < _ROWS else None
+            spec = self._made.spec(node) if node < _ROWS else None
             return spec.target if isinstance(spec, Link) else self._entry(node).target
 
     def open(self, node: int) -> OpenFile | bytes:
@@ -221,7 +221,7 @@ class Mounted:
         Raises `Corruption` where its content was not read when the snapshot was made.
         """
         with self._lock, self._failing(node):
-            spec = self._spec(node) if node < _ROWS else None
+            spec = self._made.spec(node) if node < _ROWS else None
             if isinstance(spec, Text):
                 return spec.content
             entry = self._entry(node)
@@ -235,9 +235,6 @@ class Mounted:
             return self.contents.read(file, offset, length)
 
     # --- what is in made-up directories ----------------------------------------------------------------------------
-
-    def _spec(self, node: int) -> Spec:
-        return self._made.spec(node)
 
     def _item_made(self, parent: int, name: bytes, spec: Spec) -> Item | None:
         """Returns an entry of a made-up directory, None where its snapshot lacks it after all."""
@@ -285,7 +282,7 @@ class Mounted:
 
     def _entry(self, node: int) -> Entry:
         if node < _ROWS:
-            spec = self._spec(node)
+            spec = self._made.spec(node)
             if isinstance(spec, Inside):
                 return self._entry_inside(node, spec)
             raise NoSuchSnapshot(str(node))
@@ -323,7 +320,7 @@ class Mounted:
         """Returns the number of the snapshot that a node is in."""
         if node >= _ROWS:
             return self._folder_snapshot[node >> _ROW_BITS]
-        spec = self._spec(node)
+        spec = self._made.spec(node)
         if not isinstance(spec, Inside):
             raise NoSuchSnapshot(str(node))
         number = self._snapshot_numbers.get(spec.snapshot.id)
@@ -354,8 +351,6 @@ class Mounted:
             entry.rdev,
         )
 
-    # --- errors ----------------------------------------------------------------------------------------------------
-
     def _failing(self, node: int) -> _Failing:
         return _Failing(self, node)
 
@@ -364,7 +359,7 @@ class Mounted:
         self.refresh(now=True)
         with self._lock:
             try:
-                if node < _ROWS and not isinstance(self._spec(node), Inside):
+                if node < _ROWS and not isinstance(self._made.spec(node), Inside):
                     return False
                 return self._snapshots[self._snapshot_of(node)].id not in (self._there or ())
             except (NoSuchSnapshot, IndexError):

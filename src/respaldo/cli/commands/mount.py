@@ -27,6 +27,10 @@ _READY = b"\1"
         ("All snapshots as directories, until somebody unmounts them:", "respaldo mount /mnt/back"),
         ("No longer:", "umount /mnt/back"),
         ("What changed in a file since yesterday:", "diff /mnt/back/latest/etc/fstab /etc/fstab"),
+        (
+            "From another disk, for all users of this machine:",
+            "respaldo mount -r /media/disk/backup --allow-other /mnt/back",
+        ),
         ("In the foreground, until Ctrl-C:", "respaldo mount --foreground /mnt/back"),
     ),
     notes="mounted (the directory), pid (of the process that serves it; with --foreground, this one).",
@@ -38,9 +42,11 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     """Mount the repository, read-only. DIR is empty. Returns when the snapshots are there.
 
     latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time;
-    daily/ to yearly/, hosts/, tags/, full/ and incremental/ are ways to them. New snapshots appear by themselves.
+    daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/ shows what changed from one to the next,
+    versions/ every version of a file. New snapshots appear by themselves.
     Without --allow-other, only the user who mounts gets in, and reads everything.
     """
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it
     secret = settings.secret()
     directory = os.path.abspath(directory)
     _make_absolute(settings)
