@@ -108,7 +108,7 @@ class Answers:
         return wire.attributes_out(attributes, lasting=lasting)
 
     def _open(self, request: Request) -> Answer:
-        (flags,) = wire.RELEASE_IN.unpack_from(request.body)
+        flags, _ = wire.OPEN_IN.unpack_from(request.body)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise _Failed(errno.EROFS)
         handle = next(self._handles)

@@ -24,6 +24,7 @@ ATTRIBUTES_OUT = Struct("=QII6Q10I")
 ENTRY_OUT = Struct("=4Q2I6Q10I")
 ENTRY_PLUS = Struct("=4Q2I6Q10IQQII")
 DIRENT = Struct("=QQII")
+OPEN_IN = Struct("=II")  # flags, flags of the kernel's own
 OPEN_OUT = Struct("=QII")
 READ_IN = Struct("=QQI")  # handle, offset, size
 RELEASE_IN = Struct("=Q")
