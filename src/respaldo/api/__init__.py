@@ -6,50 +6,58 @@ secrets, progress and cancellation are arguments.
 
 from __future__ import annotations
 
-from respaldo import kernel
-from respaldo.api.bench import Bench, Stage
-from respaldo.api.cached import cached_snapshots
-from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
-from respaldo.api.figures import Stats
-from respaldo.api.looking import Dumped, Looking
-from respaldo.api.machine import KernelState
-from respaldo.api.making import init
-from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
-from respaldo.api.parity import mend_objects
-from respaldo.api.places import Places, repository_path
-from respaldo.api.repository import Repository, verify_keyless
-from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
-from respaldo.api.trial import try_runs, try_verify
-from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
-from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe
-from respaldo.catalog.snapshots import Catalogue, Snapshot
-from respaldo.codec.keys import KEY_BYTES
-from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
-from respaldo.flows.backup.options import BackupOptions, BackupResult
-from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
-from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
-from respaldo.flows.gc.options import (
-    FREE_REPACK_BELOW,
-    REPACK_BELOW,
-    Goal,
-    PackPlan,
-    PruneOptions,
-    PrunePlan,
-    PruneResult,
-    Shares,
-    SpacePlan,
-)
-from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
-from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
-from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
-from respaldo.format.header import Header
-from respaldo.format.snapshot import Figures, Manifest
-from respaldo.fs.match import Rules, read_rules
-from respaldo.store.slots import SlotInfo
-from respaldo.views.diff import Change
-from respaldo.views.diff import Verb as ChangeVerb
-from respaldo.views.find import Criteria, Version
-from respaldo.views.history import State
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from respaldo.api.bench import Bench, Stage
+    from respaldo.api.cached import cached_snapshots
+    from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
+    from respaldo.api.figures import Stats
+    from respaldo.api.looking import Dumped, Looking
+    from respaldo.api.machine import KernelState
+    from respaldo.api.making import init
+    from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
+    from respaldo.api.parity import mend_objects
+    from respaldo.api.places import Places, repository_path
+    from respaldo.api.repository import Repository, verify_keyless
+    from respaldo.api.repository import Repository as _Repository
+    from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
+    from respaldo.api.trial import try_runs, try_verify
+    from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
+    from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe
+    from respaldo.catalog.snapshots import Catalogue, Snapshot
+    from respaldo.codec.keys import KEY_BYTES
+    from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
+    from respaldo.flows.backup.options import BackupOptions, BackupResult
+    from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
+    from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
+    from respaldo.flows.gc.options import (
+        FREE_REPACK_BELOW,
+        REPACK_BELOW,
+        Goal,
+        PackPlan,
+        PruneOptions,
+        PrunePlan,
+        PruneResult,
+        Shares,
+        SpacePlan,
+    )
+    from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
+    from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
+    from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
+    from respaldo.format.header import Header
+    from respaldo.format.snapshot import Figures, Manifest
+    from respaldo.fs.match import Rules, read_rules
+    from respaldo.store.slots import SlotInfo
+    from respaldo.views.diff import Change
+    from respaldo.views.diff import Verb as ChangeVerb
+    from respaldo.views.find import Criteria, Version
+    from respaldo.views.history import State
+
+    KERNEL: KernelState
+    open_repository = _Repository.open
+
 
 __all__ = [
     "BUILT_IN",
@@ -146,5 +154,61 @@ __all__ = [
     "view",
 ]
 
-KERNEL = KernelState(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)
-open_repository = Repository.open
+_WHERE = {
+    "respaldo.api.bench": "Bench Stage",
+    "respaldo.api.cached": "cached_snapshots",
+    "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
+    "respaldo.api.figures": "Stats",
+    "respaldo.api.looking": "Dumped Looking",
+    "respaldo.api.machine": "KernelState",
+    "respaldo.api.making": "init",
+    "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
+    "respaldo.api.parity": "mend_objects",
+    "respaldo.api.places": "Places repository_path",
+    "respaldo.api.repository": "Repository verify_keyless",
+    "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
+    "respaldo.api.trial": "try_runs try_verify",
+    "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
+    "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe",
+    "respaldo.catalog.snapshots": "Catalogue Snapshot",
+    "respaldo.codec.keys": "KEY_BYTES",
+    "respaldo.codec.slots": "SENSITIVE STANDARD Kdf Secret",
+    "respaldo.flows.backup.options": "BackupOptions BackupResult",
+    "respaldo.flows.check.options": "Subset VerifyOptions parse_subset",
+    "respaldo.flows.check.result": "Affected Damage KeylessResult VerifyResult",
+    "respaldo.flows.gc.options": (
+        "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan"
+    ),
+    "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
+    "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
+    "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
+    "respaldo.format.header": "Header",
+    "respaldo.format.snapshot": "Figures Manifest",
+    "respaldo.fs.match": "Rules read_rules",
+    "respaldo.store.slots": "SlotInfo",
+    "respaldo.views.diff": "Change",
+    "respaldo.views.find": "Criteria Version",
+    "respaldo.views.history": "State",
+}
+"""What comes from where. Loaded when it is first asked for: defining all of it takes longer than many a command."""
+_MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Loads what is asked for."""
+    value: object
+    if name == "open_repository":
+        value = import_module(_MODULES["Repository"]).Repository.open
+    elif name == "KERNEL":
+        kernel = import_module("respaldo.kernel")
+        state = import_module(_MODULES["KernelState"]).KernelState
+        value = state(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)
+    elif name == "ChangeVerb":
+        value = import_module("respaldo.views.diff").Verb
+    elif name in _MODULES:
+        value = getattr(import_module(_MODULES[name]), name)
+    else:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
