@@ -54,6 +54,20 @@ class Reader(Protocol):
     def has(self, chunk_id: ChunkId) -> bool: ...
 
 
+def read_node(reader: Reader, chunk_id: ChunkId, level: int) -> list[Row]:
+    """Returns the rows of a list node at a level; raises `Corruption` for one that no writer makes."""
+    what = f"list {chunk_id.hex()[:16]}"
+    if not 0 < level <= LEVEL_MAX:
+        raise Corruption(what, "lists are nested too deep")
+    raw = reader.get(Kind.LIST, chunk_id)
+    if len(raw) > NODE_BYTES_MAX:
+        raise Corruption(what, "longer than a list node can be")
+    rows = parse_node(raw, what)
+    if level > 1 and any(row.id == HOLE for row in rows):
+        raise Corruption(what, "a hole stands above the lowest level")
+    return rows
+
+
 def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
     """Stores a directory, returns its tree's id. ``name_order`` is the key that chooses where long ones are cut."""
     if len(leaf) <= RUN_ENTRIES_SPLIT:
@@ -320,7 +334,7 @@ class TreeReader:
         key = (chunk_id, level)
         if key not in known:
             total = 0
-            for row in self._node(chunk_id, level):
+            for row in read_node(self._reader, chunk_id, level):
                 if level > 1:
                     total += self._data_bytes(row.id, level - 1, known)
                 elif row.id != HOLE:
@@ -328,20 +342,8 @@ class TreeReader:
             known[key] = total
         return known[key]
 
-    def _node(self, chunk_id: ChunkId, level: int) -> list[Row]:
-        what = f"list {chunk_id.hex()[:16]}"
-        if not 0 < level <= LEVEL_MAX:
-            raise Corruption(what, "lists are nested too deep")
-        raw = self._reader.get(Kind.LIST, chunk_id)
-        if len(raw) > NODE_BYTES_MAX:
-            raise Corruption(what, "longer than a list node can be")
-        rows = parse_node(raw, what)
-        if level > 1 and any(row.id == HOLE for row in rows):
-            raise Corruption(what, "a hole stands above the lowest level")
-        return rows
-
     def _rows(self, chunk_id: ChunkId, level: int, expected: int | None) -> Iterator[Row]:
-        rows = self._node(chunk_id, level)
+        rows = read_node(self._reader, chunk_id, level)
         if expected is not None and sum(row.length for row in rows) != expected:
             raise Corruption(f"list {chunk_id.hex()[:16]}", "its rows do not add up to what refers to it")
         for row in rows:

@@ -14,13 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from respaldo.catalog.trees import Reader
+from respaldo.catalog.trees import Reader, read_node
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry
 from respaldo.core.seams import Buffer
-from respaldo.format.content import HOLE, NODE_BYTES_MAX, Row, parse_node
-from respaldo.format.leafcheck import LEVEL_MAX
+from respaldo.format.content import HOLE, Row
 
 CACHE_BYTES = 24 << 20
 AHEAD_BYTES = 2 << 20
@@ -281,15 +280,7 @@ class Contents:
         if kept is not None:
             self._nodes.move_to_end((node, level))
             return kept
-        what = f"list {node.hex()[:16]}"
-        if not 0 < level <= LEVEL_MAX:
-            raise Corruption(what, "lists are nested too deep")
-        raw = self._reader.get(Kind.LIST, node)
-        if len(raw) > NODE_BYTES_MAX:
-            raise Corruption(what, "longer than a list node can be")
-        rows = parse_node(raw, what)
-        if level > 1 and any(row.id == HOLE for row in rows):
-            raise Corruption(what, "a hole stands above the lowest level")
+        rows = read_node(self._reader, node, level)
         self._nodes[node, level] = rows
         while len(self._nodes) > _NODES_KEPT:
             self._nodes.popitem(last=False)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from respaldo.backend.base import HEADER, LOST_FOUND, Backend
-from respaldo.core.errors import Corruption, NotARepository, ObjectExists, ObjectMissing, StorageError, StorageFailed
+from respaldo.backend.base import HEADER, Backend
+from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageError
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.parity.options import Mended, MendResult
 from respaldo.format.parity import OBJECT_BYTES_MAX, SIDECAR_BYTES_MAX
+from respaldo.store.aside import set_aside
 from respaldo.store.mending import say
 from respaldo.store.parity import (
     COVERED,
@@ -27,8 +28,6 @@ from respaldo.store.parity import (
     remake,
     sidecar_name,
 )
-
-_COPIES_MAX = 1000
 
 
 def run_mend(backend: Backend, *, dry_run: bool, progress: Progress, cancel: Cancel) -> MendResult:
@@ -114,17 +113,3 @@ def _again(backend: Backend, name: str, found: Read) -> bytes | None:
     except (Corruption, StorageError):
         return None
     return remake(of, sound, found.data) if of is not None and sound is not None and is_sound(of, sound) else None
-
-
-def set_aside(backend: Backend, name: str, data: bytes) -> str:
-    """Copies what is stored of a damaged object into ``lost+found``; returns the copy's name. The same again is one."""
-    plain = f"{LOST_FOUND}/{name.replace('/', '.')}"
-    for number in range(1, _COPIES_MAX):
-        target = plain if number == 1 else f"{plain}.{number}"
-        try:
-            backend.put(target, [data])
-        except ObjectExists:
-            if backend.exists(target) != len(data) or backend.get(target) != data:
-                continue
-        return target
-    raise StorageFailed(plain, f"it was set aside {_COPIES_MAX} times already", hint="look at what is in lost+found")
