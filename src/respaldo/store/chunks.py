@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
@@ -24,6 +25,9 @@ from respaldo.store.packs import Block, Finished, PackWriter, seal_block
 from respaldo.store.relied import Relied
 from respaldo.store.uploads import Uploads, of_storage
 from respaldo.store.vault import Vault
+
+if TYPE_CHECKING:
+    from respaldo.store.repo import Repo
 
 WORKERS = 2
 BLOCKS_UNDER_WAY = 6
@@ -105,6 +109,19 @@ class ChunkSink:
 
     def _fail(self, error: BaseException) -> None:
         self._failed = error
+
+    @classmethod
+    def into(cls, repo: Repo, session: bytes) -> Self:
+        """Returns a sink into an open repository."""
+        return cls(
+            backend=repo.backend,
+            vault=repo.vault,
+            index=repo.index,
+            id_keys=repo.ring.id_keys,
+            session=session,
+            block_bytes=repo.config.block_bytes,
+            pack_bytes=repo.config.pack_bytes,
+        )
 
     def name(self, kind: Kind, raw: Buffer) -> ChunkId:
         """Returns the id that a chunk has or would have."""

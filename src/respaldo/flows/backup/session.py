@@ -51,15 +51,7 @@ class Session:
         """Whether condemned packs were there at the beginning."""
         self._whole = False
         """Whether every chunk is to be looked up (W4): what the writer relies on by itself is not all."""
-        self.sink = ChunkSink(
-            backend=repo.backend,
-            vault=repo.vault,
-            index=repo.index,
-            id_keys=repo.ring.id_keys,
-            session=self.id,
-            block_bytes=repo.config.block_bytes,
-            pack_bytes=repo.config.pack_bytes,
-        )
+        self.sink = ChunkSink.into(repo, self.id)
 
     def __enter__(self) -> Self:
         return self

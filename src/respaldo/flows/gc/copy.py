@@ -33,15 +33,7 @@ class Copier:
         self._live = live
         self._cancel = cancel
         self._collector = collector
-        self._sink = ChunkSink(
-            backend=repo.backend,
-            vault=repo.vault,
-            index=repo.index,
-            id_keys=repo.ring.id_keys,
-            session=collector,
-            block_bytes=repo.config.block_bytes,
-            pack_bytes=repo.config.pack_bytes,
-        )
+        self._sink = ChunkSink.into(repo, collector)
         self.blocks = 0
         self.chunks = 0
         self.made: list[Finished] = []

@@ -68,7 +68,7 @@ class Salvage:
         self._checked: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
         self.doubtful: set[int] = set()
         """Numbers of packs in which a copy turned out damaged: nothing there is relied on."""
-        self.sink = sink_of(repo, session)
+        self.sink = ChunkSink.into(repo, session)
         self.rescued = 0
 
     def is_sound(self, name: PackName, length_bytes: int) -> bool:
@@ -196,16 +196,3 @@ class Salvage:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.sink.close()
-
-
-def sink_of(repo: Repo, session: bytes) -> ChunkSink:
-    """Returns a sink into a repository."""
-    return ChunkSink(
-        backend=repo.backend,
-        vault=repo.vault,
-        index=repo.index,
-        id_keys=repo.ring.id_keys,
-        session=session,
-        block_bytes=repo.config.block_bytes,
-        pack_bytes=repo.config.pack_bytes,
-    )
