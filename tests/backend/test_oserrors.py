@@ -23,6 +23,7 @@ from respaldo.core.errors import Corruption, StorageDenied, StorageFailed, Stora
         (errno.ESTALE, StorageFailed, False),
         (errno.ENXIO, StorageFailed, False),
         (errno.ENOTCONN, StorageFailed, False),
+        (errno.ECONNABORTED, StorageFailed, False),
         (errno.ENAMETOOLONG, StorageFailed, False),
         (errno.EMFILE, StorageFailed, False),
         (errno.EFBIG, StorageFailed, False),
@@ -39,7 +40,13 @@ def test_storage_error_of(number, kind, retryable):
     assert "packs/ab" in str(error)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENODEV, errno.ESTALE, errno.ENXIO, errno.ENOTCONN])
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(errno.EIO, errno.ENODEV, errno.ESTALE, errno.ENXIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNRESET),
+        *(errno.ESHUTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOMEDIUM, errno.EREMOTEIO),
+    ],
+)
 def test_a_disk_that_has_gone_is_hinted_at(number):
     """Whoever pulled the plug is told to look at the disk."""
     assert "mounted" in storage_error(OSError(number, "…"), "packs").hint

@@ -25,7 +25,12 @@ GONE_HINT: Final = "check that the repository's disk is connected and mounted, t
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _DENIED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 _GONE: Final = frozenset(
-    (errno.EIO, errno.ENODEV, errno.ESTALE, errno.ENXIO, errno.ENOTCONN, errno.ENOENT, errno.EHOSTDOWN)
+    (
+        *(errno.EIO, errno.ENODEV, errno.ESTALE, errno.ENXIO, errno.ENOENT, errno.ENOMEDIUM, errno.EREMOTEIO),
+        # FUSE: ENOTCONN once the daemon is away, ECONNABORTED for the call that was under way when it went.
+        *(errno.ENOTCONN, errno.ECONNABORTED),
+        *(errno.ECONNRESET, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    )
 )
 # A network file system (soft mounts) or FUSE daemon that may answer the next time.
 _PASSING: Final = frozenset((errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT, errno.ENOBUFS))
