@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import time
 
 import pytest
@@ -15,6 +16,12 @@ ENTRIES = 300_000
 MEMORY_MIB_MAX = 600
 
 pytestmark = pytest.mark.slow
+
+
+def cpu_seconds():
+    """Returns what child processes that have ended took of the processors: other work there does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_huge_directory_comes_back(memory):
@@ -34,13 +41,13 @@ def test_huge_directory_comes_back(memory):
     time.sleep(2.1)  # else what has just been written is read again
 
     def measured(what, *words):
-        began = time.monotonic()
+        began = cpu_seconds()
         process = product.spawn(*words, measured=True)
         out, err = process.communicate()
         assert process.returncode == 0, err
-        took = time.monotonic() - began
+        took = cpu_seconds() - began
         mib = int(re.search(rb"RssAnon (\d+)", out)[1])
-        print(f"{ENTRIES} entries, {what}: {took:.1f} s, {mib} MiB")
+        print(f"{ENTRIES} entries, {what}: {took:.1f} CPU s, {mib} MiB")
         assert mib < MEMORY_MIB_MAX
         return took
 

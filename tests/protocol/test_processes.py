@@ -46,9 +46,9 @@ def test_writers_at_once_all_succeed(quick, writers, caches, sources):
 
 
 def test_killed_collectors_lose_nothing(quick):
-    """Writers, a forgetter and two collectors work at once and are killed 60 times: all that is there is whole."""
+    """Writers, a forgetter and two collectors work at once and are killed 60 times and more: what is there is whole."""
     found = thrash("collect", quick / "collected", 60, 1)
-    assert found["kills"] == 60
+    assert found["kills"] >= 60
     assert min(found["reported"], found["forgotten"], found["collections"], found["deleted"], found["new"]) > 3, found
 
 

@@ -62,6 +62,10 @@ class Said(NamedTuple):
     value: str
 
 
+ENOUGH = 3
+"""More than so many of each are wanted: snapshots reported, forgotten, collections, packs deleted and made by them."""
+
+
 def digest(files: Files) -> str:
     """Returns what two equal sets of files, and no others, have in common."""
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
@@ -284,7 +288,8 @@ def look_at_all(
 def collect(folder: Path, kills: int, seed: int) -> dict[str, object]:
     """Kills two writers, a forgetter and two collectors, one at a time and at moments of chance; looks at all then.
 
-    Whoever is killed is started again at once, with the cache that it left, so that all of them work all the time.
+    Whoever is killed is started again at once, with the cache that it left, so that all of them work all the time. At
+    least so many kills, and on a busy machine as many more as it takes until each had time to do something.
     """
     rng = random.Random(seed)
     make_repository(storage(folder, create=True))
@@ -323,23 +328,22 @@ def collect(folder: Path, kills: int, seed: int) -> dict[str, object]:
                 counts["new"] += int(line.value.split()[1])
 
     actors = {role: start(act(role, rng.randrange(1 << 30))) for role in range(5)}
-    for kill_number in range(kills):
+    killed = 0
+    while killed < kills or (min(counts.values()) <= ENOUGH and killed < 10 * kills):
         time.sleep(0.02 + rng.random() ** 2 * 0.3)
         role = rng.choice((0, 1, 2, 3, 3, 4))
         child, pipe = actors[role]
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        killed += 1
         hear(role, drain(pipe))
-        if kill_number < kills - 1:
-            actors[role] = start(act(role, rng.randrange(1 << 30)))
-        else:
-            del actors[role]
+        actors[role] = start(act(role, rng.randrange(1 << 30)))
     for role, (child, pipe) in actors.items():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         hear(role, drain(pipe))
     there = look_at_all(folder, done, forgotten, planned)
-    return {"kills": kills, "snapshots": len(there), **counts}
+    return {"kills": killed, "snapshots": len(there), **counts}
 
 
 def main() -> None:
