@@ -44,7 +44,7 @@ def test_help_lists_every_command(cli):
     assert all(f"  {name} " in text for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in {"key", "parity"}])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in {"key", "log", "parity"}])
 def test_page_has_examples_statuses_and_common_options(cli, name):
     """Every command has a page with three to five examples, the exit statuses and the common options."""
     text = cli(name, "--help").out
@@ -59,6 +59,7 @@ def test_page_has_examples_statuses_and_common_options(cli, name):
     ("group", "name"),
     [
         *(("key", name) for name in ("list", "add", "remove", "passwd")),
+        *(("log", name) for name in ("show", "head", "check")),
         *(("parity", name) for name in ("on", "off", "status", "mend")),
     ],
 )

@@ -5,12 +5,6 @@ import re
 
 import pytest
 
-from respaldo.backend.local import LocalBackend
-from respaldo.catalog.snapshots import forget, load
-from respaldo.codec.slots import Secret
-from respaldo.core.seams import SystemClock, system_random
-from respaldo.store.repo import Repo
-
 
 @pytest.fixture
 def forgotten(cli, place, repository, tree):
@@ -18,14 +12,7 @@ def forgotten(cli, place, repository, tree):
     cli("snapshot", tree)
     (tree / "big").write_bytes(os.urandom(400_000))
     cli("snapshot", tree)
-    with Repo.open(
-        LocalBackend(repository),
-        Secret(key=bytes(range(32))),
-        cache_dir=place / "forgetting",
-        clock=SystemClock(),
-        random=system_random,
-    ) as repo:
-        forget(repo, load(repo).snapshots[0].id)
+    cli("forget", cli("snapshots", "--json").json["snapshots"][0]["id"])
     return repository
 
 

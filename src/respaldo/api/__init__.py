@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from respaldo.api.cached import cached_snapshots
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
+    from respaldo.api.history import Checked, Logged, Rollback
+    from respaldo.api.keyless import verify_keyless
     from respaldo.api.looking import Dumped, Looking
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
-    from respaldo.api.repository import Repository, verify_keyless
+    from respaldo.api.repository import Repository
     from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
     from respaldo.api.trial import try_runs, try_verify
@@ -82,6 +84,7 @@ __all__ = [
     "Catalogue",
     "Change",
     "ChangeVerb",
+    "Checked",
     "Criteria",
     "Damage",
     "Dumped",
@@ -94,6 +97,7 @@ __all__ = [
     "Kdf",
     "KernelState",
     "KeylessResult",
+    "Logged",
     "Looking",
     "Manifest",
     "MendResult",
@@ -116,6 +120,7 @@ __all__ = [
     "RestorePlan",
     "RestoreResult",
     "RetentionPlan",
+    "Rollback",
     "Rules",
     "Secret",
     "Shares",
@@ -158,14 +163,16 @@ _WHERE = {
     "respaldo.api.bench": "Bench Stage",
     "respaldo.api.cached": "cached_snapshots",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
+    "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
+    "respaldo.api.keyless": "verify_keyless",
     "respaldo.api.looking": "Dumped Looking",
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
-    "respaldo.api.repository": "Repository verify_keyless",
+    "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.api.trial": "try_runs try_verify",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",

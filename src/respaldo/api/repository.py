@@ -16,6 +16,7 @@ from respaldo.api import keys, naming, retention
 from respaldo.api.bench import Bench, measure_stages
 from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
+from respaldo.api.history import History, Rollback
 from respaldo.api.looking import Looking
 from respaldo.api.parity import Parity
 from respaldo.api.places import Pins, Places
@@ -33,7 +34,7 @@ from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import VerifyOptions
-from respaldo.flows.check.result import KeylessResult, VerifyResult
+from respaldo.flows.check.result import VerifyResult
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
@@ -51,19 +52,20 @@ class Stream(Protocol):
     def read(self, length_bytes: int, /) -> bytes: ...
 
 
-def verify_keyless(location: str, *, progress: Progress, cancel: Cancel) -> KeylessResult:
-    """Checks the bytes of every object against its name or closing hash; needs no secret."""
-    from respaldo.flows.check.keyless import run_keyless  # noqa: PLC0415 - start-up time
-
-    with ReadOnly(open_backend(location)) as backend:
-        return run_keyless(backend, progress=progress, cancel=cancel)
-
-
 class Repository:
     """Is an open repository. A context manager; one thread."""
 
-    def __init__(self, repo: store.Repo, secret: Secret, *, pinned: bool, limit: RateLimit | None = None) -> None:
+    def __init__(
+        self,
+        repo: store.Repo,
+        secret: Secret,
+        *,
+        pinned: bool,
+        limit: RateLimit | None = None,
+        rollback: Rollback = Rollback.REFUSE,
+    ) -> None:
         self._repo = repo
+        self.history = History(repo, rollback)
         self._secret = secret
         self._limit = limit
         self._trees = TreeReader(repo.source)
@@ -80,11 +82,13 @@ class Repository:
         places: Places,
         writes: bool = False,
         limit_bytes_per_s: int = 0,
+        rollback: Rollback = Rollback.REFUSE,
     ) -> Self:
         """Opens a repository; unless ``writes``, nothing in it can be changed.
 
         ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
-        header than the one seen at this place before).
+        header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
+        ``rollback`` says otherwise.
         """
         backend = open_backend(location)
         try:
@@ -100,11 +104,18 @@ class Repository:
                 clock=SystemClock(),
                 random=system_random,
                 header=header,
+                state_dir=places.state_dir,
             )
         except BaseException:
             backend.close()
             raise
-        return cls(repo, secret, pinned=pins.trust(header), limit=limit)
+        opened = cls(repo, secret, pinned=pins.trust(header), limit=limit, rollback=rollback)
+        try:
+            opened.history.follow()
+        except BaseException:
+            repo.close()
+            raise
+        return opened
 
     def __enter__(self) -> Self:
         return self
@@ -137,8 +148,13 @@ class Repository:
         return self._repo.index.thrown_away
 
     def snapshots(self) -> Catalogue:
-        """Lists the snapshots, by time, with what is in the trash, what is undecided and what is damaged."""
-        return protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo))
+        """Lists the snapshots, by time, with what is in the trash, what is undecided and what is damaged.
+
+        Raises `HistoryChanged` where one is gone that nobody has forgotten.
+        """
+        found = snapshots.load(self._repo)
+        self.history.compare(found)
+        return protection.set_apart(found, protection.load_trash(self._repo))
 
     def find(self, name: str, *, host: str = "") -> naming.Found:
         """Returns what ``SNAPSHOT`` or ``SNAPSHOT:/PATH`` means; raises `NoSuchSnapshot`, `NoSuchPath`."""

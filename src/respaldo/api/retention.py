@@ -23,7 +23,7 @@ from respaldo.catalog.retention import (
     kind_of,
     newest_of_each,
 )
-from respaldo.catalog.snapshots import Catalogue, Snapshot, forget, pending_name
+from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, forget, pending_name
 from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel
@@ -181,6 +181,10 @@ def apply_retention(repo: Repo, plan: RetentionPlan, *, cancel: Cancel) -> tuple
 
 def _take(repo: Repo, going: Iterable[Snapshot], grace_ns: int, *, cancel: Cancel) -> tuple[Snapshot, ...]:
     gone: list[Snapshot] = []
+    going = list(going)
+    if not grace_ns:
+        cancel.check()
+        announce_forgetting(repo, [item.id for item in going])
     for item in going:
         cancel.check()
         if grace_ns:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 
-from respaldo.catalog.snapshots import Catalogue, Snapshot, forget, list_pending
+from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, forget, list_pending
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, Refused
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.protection import Pin, Trashed, parse_trashed
@@ -132,6 +132,7 @@ def empty_trash(repo: Repo, *, dry_run: bool = False) -> list[SnapshotId]:
     gone = sorted(item for item in due if item in there)
     if dry_run:
         return gone
+    announce_forgetting(repo, gone)
     for snapshot in due:
         with contextlib.suppress(Corruption):  # what has become unreadable is nobody's to take away
             record = _read(repo, snapshot)  # again: it may have been brought back, and forgotten anew

@@ -7,14 +7,17 @@ bytes; a short or unauthentic outcome means undecided. Nothing is ever written o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.rolls import apply_rolls, roll
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, UsageError
+from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
+from respaldo.format.logbook import SUBJECTS_MAX
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
     RECORD_RAW_BYTES_MAX,
@@ -24,6 +27,7 @@ from respaldo.format.snapshot import (
     parse_manifest,
     parse_outcome,
 )
+from respaldo.store.logbook import FORGET
 from respaldo.store.repo import Repo
 from respaldo.store.several import read_several
 from respaldo.store.tiers import FANOUT
@@ -150,6 +154,8 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
     """
     name = outcome_name(snapshot)
     outcome = Outcome(verdict=verdict, pending_hash=pending_hash)
+    if verdict is Verdict.COMMIT and repo.log is not None:
+        repo.log.owe(snapshot, pending_hash)
     try:
         repo.backend.put(name, [repo.vault.seal_record("outcome", name, outcome.encode())])
     except ObjectExists:
@@ -162,13 +168,23 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
         if verdict is Verdict.COMMIT and standing.pending_hash != pending_hash:
             return Verdict.ABORT
         return standing.verdict
+    if verdict is Verdict.COMMIT and repo.log is not None:
+        with contextlib.suppress(StorageError):  # the snapshot is committed: the next entry will say so
+            repo.log.committed(snapshot, pending_hash)
     return verdict
+
+
+def announce_forgetting(repo: Repo, snapshots: Sequence[SnapshotId]) -> None:
+    """Says in the log which snapshots are about to be forgotten."""
+    for first in range(0, len(snapshots), SUBJECTS_MAX):
+        repo.announce(FORGET, snapshots[first : first + SUBJECTS_MAX])
 
 
 def forget(repo: Repo, snapshot: SnapshotId) -> bool:
     """Deletes a committed snapshot's manifest, *then* its outcome; returns whether the manifest was still there.
 
     The first is the step that counts. Whoever finds it done by another, or by a run that was cut off, does the second.
+    It was announced before.
     """
     there = repo.backend.discard([pending_name(snapshot)])
     repo.backend.discard([outcome_name(snapshot)])

@@ -80,6 +80,12 @@ def common_options() -> list[click.Option]:
             type=path,
             help="Where the local index lies (or RESPALDO_CACHE_DIR). It can be removed at any time.",
         ),
+        _option(
+            "--accept-rollback",
+            field="accept_rollback",
+            is_flag=True,
+            help="Go on although the repository shows less than it did before, and remember it as it is now.",
+        ),
         _option("--json", field="json", is_flag=True, help="Print one JSON document; errors too, on standard error."),
         _option("-q", "--quiet", field="quiet", is_flag=True, help="Print errors and warnings only."),
         _option("-v", "--verbose", field="verbose", count=True, help="Say more; -vv even more."),

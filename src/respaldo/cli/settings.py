@@ -31,6 +31,7 @@ class Settings:
     quiet: bool = False
     verbose: int = 0
     no_progress: bool = False
+    accept_rollback: bool = False
 
     @property
     def level(self) -> int:
@@ -85,27 +86,46 @@ class Settings:
 
     @contextlib.contextmanager
     def open(
-        self, *, writes: bool = False, limit_bytes_per_s: int = 0, secret: Secret | None = None
+        self,
+        *,
+        writes: bool = False,
+        limit_bytes_per_s: int = 0,
+        secret: Secret | None = None,
+        reports: bool = False,
     ) -> Iterator[Repository]:
-        """Opens the repository; asks for a secret unless one is given."""
-        from respaldo.api import KERNEL, open_repository  # start-up time
+        """Opens the repository; asks for a secret unless one is given.
+
+        ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
+        """
+        from respaldo.api import KERNEL, Rollback, open_repository  # start-up time
 
         location = self.location()
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
             secret = secret or self.secret()
+            rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
             with open_repository(
-                location, secret, places=places, writes=writes, limit_bytes_per_s=limit_bytes_per_s
+                location,
+                secret,
+                places=places,
+                writes=writes,
+                limit_bytes_per_s=limit_bytes_per_s,
+                rollback=rollback,
             ) as repository:
                 if not repository.pinned and self.level > 0:
                     show.err("note: the repository's header could not be pinned: the state directory is not writable")
+                if not repository.history.remembers and self.level > 0:
+                    show.err("note: what the log says could not be remembered: the state directory is not writable")
                 if repository.made_anew and self.level >= 0:
                     show.err("note: the local index was damaged, or a crash cut it off; it is made anew")
                 try:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
+                    if self.accept_rollback:
+                        for finding in repository.history.findings:
+                            show.err(f"warning: accepted: {show.shown(finding)}")
 
     def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:
         """Prints a result: as JSON, as text, or with ``--quiet`` not at all."""

@@ -61,6 +61,7 @@ class KeyRing:
         self.chunker_secret = self._purpose("chunker")
         self.link_group = self._purpose("link group")
         self.name_order = self._purpose("name order")
+        self.admin_seed = self._purpose("admin signature")
         self.id_keys = {kind: self._purpose("id " + kind.word) for kind in Kind}
 
     def _purpose(self, purpose: str) -> bytes:

@@ -16,6 +16,7 @@
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
+    ├── HistoryChanged         the repository is not what this client has seen before    exit 4
     ├── ChunkMissing           no pack holds a chunk                                     exit 4
     ├── NoSuchSnapshot         a name that no snapshot answers to                        exit 1
     ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
@@ -168,6 +169,20 @@ class Corruption(RespaldoError):
 
     def __str__(self) -> str:
         return f"damaged object {self.name}: {self.reason}"
+
+
+class HistoryChanged(RespaldoError):
+    """Says that storage shows less, or something else, than it showed before; each finding is a sentence."""
+
+    exit_status = 4
+
+    def __init__(self, findings: tuple[str, ...], *, hint: str = "") -> None:
+        super().__init__(findings)
+        self.findings = findings
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return "the repository's history is not what this client has seen: " + "; ".join(self.findings)
 
 
 class ChunkMissing(RespaldoError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,15 @@ from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
 from respaldo.store import slots
+from respaldo.store.ballast import with_ballast
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
+from respaldo.store.logbook import Logbook
 from respaldo.store.mending import healed, with_parity
 from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
+from respaldo.store.recollection import Recollection
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
@@ -166,7 +169,15 @@ class Repo:
     """
 
     def __init__(
-        self, backend: Backend, header: Header, ring: KeyRing, *, cache_dir: Path, clock: Clock, random: Random
+        self,
+        backend: Backend,
+        header: Header,
+        ring: KeyRing,
+        *,
+        cache_dir: Path,
+        clock: Clock,
+        random: Random,
+        state_dir: Path | None = None,
     ) -> None:
         self.backend = backend
         self.header = header
@@ -187,6 +198,17 @@ class Repo:
         """What could not be read while the index was brought up to date."""
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
+        self.log: Logbook | None = None
+        """None where there is no place to remember it in."""
+        if state_dir is not None:
+            place = Recollection(state_dir / "logs" / header.repository.hex(), random)
+            self.log = Logbook(backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place)
+
+    def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
+        """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast."""
+        log = self.log
+        if log is not None:
+            with_ballast(self.backend, lambda: log.append(verb, subjects, note))
 
     @classmethod
     def open(
@@ -199,36 +221,39 @@ class Repo:
         random: Random,
         pinned: bytes = b"",
         header: Header | None = None,
+        state_dir: Path | None = None,
     ) -> Self:
         """Opens a repository; raises `WrongSecret`, `NotARepository`, `Corruption`.
 
         ``pinned`` is the header's hash as this client knows it; another header is `Corruption`. ``header``: where it
-        was read already.
+        was read already. ``state_dir``: where this client remembers the log, without which it writes none.
         """
+        attempt = partial(cls._open, secret, cache_dir, clock, random, pinned, header, state_dir)
         try:
-            return cls._open(backend, secret, cache_dir, clock, random, pinned, header)
+            return attempt(backend)
         except (Corruption, NotARepository, StorageFailed):
             whole = healed(backend)
             if whole is None:
                 raise
-            return cls._open(whole, secret, cache_dir, clock, random, pinned, header)
+            return attempt(whole)
 
     @classmethod
     def _open(
         cls,
-        backend: Backend,
         secret: Secret,
         cache_dir: Path,
         clock: Clock,
         random: Random,
         pinned: bytes,
         header: Header | None,
+        state_dir: Path | None,
+        backend: Backend,
     ) -> Self:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
         ring = KeyRing(slots.open_master(backend, header, secret), header.hash)
-        return cls(backend, header, ring, cache_dir=cache_dir, clock=clock, random=random)
+        return cls(backend, header, ring, cache_dir=cache_dir, clock=clock, random=random, state_dir=state_dir)
 
     def __enter__(self) -> Self:
         return self

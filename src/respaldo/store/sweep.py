@@ -14,6 +14,7 @@ from typing import Self
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf, segment_object
 from respaldo.format.snapshot import Condemnation
 from respaldo.store.ballast import with_ballast
+from respaldo.store.logbook import PRUNE
 from respaldo.store.repo import Repo
 
 
@@ -34,6 +35,7 @@ class Sentence:
             repo.backend.put(name, [repo.vault.seal_record("condemnation", name, record.encode())])
             return name
 
+        repo.announce(PRUNE, note=f"{len(packs)} packs")
         return cls(with_ballast(repo.backend, put), tuple(packs))
 
     def carry_out(self, repo: Repo, spared: Collection[PackName] = ()) -> int:

@@ -62,7 +62,9 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
     from respaldo import api  # start-up time
 
     options = api.RepairOptions(read_data=read_data, alone=alone)
-    with settings.open(writes=not dry_run) as repository:
+    with settings.open(writes=not dry_run, reports=True) as repository:
+        for finding in repository.history.findings:
+            show.err(f"warning: {show.shown(finding)}")
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:
             repair = repository.prepare_repair(options, progress=progress, cancel=cancel)
             duration_ns = progress.elapsed_ns()

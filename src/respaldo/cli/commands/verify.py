@@ -67,17 +67,29 @@ def command(settings: Settings, *, read_data: bool, subset: str, keyless: bool) 
         return checked.exit_status
     options = api.VerifyOptions(read_data=read_data, subset=api.parse_subset(subset) if subset else None)
     with (
-        settings.open() as repository,
+        settings.open(reports=True) as repository,
         cancelling() as cancel,
         watching(level, display=settings.display) as progress,
     ):
         result = repository.verify(options, progress=progress, cancel=cancel)
         duration_ns = progress.elapsed_ns()
-    settings.report(_fields(result, duration_ns), _text(result, duration_ns, complete=options.reads_data))
+        repository.snapshots()  # says which of them are gone
+        history = repository.history.findings
+    settings.report(
+        _fields(result, duration_ns) | {"history": list(history)},
+        "\n".join((_text(result, duration_ns, complete=options.reads_data), *map(_changed, history))),
+    )
     if settings.quiet and not settings.json and result.damages:
         for line in _damages(result.damages):
             show.err(line)
-    return result.exit_status
+    if history and settings.quiet and not settings.json:
+        for finding in history:
+            show.err(_changed(finding))
+    return 4 if history and not settings.accept_rollback else result.exit_status
+
+
+def _changed(finding: str) -> str:
+    return f"the history is not what it was: {show.shown(finding)}"
 
 
 def _text(result: VerifyResult, duration_ns: int, *, complete: bool) -> str:

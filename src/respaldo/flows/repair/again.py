@@ -11,7 +11,14 @@ import contextlib
 from dataclasses import replace
 
 from respaldo.catalog.protection import list_pins, load_trash, pin, pin_name, trash_name
-from respaldo.catalog.snapshots import decide, list_pending, outcome_name, pending_name, put_pending
+from respaldo.catalog.snapshots import (
+    announce_forgetting,
+    decide,
+    list_pending,
+    outcome_name,
+    pending_name,
+    put_pending,
+)
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.flows.repair.salvage import Salvage
@@ -93,6 +100,7 @@ def retire(repo: Repo, old: SnapshotId, *, decided: bool) -> list[str]:
     for name in (pending_name(old), outcome_name(old)):
         with contextlib.suppress(ObjectMissing):
             copies.append(set_aside(repo.backend, name))
+    announce_forgetting(repo, [old])
     repo.backend.discard([pending_name(old)])
     if decided:
         repo.backend.discard([outcome_name(old)])

@@ -1,0 +1,288 @@
+"""Following the log of a repository: what every client wrote, from where this one left off, and what is not there.
+
+Invariant: what was seen once is never silently unseen: a log that has become shorter, that has changed, or that lacks
+what another client says it saw, is a finding. Never writes to the repository. Implements docs/format.md, "Log".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from respaldo.backend.base import Backend
+from respaldo.codec.keys import KeyRing
+from respaldo.codec.signing import Signer, client_of, is_signed
+from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
+from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.recollection import Known, Memory, Recollection
+from respaldo.store.several import read_several
+from respaldo.store.vault import Vault
+
+COMMIT: Final = "commit"
+FORGET: Final = "forget"
+PRUNE: Final = "prune"
+ADMIN_VERBS: Final = frozenset({FORGET, PRUNE})
+"""What takes an admin key."""
+ENTRY_PURPOSE: Final = b"log entry"
+ADMIN_PURPOSE: Final = b"log admin"
+LOOKS: Final = 3
+"""So often the log is listed again before anything is said to be missing: somebody may just be writing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Followed:
+    """Is what following the log gave: the memory brought up to date, new entries, findings."""
+
+    memory: Memory
+    fresh: list[Entry] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+
+class Follower:
+    """Reads the log of one repository for one client. One thread."""
+
+    def __init__(self, backend: Backend, vault: Vault, ring: KeyRing, recollection: Recollection) -> None:
+        self._backend = backend
+        self._vault = vault
+        self._header_hash = ring.header_hash
+        self.admin = Signer(ring.admin_seed)
+        self.recollection = recollection
+        self.remembers = True
+        """Whether what was seen could be written down."""
+
+    def follow(self, *, accept: bool = False) -> Followed:
+        """Follows every client's log to its end; returns what is new, and what should be there and is not.
+
+        ``accept``: what is found is taken for the truth from now on. Raises `StorageError` where it cannot be read.
+        """
+        memory = self._load()
+        for look in range(LOOKS):
+            try:
+                followed = self._follow(memory, accept=False)
+            except ObjectMissing:  # an object that another one has just taken the place of
+                if look + 1 == LOOKS:
+                    raise
+                continue
+            if not followed.findings:
+                break
+        if followed.findings and accept:
+            findings = followed.findings
+            followed = self._follow(memory, accept=True)
+            followed.findings = findings
+        if accept:
+            followed.memory.tail.clear()
+        if followed.memory != memory and (accept or not followed.findings):
+            self._save(followed.memory)
+        return followed
+
+    def missing(self, there: Iterable[bytes]) -> set[bytes]:
+        """Returns the snapshots that were committed and not forgotten, and are not among those that are there."""
+        listed = set(there)
+        lost = self._load().live - listed
+        return self.follow().memory.live - listed if lost else set()
+
+    def give_up(self, snapshots: Iterable[bytes]) -> None:
+        """Remembers snapshots no longer: that they are gone was accepted."""
+        with contextlib.suppress(OSError), self.recollection.turn():
+            memory = self.recollection.load()
+            memory.live -= set(snapshots)
+            self.recollection.save(memory)
+
+    def read_all(self) -> list[Entry]:
+        """Reads every entry of every client that is there and opens, by time; none is compared with the memory."""
+        found: list[Entry] = []
+        for client, numbers in self._list().items():
+            by_number: dict[int, Entry] = {}
+            for _, entries in self._read(client, numbers):
+                if not isinstance(entries, Corruption):
+                    by_number.update({entry.number: entry for entry in entries})
+            found += by_number.values()
+        return sorted(found, key=lambda entry: (entry.time_ns, entry.client, entry.number))
+
+    def hash_at(self, client: bytes, number: int) -> bytes:
+        """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
+        for last in self._list().get(client, []):
+            if last >= number:
+                entries = self.read_object(object_name(client, last))
+                return next((entry.hash for entry in entries if entry.number == number), b"")
+        return b""
+
+    def _load(self) -> Memory:
+        try:
+            return self.recollection.load()
+        except (OSError, Corruption):
+            self.remembers = False
+            return Memory()
+
+    def _save(self, memory: Memory) -> None:
+        try:
+            with self.recollection.turn():
+                if self.recollection.is_current:  # or another process has seen as much, and says so itself
+                    self.recollection.save(memory)
+        except OSError:
+            self.remembers = False
+
+    def _list(self) -> dict[bytes, list[int]]:
+        listed: dict[bytes, list[int]] = {}
+        for name in self._backend.names("log"):
+            parsed = parse_name(name)
+            if parsed is not None:
+                listed.setdefault(parsed[0], []).append(parsed[1])
+        for numbers in listed.values():
+            numbers.sort()
+        return listed
+
+    def _read(self, client: bytes, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[Entry, ...] | Corruption]]:
+        """Yields the entries of objects, by number; leaves out those that a later one repeats."""
+        found: dict[int, tuple[Entry, ...] | Corruption] = {}
+        wanted = [
+            number
+            for place, number in enumerate(numbers)
+            if not any(first_number(later) <= number for later in numbers[place + 1 : place + 1 + ENTRIES_MAX])
+        ]
+        while wanted:
+            for number, got in read_several(lambda number: self.read_object(object_name(client, number)), wanted):
+                if isinstance(got, ObjectMissing):
+                    raise got
+                found[number] = got
+            # One that was to repeat others and does not, or cannot be read, leaves them where they are.
+            bare = [
+                range(first_number(number), number if isinstance(got, Corruption) else got[0].number)
+                for number, got in found.items()
+            ]
+            wanted = [number for number in numbers if number not in found and any(number in part for part in bare)]
+        yield from sorted(found.items())
+
+    def read_object(self, name: str) -> tuple[Entry, ...]:
+        """Reads the entries of an object; raises `Corruption`, `ObjectMissing`."""
+        data = self._backend.get_whole(name, RECORD_BYTES_MAX)
+        return parse_object(self._vault.open_record("log", name, data), name)
+
+    def _follow(self, before: Memory, *, accept: bool) -> Followed:
+        memory = replace(
+            before,
+            known=dict(before.known),
+            live=set(before.live),
+            gone=set(before.gone),
+            told=dict(before.told),
+            tail=list(before.tail),
+        )
+        followed = Followed(memory=memory)
+        listed = self._list()
+        for client in sorted(listed.keys() | memory.known.keys()):
+            self._follow_one(client, listed.get(client, []), followed, accept=accept)
+        self._compare_heads(followed)
+        for verb, apply in ((COMMIT, apply_commit), (FORGET, apply_forget)):
+            for entry in followed.fresh:
+                if entry.verb == verb:
+                    apply(memory, entry)
+        return followed
+
+    def _follow_one(self, client: bytes, numbers: list[int], followed: Followed, *, accept: bool) -> None:
+        """Follows one client's log from where it was left, as far as it is whole."""
+        known = followed.memory.known.get(client)
+        last = numbers[-1] if numbers else -1
+        if known and last < known.number:
+            followed.findings.append(_rolled_back(client, known.number, last))
+            if not accept:
+                return
+            known = None
+            del followed.memory.known[client]
+        if known and last == known.number:
+            return
+        after = known.number if known else -1
+        for number, got in self._read(client, [number for number in numbers if number > after]):
+            if isinstance(got, Corruption):
+                followed.findings.append(f"entry {number} of client {_short(client)} cannot be read: {got.reason}")
+                if not accept:
+                    return
+                continue
+            for entry in got:
+                problem = self._problem(entry, known, accept=accept)
+                if problem:
+                    followed.findings.append(problem)
+                    return
+                if known is None or entry.number > known.number:
+                    key = known.key if known else entry.key
+                    if not key:  # accepted as it stands: whose it is cannot be told
+                        continue
+                    known = followed.memory.known[client] = Known(entry.number, entry.hash, key)
+                    followed.fresh.append(entry)
+
+    def _problem(self, entry: Entry, known: Known | None, *, accept: bool) -> str:
+        """Returns what is wrong with an entry after what is known of its client, nothing where it fits."""
+        who = f"entry {entry.number} of client {_short(entry.client)}"
+        if known and entry.number <= known.number:
+            if entry.number == known.number and entry.hash != known.hash:
+                return f"{who} is not the one that was seen before (the log was forked)"
+            return ""
+        expected = known.number + 1 if known else 0
+        if not accept and entry.number != expected:
+            return f"entries {expected} to {entry.number - 1} of client {_short(entry.client)} are missing"
+        if not accept and entry.previous != (known.hash if known else FIRST):
+            return f"{who} does not follow the one before it (the log was forked)"
+        key = known.key if known else entry.key
+        if not key:
+            return ""
+        message, header = entry.signed(), self._header_hash
+        if client_of(key) != entry.client or not is_signed(key, entry.signature, ENTRY_PURPOSE, header, message):
+            return f"{who} is not signed by that client"
+        if entry.verb in ADMIN_VERBS and not is_signed(self.admin.public, entry.admin, ADMIN_PURPOSE, header, message):
+            return f"{who} says {entry.verb}, and no admin key has signed it"
+        return ""
+
+    def _compare_heads(self, followed: Followed) -> None:
+        """Compares what new entries say that they saw of other clients with what is there."""
+        seen = {(entry.client, entry.number): entry.hash for entry in followed.fresh}
+        known = followed.memory.known
+        seen |= {(client, item.number): item.hash for client, item in known.items()}
+        for entry in followed.fresh:
+            for head in entry.heads:
+                who = f"client {_short(entry.client)} has seen entry {head.number} of client {_short(head.client)}"
+                item = known.get(head.client)
+                if item is None or item.number < head.number:
+                    followed.findings.append(f"{who}, which is not there")
+                elif (seen.get((head.client, head.number)) or self._hash_or(head)) != head.hash:
+                    followed.findings.append(f"{who}, and it was another one (the log was forked)")
+
+    def _hash_or(self, head: Head) -> bytes:
+        """Returns the hash of an entry; where it cannot be read, which is another finding's, the one of the head."""
+        try:
+            return self.hash_at(head.client, head.number)
+        except Corruption:
+            return head.hash
+
+
+def apply_commit(memory: Memory, entry: Entry) -> None:
+    """Remembers snapshots that were committed."""
+    for subject in entry.subjects:
+        snapshot = subject[:RANDOM_ID_BYTES]
+        memory.owed.pop(snapshot, None)
+        if snapshot in memory.gone:
+            memory.gone.discard(snapshot)
+        else:
+            memory.live.add(snapshot)
+
+
+def apply_forget(memory: Memory, entry: Entry) -> None:
+    """Remembers snapshots that were forgotten."""
+    for snapshot in entry.subjects:
+        if snapshot in memory.live:
+            memory.live.discard(snapshot)
+        else:
+            memory.gone.add(snapshot)
+
+
+def _rolled_back(client: bytes, seen: int, last: int) -> str:
+    what = f"entries {last + 1} to {seen}" if last + 1 < seen else f"entry {seen}"
+    return (
+        f"{what} of client {_short(client)} {'are' if last + 1 < seen else 'is'} gone (the repository was rolled back)"
+    )
+
+
+def _short(client: bytes) -> str:
+    return client.hex()[:8]

@@ -1,0 +1,191 @@
+"""What a client remembers of a repository's log, and who it is: kept in its state directory, never in the repository.
+
+Whoever controls storage could change it there, and it is all that a rollback is seen by. Written whole, beside, and
+moved into place. Losing it loses no data: the client then trusts what it sees next, as at the first time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.core.seams import Random
+from respaldo.format import canonical
+from respaldo.format.logbook import HASH_BYTES
+
+_BYTES_MAX: Final = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Is how far a client's log was followed: the last entry's number and hash, and the client's public key."""
+
+    number: int
+    hash: bytes
+    key: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Memory:
+    """Is what was seen. Ids of snapshots have 16 bytes.
+
+    ``known``: by client. ``live``: snapshots that were committed and not forgotten. ``gone``: forgotten before their
+    commit was seen. ``told``: what this client's own entries have said of others. ``tail``: its entries, encoded, that
+    a coming object repeats. ``owed``: commits that are in no entry yet, with the hash of their manifests. ``intent``:
+    an entry that was about to be put.
+    """
+
+    known: dict[bytes, Known] = field(default_factory=dict)
+    live: set[bytes] = field(default_factory=set)
+    gone: set[bytes] = field(default_factory=set)
+    told: dict[bytes, int] = field(default_factory=dict)
+    tail: list[bytes] = field(default_factory=list)
+    owed: dict[bytes, bytes] = field(default_factory=dict)
+    intent: bytes = b""
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        return canonical.pack(
+            [
+                1,
+                [[client, item.number, item.hash, item.key] for client, item in sorted(self.known.items())],
+                b"".join(sorted(self.live)),
+                b"".join(sorted(self.gone)),
+                [[client, number] for client, number in sorted(self.told.items())],
+                list(self.tail),
+                [[snapshot, pending] for snapshot, pending in sorted(self.owed.items())],
+                self.intent,
+            ]
+        )
+
+
+def parse_memory(data: bytes, what: str) -> Memory:
+    """Parses a memory; raises `Corruption`."""
+    match canonical.unpack(data, what):
+        case [1, list(known), bytes(live), bytes(gone), list(told), list(tail), list(owed), bytes(intent)] if all(
+            isinstance(item, bytes) for item in tail
+        ):
+            return Memory(
+                known=dict(_known(item, what) for item in known),
+                live=_ids(live, what),
+                gone=_ids(gone, what),
+                told=dict(_told(item, what) for item in told),
+                tail=[item for item in tail if isinstance(item, bytes)],
+                owed=dict(_owed(item, what) for item in owed),
+                intent=intent,
+            )
+    raise Corruption(what, "not what this program writes")
+
+
+def _known(value: object, what: str) -> tuple[bytes, Known]:
+    match value:
+        case [bytes(client), int(number), bytes(seen), bytes(key)] if (
+            len(client) == CLIENT_BYTES and len(seen) == HASH_BYTES and len(key) == PUBLIC_BYTES
+        ):
+            return client, Known(number, seen, key)
+    raise Corruption(what, "not what this program writes")
+
+
+def _told(value: object, what: str) -> tuple[bytes, int]:
+    match value:
+        case [bytes(client), int(number)]:
+            return client, number
+    raise Corruption(what, "not what this program writes")
+
+
+def _owed(value: object, what: str) -> tuple[bytes, bytes]:
+    match value:
+        case [bytes(snapshot), bytes(pending)] if len(snapshot) == RANDOM_ID_BYTES and len(pending) == HASH_BYTES:
+            return snapshot, pending
+    raise Corruption(what, "not what this program writes")
+
+
+def _ids(joined: bytes, what: str) -> set[bytes]:
+    if len(joined) % RANDOM_ID_BYTES:
+        raise Corruption(what, "not what this program writes")
+    return {joined[at : at + RANDOM_ID_BYTES] for at in range(0, len(joined), RANDOM_ID_BYTES)}
+
+
+class Recollection:
+    """Is a client's directory of one repository's log. Processes take turns by `turn`."""
+
+    def __init__(self, path: Path, random: Random) -> None:
+        self.path = path
+        self._random = random
+        self._stamp: tuple[int, int] | None = None
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits for other processes of this client, and makes the directory. Raises OSError where it cannot be."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.path / "lock", "ab", opener=_private) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def load(self) -> Memory:
+        """Reads what was remembered; empty where nothing was. Raises `Corruption`, OSError."""
+        path = self.path / "memory"
+        try:
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                self._stamp = (found.st_ino, found.st_mtime_ns)
+                return parse_memory(file.read(_BYTES_MAX), str(path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._stamp = None
+            return Memory()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no other process has written since `load`."""
+        try:
+            found = os.stat(self.path / "memory")
+        except OSError:
+            return self._stamp is None
+        return self._stamp == (found.st_ino, found.st_mtime_ns)
+
+    def save(self, memory: Memory) -> None:
+        """Writes a memory. Raises OSError."""
+        fresh = self.path / f"memory.{os.getpid()}"
+        with open(fresh, "wb", opener=_private) as file:
+            file.write(memory.encode())
+            file.flush()
+            found = os.fstat(file.fileno())
+            self._stamp = (found.st_ino, found.st_mtime_ns)
+        fresh.replace(self.path / "memory")
+
+    def signer(self) -> Signer | None:
+        """Returns this client's signing key, None where it has none yet."""
+        try:
+            seed = (self.path / "identity").read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Signer(seed) if len(seed) == SEED_BYTES else None
+
+    def new_signer(self) -> Signer:
+        """Makes a new identity in the place of any other. Raises OSError."""
+        seed = self._random(SEED_BYTES)
+        fresh = self.path / f"identity.{os.getpid()}"
+        with open(fresh, "wb", opener=_private) as file:
+            file.write(seed)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path / "identity")
+        return Signer(seed)
+
+    @property
+    def client(self) -> bytes:
+        """The id of this client, empty where it has none yet."""
+        signer = self.signer()
+        return client_of(signer.public) if signer else b""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
