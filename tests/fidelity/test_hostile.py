@@ -16,7 +16,8 @@ from respaldo.core.ids import Kind
 from respaldo.core.model import Mark
 from respaldo.core.seams import Silent
 from respaldo.flows.backup.session import Session
-from respaldo.format.snapshot import Figures, Manifest
+from respaldo.format.figures import Figures
+from respaldo.format.snapshot import Manifest
 from respaldo.format.tree import META, Leaf
 from tests.fidelity.compare import differences, leftovers, picture
 from tests.fidelity.trees import TIME_NS, data

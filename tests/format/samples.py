@@ -17,6 +17,7 @@ from respaldo.format import (
     canonical,
     catalogue,
     content,
+    figures,
     frame,
     header,
     leafcheck,
@@ -109,8 +110,18 @@ MANIFEST = snapshot.Manifest(
     program="respaldo 0.1.0",
     rules=("--exclude", "*.tmp"),
     failed=((b"/home/ana/x", "permission denied"),),
-    figures=snapshot.Figures(files=3, length_bytes=1 << 40, duration_ns=5),
+    figures=figures.Figures(files=3, length_bytes=1 << 40, duration_ns=5),
 )
+REPAIRED = replace(
+    MANIFEST,
+    kind="incremental",
+    label="v1.4.12-20261125_101500",
+    repairs=b"S" * 16,
+    root_lost=True,
+    lost=IDS[1] + IDS[2],
+    changes=figures.Changes(added=3, changed=1 << 40, removed=0),
+)
+COUNTED = replace(MANIFEST, changes=figures.Changes())
 ROLL = catalogue.Roll(
     rows=(
         catalogue.Row(snapshot=SnapshotId(b"1" * 16), pending_hash=b"o" * 32, manifest=MANIFEST.encode()),
@@ -191,7 +202,7 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "segment": (SEGMENT.encode(),),
     "tree": (LEAF.encode(), BRANCH.encode(), tree.Leaf(names=b"", meta=b"").encode()),
     "node": (NODE,),
-    "manifest": (MANIFEST.encode(),),
+    "manifest": (MANIFEST.encode(), REPAIRED.encode(), COUNTED.encode()),
     "catalogue": (ROLL.encode(), catalogue.Roll(rows=()).encode()),
     "outcome": (OUTCOME.encode(),),
     "condemnation": (CONDEMNATION.encode(),),
@@ -336,5 +347,9 @@ def manifests(draw: st.DrawFn) -> snapshot.Manifest:
         program=draw(texts),
         rules=tuple(draw(st.lists(texts, max_size=3))),
         failed=tuple(draw(st.lists(st.tuples(st.binary(max_size=9), texts), max_size=3))),
-        figures=snapshot.Figures(files=draw(u32s), length_bytes=draw(st.integers(0, (1 << 64) - 1))),
+        figures=figures.Figures(files=draw(u32s), length_bytes=draw(st.integers(0, (1 << 64) - 1))),
+        repairs=draw(st.just(b"") | st.binary(min_size=16, max_size=16)),
+        root_lost=draw(st.booleans()),
+        lost=draw(st.just(b"") | st.binary(min_size=32, max_size=32)),
+        changes=draw(st.none() | st.builds(figures.Changes, added=u32s, changed=u32s, removed=u32s)),
     )

@@ -10,7 +10,19 @@ from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec import compress, slots
 from respaldo.codec.keys import SEALED_KINDS
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
-from respaldo.format import canonical, catalogue, content, frame, header, leafcheck, pack, segment, snapshot, tree
+from respaldo.format import (
+    canonical,
+    catalogue,
+    content,
+    figures,
+    frame,
+    header,
+    leafcheck,
+    pack,
+    segment,
+    snapshot,
+    tree,
+)
 from respaldo.kernel.layout import INODE_FLAGS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
@@ -82,7 +94,7 @@ def test_every_kind_and_figure_and_key_is_listed():
     """Nothing that enters the bytes is missing from the page."""
     for kind in SEALED_KINDS:
         assert kind in TEXT
-    for name in snapshot.FIGURE_NAMES:
+    for name in figures.FIGURE_NAMES:
         assert name in TEXT
 
 

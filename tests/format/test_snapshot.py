@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from respaldo.core.errors import Corruption
-from respaldo.format import canonical, snapshot
-from tests.format.samples import CONDEMNATION, CONFIG, MANIFEST, MARKER, OUTCOME
+from respaldo.format import canonical, figures, snapshot
+from tests.format.samples import CONDEMNATION, CONFIG, COUNTED, MANIFEST, MARKER, OUTCOME, REPAIRED
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,10 @@ from tests.format.samples import CONDEMNATION, CONFIG, MANIFEST, MARKER, OUTCOME
         {"tags": ("x" * (snapshot.TEXT_BYTES_MAX + 1),)},
         {"tags": ("",) * (snapshot.ITEMS_MAX + 1)},
         {"failed": ((b"/x", "y"),) * (snapshot.ITEMS_MAX + 1)},
-        {"figures": snapshot.Figures(files=-1)},
+        {"figures": figures.Figures(files=-1)},
+        {"changes": figures.Changes(removed=-1)},
+        {"repairs": b"x" * 15},
+        {"lost": b"x" * 31},
     ],
 )
 def test_impossible_manifests_are_refused(change):
@@ -60,6 +63,31 @@ def test_keys_and_figures_that_are_new_are_passed_over():
     value["figures"]["stripes"] = 7
     del value["figures"]["errors"]
     assert snapshot.parse_manifest(canonical.pack(value), "x") == MANIFEST
+
+
+def test_keys_that_few_have_may_be_missing():
+    """A manifest from before they were thought of is whole, and says nothing of them; with them, it says all."""
+    value = canonical.unpack(REPAIRED.encode(), "x")
+    assert snapshot.parse_manifest(REPAIRED.encode(), "x") == REPAIRED
+    for key in ("repairs", "mark", "lost", "changes"):
+        del value[key]
+    bare = snapshot.parse_manifest(canonical.pack(value), "x")
+    assert (bare.repairs, bare.root_lost, bare.lost, bare.changes) == (b"", False, b"", None)
+    assert bare == replace(REPAIRED, repairs=b"", root_lost=False, lost=b"", changes=None)
+
+
+def test_nothing_changed_is_not_nobody_knows():
+    """Three zeros are an answer, and no key is none."""
+    assert snapshot.parse_manifest(COUNTED.encode(), "x").changes == figures.Changes()
+    assert snapshot.parse_manifest(MANIFEST.encode(), "x").changes is None
+
+
+@pytest.mark.parametrize("changes", [[], [1, 2], [1, 2, 3, 4], [1, 2, -1], ["1", 2, 3], 7, {"added": 1}])
+def test_impossible_changes_are_refused(changes):
+    """Three counts, or no key."""
+    value = canonical.unpack(MANIFEST.encode(), "x")
+    with pytest.raises(Corruption):
+        snapshot.parse_manifest(canonical.pack(value | {"changes": changes}), "x")
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
     from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
+    from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
-    from respaldo.format.snapshot import Figures, Manifest
+    from respaldo.format.snapshot import Manifest
     from respaldo.fs.match import Rules, read_rules
     from respaldo.store.slots import SlotInfo
     from respaldo.views.diff import Change
@@ -84,6 +85,7 @@ __all__ = [
     "Catalogue",
     "Change",
     "ChangeVerb",
+    "Changes",
     "Checked",
     "Criteria",
     "Damage",
@@ -189,8 +191,9 @@ _WHERE = {
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
+    "respaldo.format.figures": "Changes Figures",
     "respaldo.format.header": "Header",
-    "respaldo.format.snapshot": "Figures Manifest",
+    "respaldo.format.snapshot": "Manifest",
     "respaldo.fs.match": "Rules read_rules",
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.diff": "Change",

@@ -81,7 +81,8 @@ def resolve(catalogue: Catalogue, trees: TreeReader, name: str, *, host: str = "
     ``host`` leaves the others' snapshots aside, but not damaged ones: they may be this one's.
     """
     snapshots = tuple(item for item in catalogue.snapshots if not host or item.manifest.host == host)
-    catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=catalogue.damaged)
+    trash = tuple(item for item in catalogue.trash if not host or item.manifest.host == host)
+    catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=catalogue.damaged, trash=trash)
     wanted, path = split_name(name)
     if wanted == "latest" and path not in {None, b"/"}:
         catalogue.need_whole()

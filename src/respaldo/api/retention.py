@@ -203,8 +203,8 @@ def find_all(catalogue: Catalogue, names: Iterable[str], *, trash: bool = False)
     for name in names:
         try:
             item = catalogue.find(name)
-        except NoSuchSnapshot:
-            if not trash or name == "latest":
+        except NoSuchSnapshot as error:
+            if not trash or name == "latest" or error.several:
                 raise
             item = apart.find(name)
         found[item.id] = item

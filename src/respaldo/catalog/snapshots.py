@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
+from respaldo.catalog.labels import bearers, is_reserved, shown_label
 from respaldo.catalog.rolls import apply_rolls, roll
 from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
@@ -94,18 +95,29 @@ class Catalogue:
             return self.snapshots[-1]
         found = [item for item in self.snapshots if item.hex == name]  # whole, no label can stand before it
         if name and not found:
-            encoded = name.encode("utf-8", "surrogateescape")  # where it stands nowhere, nothing needs to be parsed
-            for item in reversed(self.snapshots):
-                if encoded in item.encoded and item.manifest.label == name:
-                    return item
+            found = self._find_by_label(name)
         found = found or [item for item in self.snapshots if name and item.hex.startswith(name)]
         if name and not found:
             self.need_whole(name)
         if not found:
             raise NoSuchSnapshot(name)
         if len(found) > 1:
-            raise NoSuchSnapshot(name, "several snapshots begin so")
+            raise NoSuchSnapshot(name, "several snapshots begin so", several=True)
         return found[0]
+
+    def _find_by_label(self, name: str) -> list[Snapshot]:
+        """Returns the snapshot that bears a label; raises `NoSuchSnapshot` where several do that were not named.
+
+        Those in the trash count: what the others are called does not depend on what becomes of them.
+        """
+        if not is_reserved(name):
+            return bearers(name, self.snapshots)
+        found = bearers(name, (*self.trash, *self.snapshots))
+        if len(found) > 1:
+            shared = {found[0].manifest.label: found}
+            names = ", ".join(shown_label(item, shared) for item in found)
+            raise NoSuchSnapshot(name, "several snapshots bear this label", several=True, hint=f"name one of: {names}")
+        return [item for item in self.snapshots if found and item.id == found[0].id]
 
     def need_whole(self, name: str = "") -> None:
         """Raises `Corruption` where a manifest is damaged, of those alone whose id begins with ``name``."""

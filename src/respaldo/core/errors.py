@@ -205,10 +205,14 @@ class NoSuchSnapshot(RespaldoError):
 
     hint = "list what there is with: respaldo snapshots"
 
-    def __init__(self, name: str, reason: str = "no such snapshot") -> None:
+    def __init__(self, name: str, reason: str = "no such snapshot", *, several: bool = False, hint: str = "") -> None:
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
+        self.several = several
+        """Whether more than one does."""
+        if hint:
+            self.hint = hint
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.name}"

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, NAME_BYTES, RANDOM_ID_BYTES, ChunkId, PackName
 from respaldo.format import canonical
+from respaldo.format.figures import FIGURE_NAMES, Changes, Figures
 
 T = TypeVar("T", bytes, str)
 
@@ -32,27 +33,6 @@ ITEMS_MAX = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Counts what a snapshot holds and what it cost. Lengths in bytes; stored lengths include seals, not padding."""
-
-    files: int = 0
-    directories: int = 0
-    others: int = 0
-    length_bytes: int = 0
-    files_new: int = 0
-    files_changed: int = 0
-    files_unchanged: int = 0
-    read_bytes: int = 0
-    chunks_new: int = 0
-    chunk_bytes_new: int = 0
-    chunks_known: int = 0
-    chunk_bytes_known: int = 0
-    stored_bytes: int = 0
-    errors: int = 0
-    duration_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Is what a snapshot says of itself.
 
@@ -60,6 +40,7 @@ class Manifest:
     the epoch. ``rules`` are the options that decided what was left out, in the words of the command line, so that a
     restore can spare it. Of a snapshot that a repair has put in the place of another: ``repairs`` is the id of that
     one, ``root_lost`` whether the tree ``root`` itself was lost, ``lost`` the ids of the first lost chunks, joined.
+    ``changes``: None where nobody counted them.
     """
 
     session: bytes
@@ -83,16 +64,19 @@ class Manifest:
     repairs: bytes = b""
     root_lost: bool = False
     lost: bytes = b""
+    changes: Changes | None = None
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
-        repaired: dict[str, canonical.Value] = {"repairs": self.repairs} if self.repairs else {}
+        more: dict[str, canonical.Value] = {"repairs": self.repairs} if self.repairs else {}
         if self.root_lost:
-            repaired["mark"] = ROOT_LOST
+            more["mark"] = ROOT_LOST
         if self.lost:
-            repaired["lost"] = self.lost
+            more["lost"] = self.lost
+        if self.changes is not None:
+            more["changes"] = [self.changes.added, self.changes.changed, self.changes.removed]
         return canonical.pack(
-            repaired
+            more
             | {
                 "version": 1,
                 "session": self.session,
@@ -117,7 +101,6 @@ class Manifest:
         )
 
 
-FIGURE_NAMES = tuple(sorted(Figures.__dataclass_fields__))
 _FIGURES = frozenset(FIGURE_NAMES)
 
 
@@ -179,6 +162,7 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
             repairs=_bytes_of(value, "repairs"),
             root_lost=value.get("mark") == ROOT_LOST,
             lost=_bytes_of(value, "lost"),
+            changes=_changes(value),
         )
     except (KeyError, TypeError):
         raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
@@ -215,6 +199,16 @@ def _bytes_of(value: dict[str, canonical.Value], key: str) -> bytes:
     if not isinstance(found, bytes):
         raise TypeError(key)
     return found
+
+
+def _changes(value: dict[str, canonical.Value]) -> Changes | None:
+    """Returns what is said to have changed, None where nothing is said."""
+    if "changes" not in value:
+        return None
+    match value["changes"]:
+        case [int(added), int(changed), int(removed)] if min(added, changed, removed) >= 0:
+            return Changes(added=added, changed=changed, removed=removed)
+    raise TypeError
 
 
 def _list_of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> list[T]:

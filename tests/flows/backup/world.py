@@ -8,20 +8,23 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from respaldo.backend.memory import MemoryBackend
 from respaldo.backend.wrap import Counting
+from respaldo.catalog.snapshots import read_undecided
 from respaldo.catalog.trees import TreeReader
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec.slots import STANDARD, Secret
+from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Cancel, Silent, system_random
 from respaldo.flows.backup import files as files_module
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.backup.run import run_backup
 from respaldo.format.content import HOLE
+from respaldo.format.figures import Changes
 from respaldo.format.snapshot import Config
 from respaldo.store.repo import Repo, create
 
@@ -137,6 +140,7 @@ class World:
         assert_equal(self.model(result), walk_model(self.source))
         assert result.complete, result.manifest.failed
         assert_figures(result, self.model(result))
+        assert_changes(self.repo, result)
         return result
 
     @property
@@ -164,13 +168,43 @@ def assert_figures(result: BackupResult, model: Model) -> None:
     assert figures.files_new + figures.files_changed + figures.files_unchanged == figures.files
 
 
+def assert_changes(repo: Repo, result: BackupResult) -> None:
+    """Holds what a snapshot says was added, changed and removed against it and its parent, entry by entry."""
+    parent = result.manifest.parent
+    before = {} if not parent else plain_entries(repo, read_undecided(repo, SnapshotId(parent))[0].root)
+    after = plain_entries(repo, result.manifest.root)
+    expected = Changes(
+        added=len(after.keys() - before.keys()),
+        changed=sum(before[path] != after[path] for path in before.keys() & after.keys()),
+        removed=len(before.keys() - after.keys()),
+    )
+    assert result.manifest.changes == expected, (
+        before.keys() ^ after.keys(),
+        [(before[p], after[p]) for p in before.keys() & after.keys() if before[p] != after[p]],
+    )
+
+
+def plain_entries(repo: Repo, root: ChunkId) -> dict[bytes, Entry]:
+    """Returns what is below a tree but for directories, without what no restore brings back."""
+    return {
+        path: replace(entry, btime_ns=0, link_group=b"linked" if entry.link_group else b"")
+        for path, entry in entries_of(repo, root)
+        if not entry.is_dir
+    }
+
+
 # --- snapshots -----------------------------------------------------------------------------------------------------
 
 
 def entries_below(repo: Repo, result: BackupResult) -> Iterator[tuple[bytes, Entry]]:
     """Yields every (path, entry) of a snapshot."""
+    return entries_of(repo, result.manifest.root)
+
+
+def entries_of(repo: Repo, root: ChunkId) -> Iterator[tuple[bytes, Entry]]:
+    """Yields every (path, entry) below a tree."""
     trees = TreeReader(repo.source)
-    stack = [(b"", result.manifest.root)]
+    stack = [(b"", root)]
     while stack:
         above, tree = stack.pop()
         for entry in trees.entries(tree):

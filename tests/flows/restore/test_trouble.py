@@ -21,7 +21,7 @@ from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.restore import fetch, run, space
 from respaldo.flows.restore.options import Overwrite, RestoreOptions
 from respaldo.format.content import HOLE, Row
-from respaldo.format.snapshot import Figures
+from respaldo.format.figures import Figures
 from tests.flows.restore.world import TIME, World, ours
 
 

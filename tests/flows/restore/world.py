@@ -18,7 +18,8 @@ from respaldo.core.model import Content, Entry
 from respaldo.flows.restore.columns import leaf_of
 from respaldo.flows.restore.run import Restore, plan_restore, run_restore
 from respaldo.format.content import HOLE, Row
-from respaldo.format.snapshot import Figures, Manifest
+from respaldo.format.figures import Figures
+from respaldo.format.snapshot import Manifest
 from respaldo.fs.meta import read_flags, read_xattrs
 from respaldo.store.source import Location
 

@@ -73,8 +73,9 @@ class Frame:
     recent_ns: int = 0
     key: bytes = b""
     parent_tree: ChunkId | None = None
+    """The tree that it had in the snapshot before."""
     trees_before: dict[bytes, ChunkId] | None = None
-    """Trees of its subdirectories in the snapshot before, where those count."""
+    """The trees that its subdirectories had there, where somebody had to look them up."""
     network: bool = False
     names: bytes = b""
     meta: bytes = b""

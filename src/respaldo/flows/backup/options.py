@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 
+from respaldo.catalog.labels import Step
 from respaldo.core.errors import UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.format.canonical import is_time
-from respaldo.format.snapshot import ITEMS_MAX, RECORD_RAW_BYTES_MAX, TEXT_BYTES_MAX, Figures, Manifest
+from respaldo.format.figures import Figures
+from respaldo.format.snapshot import ITEMS_MAX, RECORD_RAW_BYTES_MAX, TEXT_BYTES_MAX, Manifest
 
 READ_AGAIN_MAX = 3
 """A file that changes while it is read is read this many times before it is kept as read last."""
@@ -19,7 +22,9 @@ class BackupOptions:
     """Says what to back up and how.
 
     ``exclude`` are gitignore patterns, the last that matches decides; ``exclude_larger_bytes`` 0 means no limit;
-    ``recorded_as`` is the absolute path that the one source is recorded under. ``time_ns`` 0 means now.
+    ``recorded_as`` is the absolute path that the one source is recorded under. ``time_ns`` 0 means now. Without a
+    ``kind``, it follows from the days and weeks in ``zone``; without a ``label``, it is the next version: ``step`` says
+    which.
     """
 
     exclude: tuple[str, ...] = ()
@@ -40,6 +45,8 @@ class BackupOptions:
     gid: int = 0
     kind: str = ""
     label: str = ""
+    step: Step = Step.PATCH
+    zone: tzinfo = UTC
     reason: str = ""
     tags: tuple[str, ...] = ()
     time_ns: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -19,11 +19,13 @@ from respaldo.core.errors import Interrupted, StorageFailed, UsageError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Progress, Silent
+from respaldo.flows.backup.changes import ChangeCount
 from respaldo.flows.backup.entries import Entries
 from respaldo.flows.backup.estimate import Estimate
 from respaldo.flows.backup.files import Files
 from respaldo.flows.backup.frame import Node
 from respaldo.flows.backup.memo import Memo
+from respaldo.flows.backup.naming import kind_and_label, parent_of
 from respaldo.flows.backup.options import BackupOptions, BackupResult, Counts, check_recordable
 from respaldo.flows.backup.paranoid import (
     SAMPLE_START_BYTES,
@@ -38,8 +40,9 @@ from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.flows.backup.sources import hierarchy, normal_path
 from respaldo.flows.backup.trust import Trust
 from respaldo.flows.backup.walker import Walker
+from respaldo.format.figures import Changes, Figures
 from respaldo.format.leafcheck import NAME_BYTES_MAX
-from respaldo.format.snapshot import Figures, Manifest
+from respaldo.format.snapshot import Manifest
 from respaldo.format.tree import META, Leaf
 from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names
@@ -136,6 +139,9 @@ class _Run:
         self._progress = progress
         self._cancel = cancel
         self._started_ns = repo.clock.now_ns()
+        self._time_ns = options.time_ns or self._started_ns
+        self._kind = self._label = ""
+        self._changes: Changes | None = None
         self._clock_ns = repo.clock.monotonic_ns()
         self._counts = Counts()
         self._wanting = Wanting()
@@ -149,7 +155,8 @@ class _Run:
                 catalogue = session.begin()
             self._look_for_losses()
             session.sink.wanting = self._wanting.ids | self._lost(catalogue)
-            parent = self._parent(catalogue, recorded)
+            parent = parent_of(catalogue, self._options.host, recorded)
+            self._kind, self._label = kind_and_label(catalogue, self._options, recorded, self._time_ns)
             if parent is not None:
                 figures = parent.manifest.figures
                 self._progress.total(files=figures.files, length_bytes=figures.length_bytes)
@@ -161,7 +168,6 @@ class _Run:
                 trees=trees,
                 memo=self._memo,
                 snapshots=() if self._fresh else {item.id for item in catalogue.snapshots},
-                follow_parent=self._options.trust_times,
             )
             reader.known = trust.has
             memo = self._memo
@@ -197,6 +203,7 @@ class _Run:
             )
             if self._options.dry_run:
                 tree = walker.walk(root, parent.manifest.root if parent is not None else None)
+                self._changes = walker.changes.total
                 return self._result(None, self._manifest(session, sink, tree, recorded, parent, reader))
 
             estimate = Estimate(root, self._options) if self._options.estimate and parent is None else None
@@ -218,6 +225,7 @@ class _Run:
                 checkpoint(now=True)
                 raise
             session.save()
+            self._changes = walker.changes.total
             manifest = self._manifest(session, sink, tree, recorded, parent, reader)
             snapshot = session.commit(manifest, trust.relied)
             if self._memo is not None:
@@ -241,13 +249,17 @@ class _Run:
             self._counts.directories = path.count(b"/")
             self._counts.length_bytes = length
             mode = stat.S_IFREG | 0o600
-            now_ns = self._options.time_ns or self._started_ns
             leaf = Leaf(
                 names=path.rpartition(b"/")[2] + b"\0",
-                meta=META.pack(mode, self._options.uid, self._options.gid, 0, length, now_ns, 0),
+                meta=META.pack(mode, self._options.uid, self._options.gid, 0, length, self._time_ns, 0),
                 content=content.ids,
                 levels={0: (content.level, len(content))} if content.level or len(content) > 1 else {},
             )
+            parent = parent_of(catalogue, self._options.host, (path,))
+            self._kind, self._label = kind_and_label(catalogue, self._options, (path,), self._time_ns)
+            changes = ChangeCount(TreeReader(self._repo.source), None)
+            changes.settle_file(path, parent.manifest.root if parent is not None else None, leaf)
+            self._changes = changes.total
             tree = put_tree(session.sink, leaf, self._repo.ring.name_order)
             for name in reversed(path.strip(b"/").split(b"/")[:-1]):
                 above = Leaf(
@@ -258,7 +270,6 @@ class _Run:
                 )
                 tree = put_tree(session.sink, above, self._repo.ring.name_order)
             session.save()
-            parent = self._parent(catalogue, (path,))
             manifest = self._manifest(session, session.sink, tree, (path,), parent, reader)
             snapshot = session.commit(manifest, set())
             session.tidy(catalogue)
@@ -326,14 +337,6 @@ class _Run:
         index = self._repo.index
         return {chunk_id for chunk_id in found if index.find(ChunkId(chunk_id), usable_only=True) is None}
 
-    def _parent(self, catalogue: Catalogue, recorded: Iterable[bytes]) -> Snapshot | None:
-        """Returns the latest snapshot of the same sources on the same host."""
-        sources = tuple(recorded)
-        for item in reversed(catalogue.snapshots):
-            if item.manifest.sources == sources and item.manifest.host == self._options.host:
-                return item
-        return None
-
     def _manifest(
         self,
         session: Session,
@@ -349,20 +352,21 @@ class _Run:
             session=session.id,
             root=root,
             sources=recorded,
-            time_ns=options.time_ns or self._started_ns,
+            time_ns=self._time_ns,
             started_ns=self._started_ns,
             ended_ns=now_ns,
             host=options.host,
             user=options.user,
             uid=options.uid,
-            kind=options.kind,
-            label=options.label,
+            kind=self._kind,
+            label=self._label,
             reason=options.reason,
             tags=options.tags,
             parent=parent.id if parent is not None else SnapshotId(b""),
             program=options.program,
             rules=options.rules(),
             failed=tuple(counts.failed),
+            changes=self._changes,
             figures=Figures(
                 files=counts.files,
                 directories=counts.directories,

@@ -11,7 +11,7 @@ from collections.abc import Container
 
 from respaldo.catalog.trees import Sink, TreeReader
 from respaldo.core.errors import RespaldoError
-from respaldo.core.ids import ChunkId, Kind, SnapshotId
+from respaldo.core.ids import Kind, SnapshotId
 from respaldo.core.model import Content
 from respaldo.flows.backup.memo import Memo
 
@@ -26,13 +26,11 @@ class Trust:
         trees: TreeReader,
         memo: Memo | None,
         snapshots: Container[SnapshotId],
-        follow_parent: bool,
     ) -> None:
         self._sink = sink
         self._trees = trees
         self._memo = memo
         self._snapshots = snapshots
-        self._follow_parent = follow_parent
         self._runs: dict[int, bool] = {}
         self.relied: set[SnapshotId] = set()
         """Snapshots that subtrees or content were taken over from."""
@@ -59,16 +57,3 @@ class Trust:
         except RespaldoError:
             return False
         return True
-
-    def child_trees(self, tree: ChunkId | None) -> dict[bytes, ChunkId]:
-        """Returns the trees of a directory's subdirectories in the snapshot before, where times are to be trusted."""
-        if tree is None or not self._follow_parent:
-            return {}
-        try:
-            return {
-                entry.name: ChunkId(entry.content.ids)
-                for entry in self._trees.entries(tree)
-                if entry.is_dir and entry.content.ids
-            }
-        except RespaldoError:
-            return {}

@@ -19,6 +19,7 @@ from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
 from respaldo.flows.backup.before import as_in_snapshot, as_remembered, nothing
+from respaldo.flows.backup.changes import ChangeCount
 from respaldo.flows.backup.entries import Entries
 from respaldo.flows.backup.files import failure
 from respaldo.flows.backup.frame import Frame, Node, Same
@@ -75,6 +76,7 @@ class Walker:
         self._networks: dict[int, bool] = {}
         self._digests: dict[tuple[int, bytes], bytes] = {}
         self._nested: frozenset[bytes] = frozenset()
+        self.changes = ChangeCount(trees, memo)
         self.stack: list[Frame] = []
 
     def walk(self, root: Node, parent_tree: ChunkId | None) -> ChunkId:
@@ -140,9 +142,7 @@ class Walker:
             del self.stack[depth:]
             self._lost_child(parent, row, parent.child_path(name), error)
             return
-        if parent.trees_before is None:
-            parent.trees_before = self._trust.child_trees(parent.parent_tree)
-        child.parent_tree = parent.trees_before.get(name)
+        child.parent_tree = self.changes.tree_before(parent, name)
         self._enter(child)
         self._close_distant()
 
@@ -323,10 +323,12 @@ class Walker:
     def _finish(self, frame: Frame) -> ChunkId:
         if frame.same is not None and self._memo is not None:
             if b"".join(frame.children) == frame.same.children:
+                self.changes.settle(frame, frame.same.tree, None, frame.same.totals)
                 self._memo.stamp(frame.key)
                 return frame.same.tree
             leaf = with_new_children(self._memo, frame)
             tree = put_tree(self._sink, leaf, self._name_order)
+            self.changes.settle(frame, tree, leaf, frame.same.totals)
             remember_again(self._memo, frame, self._rules_of(frame), tree, leaf)
             return tree
         leaf, totals = frame.leaf(self._owners)
@@ -334,6 +336,7 @@ class Walker:
         self._counts.files += totals.files
         self._counts.others += totals.others
         self._counts.length_bytes += totals.length_bytes
+        self.changes.settle(frame, tree, leaf, totals)
         if self._memo is not None:
             remember(self._memo, frame, self._rules_of(frame), tree, leaf, totals)
         return tree

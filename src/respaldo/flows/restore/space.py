@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from respaldo.core.errors import TargetError
 from respaldo.flows.restore.contents import Contents
 from respaldo.flows.restore.steps import Batch, Enter, Make, Step, There, Write
-from respaldo.format.snapshot import Figures
+from respaldo.format.figures import Figures
 
 
 @dataclass(slots=True)
