@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
     from respaldo.api.trial import try_runs, try_verify
+    from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
-    from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe
+    from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe, kind_of
     from respaldo.catalog.snapshots import Catalogue, Snapshot
     from respaldo.codec.keys import KEY_BYTES
     from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
@@ -82,6 +83,7 @@ __all__ = [
     "BackupOptions",
     "BackupResult",
     "Bench",
+    "Bump",
     "Catalogue",
     "Change",
     "ChangeVerb",
@@ -144,6 +146,8 @@ __all__ = [
     "covers",
     "describe",
     "init",
+    "is_reserved",
+    "kind_of",
     "mend_objects",
     "open_repository",
     "parse_policies",
@@ -154,6 +158,7 @@ __all__ = [
     "read_rules",
     "repository_path",
     "show_share",
+    "shown_labels",
     "split_name",
     "try_runs",
     "try_verify",
@@ -177,8 +182,9 @@ _WHERE = {
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.api.trial": "try_runs try_verify",
+    "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
-    "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe",
+    "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",
     "respaldo.catalog.snapshots": "Catalogue Snapshot",
     "respaldo.codec.keys": "KEY_BYTES",
     "respaldo.codec.slots": "SENSITIVE STANDARD Kdf Secret",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from respaldo.api.naming import ID_SHOWN
 from respaldo.api.places import Places
 from respaldo.backend.open import open_backend
-from respaldo.catalog.decided import cached
+from respaldo.catalog.decided import Decided, cached
+from respaldo.catalog.labels import shared_labels, shown_label
 from respaldo.core.errors import Corruption
-from respaldo.format.snapshot import parse_manifest
+from respaldo.core.ids import SnapshotId
+from respaldo.format.snapshot import Manifest, parse_manifest
 from respaldo.store.index import Index
 from respaldo.store.repo import read_header
 
@@ -20,17 +24,29 @@ def cached_snapshots(location: str, *, places: Places) -> list[tuple[str, str]]:
         return []
     index = Index(path)
     try:
-        found = [
-            (entry.time_ns, snapshot.hex(), entry.manifest) for snapshot, entry in cached(index) if entry.committed
-        ]
+        found = [_Cached(snapshot, entry) for snapshot, entry in cached(index) if entry.committed]
     finally:
         index.close()
+    shared = shared_labels(found)
     names = []
-    for _, snapshot, encoded in sorted(found, reverse=True):
+    for item in sorted(found, key=lambda item: (item.time_ns, item.id), reverse=True):
         try:
-            manifest = parse_manifest(encoded, snapshot)
+            about = b" ".join(item.manifest.sources).decode("utf-8", "replace")
+            label = shown_label(item, shared)
         except Corruption:
             continue
-        about = b" ".join(manifest.sources).decode("utf-8", "replace")
-        names += [(name, about) for name in (snapshot[:ID_SHOWN], manifest.label) if name]
+        names += [(name, about) for name in (item.id.hex()[:ID_SHOWN], label) if name]
     return names
+
+
+class _Cached:
+    """Is a snapshot as the cache holds it."""
+
+    def __init__(self, snapshot: SnapshotId, entry: Decided) -> None:
+        self.id = snapshot
+        self.time_ns = entry.time_ns
+        self.encoded = entry.manifest
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return parse_manifest(self.encoded, self.id.hex())

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import BinaryIO
 
 from respaldo.api.naming import Found
+from respaldo.catalog.retention import kind_of
 from respaldo.core.errors import TargetError, UsageError
 
 FORMATS = ("tar", "tar.gz", "tar.zst", "zip")
@@ -47,7 +48,7 @@ def name_of(template: str, found: Found, checksum: str, *, prefix: str, zone: tz
         "prefix": prefix or manifest.host,
         "host": manifest.host,
         "user": manifest.user,
-        "kind": manifest.kind or "snapshot",
+        "kind": kind_of(manifest.kind, manifest.parent),
         "label": manifest.label,
         "id": found.snapshot.hex,
         "checksum": checksum,

@@ -14,7 +14,6 @@ from datetime import tzinfo
 
 from respaldo.catalog.retention import bucket_of
 
-KINDS = ("snapshot", "full", "incremental")
 _NEAR_NS = 9 * 24 * 3600 * 10**9
 
 

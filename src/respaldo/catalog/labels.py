@@ -46,7 +46,7 @@ class Labelled(Protocol):
 T = TypeVar("T", bound=Labelled)
 
 
-class Step(Enum):
+class Bump(Enum):
     """Says which number of a version goes up."""
 
     MAJOR = 0
@@ -73,12 +73,12 @@ def is_reserved(label: str) -> bool:
     return bool(_VERSIONED.fullmatch(label) or _WITH_ID.fullmatch(label))
 
 
-def following(version: Version, step: Step) -> Version:
+def following(version: Version, bump: Bump) -> Version:
     """Returns the next version; where a number cannot go up any more, the one before it does."""
     major, minor, patch = version
-    if step is Step.PATCH and patch < NUMBER_MAX:
+    if bump is Bump.PATCH and patch < NUMBER_MAX:
         return Version(major, minor, patch + 1)
-    if step is not Step.MAJOR and minor < NUMBER_MAX:
+    if bump is not Bump.MAJOR and minor < NUMBER_MAX:
         return Version(major, minor + 1, 0)
     if major < NUMBER_MAX:
         return Version(major + 1, 0, 0)
@@ -86,16 +86,16 @@ def following(version: Version, step: Step) -> Version:
 
 
 def next_label(
-    snapshots: Sequence[Labelled], *, host: str, sources: tuple[bytes, ...], step: Step, time_ns: int, zone: tzinfo
+    snapshots: Sequence[Labelled], *, host: str, sources: tuple[bytes, ...], bump: Bump, time_ns: int, zone: tzinfo
 ) -> str:
     """Returns a label that no snapshot bears, with a version after all of those of these sources on this host."""
     local = (_EPOCH + timedelta(microseconds=time_ns // 1000)).astimezone(zone)
     when = f"{local:%Y%m%d_%H%M%S}"
     at_once = when.encode()
     taken = {item.manifest.label for item in snapshots if at_once in item.encoded}
-    version = following(_highest(snapshots, host, sources), step)
+    version = following(_highest(snapshots, host, sources), bump)
     while (label := f"v{version.major}.{version.minor}.{version.patch}-{when}") in taken:
-        version = following(version, Step.PATCH)
+        version = following(version, Bump.PATCH)
     return label
 
 

@@ -33,6 +33,7 @@ COUNTS = ("last", *PERIODS)
 """Rules that keep a number of buckets; "last" has one for each snapshot."""
 WINDOWS = ("", *PERIODS)
 """Rules that keep what lies in a span; "" keeps all of it."""
+KINDS = ("snapshot", "full", "incremental")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Group = tuple[tuple[str, tuple[str, ...]], ...]
@@ -59,6 +60,8 @@ class Policy:
         strange = [*(self.keep.keys() - set(COUNTS)), *(self.within_ns.keys() - set(WINDOWS))]
         if strange:
             raise UsageError(f"no such rule: {strange[0]}")
+        if kinds := sorted(self.kinds_ns.keys() - set(KINDS)):
+            raise UsageError(f"there is no kind {kinds[0]!r} to keep", hint=f"there are: {', '.join(KINDS)}")
         if min((*self.keep.values(), *self.within_ns.values(), *self.kinds_ns.values(), self.grace_ns)) < 0:
             raise UsageError("a policy cannot keep less than nothing")
 

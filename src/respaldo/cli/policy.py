@@ -87,8 +87,8 @@ def _options() -> list[Callable[[F], F]]:
             "--keep-kind",
             default="",
             metavar="KIND=SPAN,…",
-            help="Keep those of a kind for a span: incremental=7d,full=30d,snapshot=12w. The kind is that of "
-            "snapshot --kind; without one, incremental where it was compared with another snapshot, else full.",
+            help="Keep those of a kind for a span: incremental=7d,full=30d,snapshot=12w. By rule, the first of a week "
+            "is a snapshot, the first of any other day full, all others incremental.",
         ),
         click.option(
             "--group-by",

@@ -13,6 +13,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from respaldo.api import Changes
 
 _NAMES_MOST = 8
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -77,6 +81,13 @@ def count(number: int, one: str = "", many: str = "") -> str:
     """Returns a number with separators, and what is counted."""
     word = one if number == 1 else many or f"{one}s"
     return f"{number:,} {word}" if one else f"{number:,}"
+
+
+def changes(counted: Changes | None) -> str:
+    """Returns what changed since the snapshot before."""
+    if counted is None:
+        return "not known"
+    return f"{count(counted.added)} added, {count(counted.changed)} changed, {count(counted.removed)} removed"
 
 
 def ratio(whole: float, part: float) -> str:

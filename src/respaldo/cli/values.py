@@ -115,6 +115,9 @@ class _LocalZone(tzinfo):
         return "local"
 
 
+LOCAL_ZONE = _LocalZone()
+
+
 class Zone(click.ParamType[tzinfo]):
     """Is a time zone of the IANA database, or "local"."""
 
@@ -126,7 +129,7 @@ class Zone(click.ParamType[tzinfo]):
         if isinstance(value, tzinfo):
             return value
         if value == "local":
-            return _LocalZone()
+            return LOCAL_ZONE
         try:
             return zoneinfo.ZoneInfo(str(value))
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

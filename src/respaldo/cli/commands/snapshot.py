@@ -12,12 +12,13 @@ import click
 from respaldo import __version__
 from respaldo.cli import show
 from respaldo.cli.afterwards import Afterwards, prune_afterwards, source_policy
+from respaldo.cli.calling import called_as, calling_options, changes_fields
 from respaldo.cli.pages import page, pattern_options, patterns
 from respaldo.cli.progress import on_terminal, watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.sources import find_sources, rules_for_itself, stream_path
-from respaldo.cli.values import MOMENT, RATE, SHARE, SIZE
+from respaldo.cli.values import LOCAL_ZONE, MOMENT, RATE, SHARE, SIZE
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
         ),
         (
             "A database; if the dump fails, there is no snapshot:",
-            "respaldo snapshot --command 'pg_dump -Fc shop' --stdin shop.dump --label shop",
+            "respaldo snapshot --command 'pg_dump -Fc shop' --stdin shop.dump --reason nightly",
+        ),
+        (
+            "Before something big: a full one that keep-tag can keep, and the next minor version:",
+            "respaldo snapshot ~/thesis --minor --milestone 'handed in' --reason 'before the review'",
         ),
         (
             "A mounted LVM or btrfs snapshot, recorded as what it is a picture of:",
@@ -50,8 +55,9 @@ if TYPE_CHECKING:
         ("From a timer, with a policy that runs afterwards:", "respaldo snapshot /home --prune --policy standard -q"),
     ),
     notes=(
-        "snapshot (id, null for a dry run), complete, healed_chunks (damaged before, and stored again), sources, time, "
-        "parent, figures: files, directories, others, "
+        "snapshot (id, null for a dry run), kind, label, tags, complete, healed_chunks (damaged before, and stored "
+        "again), sources, time, parent, root (hash of all that is in it), changes: added, changed, removed since the "
+        "parent (null where its trees cannot be read), figures: files, directories, others, "
         "bytes, files_new, files_changed, files_unchanged, read_bytes, new_bytes (after deduplication), stored_bytes "
         "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files and "
         "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason. "
@@ -85,9 +91,8 @@ if TYPE_CHECKING:
     "own name.",
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the snapshot (repeatable).")
-@click.option("--label", default="", metavar="TEXT", help="Give the snapshot a name that it answers to.")
 @click.option("--reason", default="", metavar="TEXT", help="Record why it was made.")
-@click.option("--kind", default="", metavar="TEXT", help="Record its kind, such as daily or milestone.")
+@calling_options
 @click.option("--host", default="", metavar="HOST", help="Record another machine's name than this one's.")
 @click.option("--time", "time_ns", type=MOMENT, default=0, metavar="TIME", help="Record another time than now.")
 @click.option(
@@ -136,6 +141,10 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
     With --paranoid, a file whose content changed although its times, size and inode did not (a failing disk) is named,
     and the exit status is 3. The snapshot keeps the content that was read when its times were true, so that nothing
     good is lost to retention; touch the file to have it stored as it is, or restore it with --overwrite always.
+
+    Every snapshot is of a kind and has a label: the first of its source in a week is a snapshot, the first of any other
+    day full, all others incremental; the label is the next version, and the time. The counts of what changed are those
+    of everything but directories; only its time may have. All are complete, whatever their kind.
 
     With --prune, the policy decides about the snapshots of the same host and paths, no others. While the newest is
     incomplete, the newest complete one stays, too. Where that fails, the snapshot stands, and the status says so.
@@ -194,9 +203,7 @@ def _run(
 def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, estimate: bool) -> BackupOptions:
     from respaldo.api import BackupOptions  # start-up time
 
-    label = given["label"]
-    if label == "latest" or ":/" in label:
-        raise UsageError(f"a snapshot cannot be labelled {label!r}", hint='":/" and "latest" mean something in names')
+    called = called_as(given)
     uid = os.getuid()
     try:
         user = pwd.getpwuid(uid).pw_name
@@ -220,19 +227,24 @@ def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, es
         user=user,
         uid=uid,
         gid=os.getgid(),
-        kind=given["kind"],
-        label=label,
+        kind=called.kind,
+        label=called.label,
+        bump=called.bump,
+        zone=LOCAL_ZONE,
         reason=given["reason"],
-        tags=tuple(dict.fromkeys(given["tags"])),
+        tags=tuple(dict.fromkeys((*given["tags"], *called.tags))),
         time_ns=given["time_ns"],
         program=f"respaldo {__version__}",
     )
 
 
 def _text(result: BackupResult, *, dry_run: bool) -> str:
-    figures = result.figures
+    manifest, figures = result.manifest, result.figures
     took = f"{show.duration(figures.duration_ns)}, {show.rate(figures.length_bytes, figures.duration_ns)}"
+    changes = show.changes(manifest.changes)
     rows = [
+        ("label", f"{show.shown(manifest.label)}, {manifest.kind}"),
+        ("changes", f"{changes} since {manifest.parent.hex()[:8]}" if manifest.parent else changes),
         (
             "files",
             (
@@ -252,7 +264,7 @@ def _text(result: BackupResult, *, dry_run: bool) -> str:
     if not dry_run:
         rows.append(("stored", f"{show.size(figures.stored_bytes)} after compression"))
     rows.append(("time", took))
-    sources = show.some(result.manifest.sources)
+    sources = show.some(manifest.sources)
     head = f"snapshot {result.snapshot.hex()[:8]} of {sources}" if result.snapshot else f"would back up {sources}"
     if result.healed:
         head += f"\nhealed {show.count(result.healed, 'chunk')} that {'was' if result.healed == 1 else 'were'} damaged"
@@ -265,11 +277,16 @@ def _fields(result: BackupResult) -> dict[str, object]:
     manifest, figures = result.manifest, result.figures
     return {
         "snapshot": result.snapshot.hex() if result.snapshot else None,
+        "kind": manifest.kind,
+        "label": manifest.label,
+        "tags": list(manifest.tags),
         "complete": result.complete,
         "healed_chunks": result.healed,
         "sources": [show.path_fields(source) for source in manifest.sources],
         "time": show.iso_time(manifest.time_ns),
         "parent": manifest.parent.hex() or None,
+        "root": manifest.root.hex(),
+        "changes": changes_fields(manifest.changes),
         "figures": {
             "files": figures.files,
             "directories": figures.directories,

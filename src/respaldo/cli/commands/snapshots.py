@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import show
+from respaldo.cli.calling import KINDS, changes_fields
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.cli.values import ZONE
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from respaldo.api import InTrash, Snapshot
 
 _CALENDAR = {"hourly": "HOUR", "daily": "DAY", "weekly": "WEEK", "monthly": "MONTH", "yearly": "YEAR"}
-_VIEWS = ("snapshot", "full", "incremental", *_CALENDAR)
+_VIEWS = (*KINDS, *_CALENDAR)
 
 
 @page(
@@ -30,14 +32,17 @@ _VIEWS = ("snapshot", "full", "incremental", *_CALENDAR)
         ("The last three of this machine:", "respaldo snapshots --host $(hostname) --last 3"),
         ("Those that hold a file, by the sources they cover:", "respaldo snapshots --path /home/ana/thesis.tex"),
         ("The newest of each week, as it is kept by --keep-weekly:", "respaldo snapshots --view weekly"),
-        ("What each one added to the one before:", "respaldo snapshots --view incremental"),
+        ("What each of a day's later ones changed since the one before:", "respaldo snapshots --view incremental"),
+        ("All that is known of the last one:", "respaldo snapshots --last 1 --long"),
         ("The id of the newest one, for a script:", "respaldo snapshots --last 1 --json | jq -r '.snapshots[0].id'"),
     ),
     notes=(
-        "snapshots: a list of id, time, host, user, sources, kind, label, reason, tags, files, directories, bytes, "
-        "files_new, files_changed, files_unchanged, read_bytes, new_bytes, stored_bytes, errors, duration_s, parent, "
-        "pinned; with a view by the calendar also bucket; with --trash also forgotten and until. undecided: ids of "
-        "snapshots under way or interrupted. damaged: names of records that cannot be read."
+        "snapshots: a list of id, time, host, user, session, sources, kind, label, reason, tags, root (hash of all "
+        "that is in it), changes: added, changed, removed since the parent (null where nobody knows), files, "
+        "directories, bytes, files_new, files_changed, files_unchanged (what had to be read), read_bytes, new_bytes, "
+        "stored_bytes, errors, duration_s, parent, pinned; with a view by the calendar also bucket; with --trash also "
+        "forgotten and until. undecided: ids of snapshots under way or interrupted. damaged: names of records that "
+        "cannot be read."
     ),
 )
 @click.option("--host", default="", metavar="HOST", help="Only those of a machine.")
@@ -47,11 +52,12 @@ _VIEWS = ("snapshot", "full", "incremental", *_CALENDAR)
 @click.option(
     "--view",
     type=click.Choice(_VIEWS),
-    default="snapshot",
+    default=None,
     metavar="VIEW",
-    help="Look at them as: snapshot (the default), full (what each holds), incremental (what each changed), or hourly, "
-    "daily, weekly, monthly, yearly (the newest of each, by host and paths).",
+    help="Only those of a kind: snapshot, full (with what each holds), incremental (with what each changed); or the "
+    "newest of each by the calendar, by host and paths: hourly, daily, weekly, monthly, yearly.",
 )
+@click.option("--long", "-l", is_flag=True, help="Say all that is known of each.")
 @click.option("--time-zone", type=ZONE, default="local", metavar="ZONE", help="Whose days and weeks: local, UTC, …")
 @click.option("--trash", "in_trash", is_flag=True, help="Those that were forgotten and can still be brought back.")
 def command(
@@ -61,19 +67,21 @@ def command(
     tags: tuple[str, ...],
     path: str,
     last: int | None,
-    view: str,
+    view: str | None,
+    long: bool,
     time_zone: tzinfo,
     in_trash: bool,
 ) -> int:
     """List the snapshots, oldest first.
 
     ADDED is what a snapshot took in the repository: its new content, compressed. SIZE is what it would restore to.
-    Every snapshot is complete, and each can be looked at in several ways: the same one may be the day's, the week's and
-    the year's. A pin is marked with ! behind the id.
+    Every snapshot is complete, whatever its kind, and the same one may be the day's, the week's and the year's. NEW,
+    CHANGED and REMOVED count all but directories against the snapshot before; - is not known. A pin is marked with !
+    behind the id. Where two clients gave the same label at the same time, the beginning of the id is behind it.
     """
     from respaldo import api  # start-up time
 
-    if in_trash and view != "snapshot":
+    if in_trash and view:
         raise UsageError("--trash and --view exclude each other")
     with settings.open() as repository:
         catalogue = repository.snapshots()
@@ -87,6 +95,7 @@ def command(
         and set(tags) <= set(item.manifest.tags)
         and (not wanted or api.covers(item, wanted))
         and (not in_trash or item.id in trash)
+        and (view not in KINDS or _kind(item) == view)
     ]
     buckets: dict[SnapshotId, str] = {}
     if view in _CALENDAR:
@@ -95,45 +104,62 @@ def command(
         buckets = {item.id: bucket for item, bucket in seen}
     if last:
         chosen = chosen[-last:]
+    labels = api.shown_labels(chosen, (*catalogue.trash, *catalogue.snapshots))
+    about = _About(pins=pins, buckets=buckets, trash=trash, labels=labels)
     value = {
-        "snapshots": [_fields(item, pins, buckets, trash) for item in chosen],
+        "snapshots": [_fields(item, about) for item in chosen],
         "undecided": [item.hex() for item in catalogue.undecided],
         "damaged": [error.name for error in catalogue.damaged],
     }
-    settings.report(value, _table(chosen, _columns(view, pins, buckets, trash)))
+    text = "\n\n".join(_block(item, about) for item in chosen) if long else _table(chosen, _columns(view or "", about))
+    settings.report(value, text or "no snapshots")
     for error in catalogue.damaged:
         show.err(f"warning: {show.shown(str(error))}")
     return 4 if catalogue.damaged else 0
 
 
 _Column = tuple[str, "Callable[[Snapshot], str]"]
-_RIGHT = frozenset({"FILES", "DIRS", "SIZE", "NEW", "CHANGED", "UNCHANGED", "READ", "ADDED"})
-_OPTIONAL = frozenset({"KIND", "LABEL", "TAGS"})
+_RIGHT = frozenset({"FILES", "DIRS", "SIZE", "NEW", "CHANGED", "REMOVED", "READ", "ADDED"})
+_OPTIONAL = frozenset({"LABEL", "TAGS"})
 
 
-def _columns(
-    view: str, pins: frozenset[SnapshotId], buckets: Mapping[SnapshotId, str], trash: Mapping[SnapshotId, InTrash]
-) -> list[_Column]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """Is what is known of snapshots beside their manifests."""
+
+    pins: frozenset[SnapshotId]
+    buckets: Mapping[SnapshotId, str]
+    trash: Mapping[SnapshotId, InTrash]
+    labels: Mapping[SnapshotId, str]
+
+
+def _kind(item: Snapshot) -> str:
+    from respaldo.api import kind_of  # start-up time
+
+    return kind_of(item.manifest.kind, item.manifest.parent)
+
+
+def _columns(view: str, about: _About) -> list[_Column]:
     columns: list[_Column] = [
-        ("ID", lambda item: item.hex[:8] + ("!" if item.id in pins else "")),
+        ("ID", lambda item: item.hex[:8] + ("!" if item.id in about.pins else "")),
         ("TIME", lambda item: show.local_time(item.manifest.time_ns)),
         ("HOST", lambda item: show.shown(item.manifest.host)),
         ("SOURCES", lambda item: show.some(item.manifest.sources)),
-        ("KIND", lambda item: show.shown(item.manifest.kind)),
-        ("LABEL", lambda item: show.shown(item.manifest.label)),
+        ("KIND", lambda item: show.shown(_kind(item))),
+        ("LABEL", lambda item: show.shown(about.labels[item.id])),
         ("TAGS", lambda item: ", ".join(map(show.shown, item.manifest.tags))),
     ]
-    if buckets:
-        columns.insert(0, (_CALENDAR[view], lambda item: buckets[item.id]))
-    if trash:
-        columns.insert(2, ("UNTIL", lambda item: show.local_time(trash[item.id].record.until_ns)))
+    if about.buckets:
+        columns.insert(0, (_CALENDAR[view], lambda item: about.buckets[item.id]))
+    if about.trash:
+        columns.insert(2, ("UNTIL", lambda item: show.local_time(about.trash[item.id].record.until_ns)))
     if view == "incremental":
         return [
             *columns,
             ("AFTER", lambda item: item.manifest.parent.hex()[:8] or "–"),
-            ("NEW", lambda item: show.count(item.manifest.figures.files_new)),
-            ("CHANGED", lambda item: show.count(item.manifest.figures.files_changed)),
-            ("UNCHANGED", lambda item: show.count(item.manifest.figures.files_unchanged)),
+            ("NEW", lambda item: _count(item, "added")),
+            ("CHANGED", lambda item: _count(item, "changed")),
+            ("REMOVED", lambda item: _count(item, "removed")),
             ("READ", lambda item: show.size(item.manifest.figures.read_bytes)),
             ("ADDED", lambda item: show.size(item.manifest.figures.stored_bytes)),
         ]
@@ -146,6 +172,11 @@ def _columns(
     return columns
 
 
+def _count(item: Snapshot, what: str) -> str:
+    fields = changes_fields(item.manifest.changes)
+    return "-" if fields is None else show.count(fields[what])
+
+
 def _star(item: Snapshot) -> str:
     return "*" if item.manifest.figures.errors else ""
 
@@ -155,27 +186,56 @@ def _table(chosen: Sequence[Snapshot], columns: Sequence[_Column]) -> str:
     headings = [heading for heading, _ in kept]
     right = [place for place, heading in enumerate(headings) if heading in _RIGHT]
     rows = [[cell(item) for _, cell in kept] for item in chosen]
-    return show.table(headings, rows, right=right) if rows else "no snapshots"
+    return show.table(headings, rows, right=right) if rows else ""
 
 
-def _fields(
-    item: Snapshot, pins: frozenset[SnapshotId], buckets: Mapping[SnapshotId, str], trash: Mapping[SnapshotId, InTrash]
-) -> dict[str, object]:
+def _block(item: Snapshot, about: _About) -> str:
+    """Returns all that is known of a snapshot, for people."""
     manifest, figures = item.manifest, item.manifest.figures
-    more: dict[str, object] = {"bucket": buckets[item.id]} if buckets else {}
-    if trash:
-        record = trash[item.id].record
+    head = f"snapshot {item.hex}" + (" (pinned)" if item.id in about.pins else "")
+    changes = show.changes(manifest.changes)
+    holds = f"{show.count(figures.files, 'file')}, {show.count(figures.directories, 'directory', 'directories')}"
+    rows = [
+        ("label", show.shown(about.labels[item.id])),
+        ("kind", show.shown(_kind(item))),
+        ("stands for", about.buckets.get(item.id, "")),
+        ("time", f"{show.local_time(manifest.time_ns)}, took {show.duration(figures.duration_ns)}"),
+        ("host, user", f"{show.shown(manifest.host)}, {show.shown(manifest.user) or manifest.uid}"),
+        ("sources", show.some(manifest.sources)),
+        ("tags", ", ".join(map(show.shown, manifest.tags))),
+        ("reason", show.shown(manifest.reason)),
+        ("changes", f"{changes} since {manifest.parent.hex()[:8]}" if manifest.parent else changes),
+        ("holds", f"{holds}, {show.count(figures.others, 'other')}: {show.size(figures.length_bytes)}"),
+        ("added", f"{show.size(figures.chunk_bytes_new)}, {show.size(figures.stored_bytes)} compressed"),
+        ("errors", show.count(figures.errors) if figures.errors else ""),
+        ("root", manifest.root.hex()),
+        ("session", manifest.session.hex()),
+        ("program", show.shown(manifest.program)),
+    ]
+    if about.trash:
+        rows.append(("in the trash until", show.local_time(about.trash[item.id].record.until_ns)))
+    return f"{head}\n{show.figures([row for row in rows if row[1]])}"
+
+
+def _fields(item: Snapshot, about: _About) -> dict[str, object]:
+    manifest, figures = item.manifest, item.manifest.figures
+    more: dict[str, object] = {"bucket": about.buckets[item.id]} if about.buckets else {}
+    if about.trash:
+        record = about.trash[item.id].record
         more |= {"forgotten": show.iso_time(record.time_ns), "until": show.iso_time(record.until_ns)}
     return {
         "id": item.hex,
         "time": show.iso_time(manifest.time_ns),
         "host": manifest.host,
         "user": manifest.user,
+        "session": manifest.session.hex(),
         "sources": [show.path_fields(source) for source in manifest.sources],
-        "kind": manifest.kind,
-        "label": manifest.label,
+        "kind": _kind(item),
+        "label": about.labels[item.id],
         "reason": manifest.reason,
         "tags": list(manifest.tags),
+        "root": manifest.root.hex(),
+        "changes": changes_fields(manifest.changes),
         "files": figures.files,
         "directories": figures.directories,
         "bytes": figures.length_bytes,
@@ -188,6 +248,6 @@ def _fields(
         "errors": figures.errors,
         "duration_s": figures.duration_ns / 1e9,
         "parent": manifest.parent.hex(),
-        "pinned": item.id in pins,
+        "pinned": item.id in about.pins,
         **more,
     }

@@ -28,7 +28,7 @@ def kind_and_label(
     )
     kind = options.kind or kind_by_rule(time_ns, others_ns, options.zone)
     label = options.label or next_label(
-        snapshots, host=options.host, sources=sources, step=options.step, time_ns=time_ns, zone=options.zone
+        snapshots, host=options.host, sources=sources, bump=options.bump, time_ns=time_ns, zone=options.zone
     )
     return kind, label
 

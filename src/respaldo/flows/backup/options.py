@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 
-from respaldo.catalog.labels import Step
+from respaldo.catalog.labels import Bump
 from respaldo.core.errors import UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.format.canonical import is_time
@@ -23,7 +23,7 @@ class BackupOptions:
 
     ``exclude`` are gitignore patterns, the last that matches decides; ``exclude_larger_bytes`` 0 means no limit;
     ``recorded_as`` is the absolute path that the one source is recorded under. ``time_ns`` 0 means now. Without a
-    ``kind``, it follows from the days and weeks in ``zone``; without a ``label``, it is the next version: ``step`` says
+    ``kind``, it follows from the days and weeks in ``zone``; without a ``label``, it is the next version: ``bump`` says
     which.
     """
 
@@ -45,7 +45,7 @@ class BackupOptions:
     gid: int = 0
     kind: str = ""
     label: str = ""
-    step: Step = Step.PATCH
+    bump: Bump = Bump.PATCH
     zone: tzinfo = UTC
     reason: str = ""
     tags: tuple[str, ...] = ()
