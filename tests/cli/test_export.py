@@ -84,7 +84,7 @@ def test_export_does_not_write_over(cli, made, tree, place):
     words = ("export", f"latest:{tree}/docs", "-f", "tar", "-o", place, "--name-template", "{id}-{label}x")
     cli(*words)
     cli(*words, expected=1)
-    assert (place / f"{made['snapshot']}-x.tar").exists()
+    assert (place / f"{made['snapshot']}-{made['label']}x.tar").exists()
     assert not [name for name in os.listdir(place) if name.startswith(".respaldo-export")]
 
 

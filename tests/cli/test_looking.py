@@ -39,10 +39,10 @@ def test_table_of_snapshots(cli, tree):
     """Columns stand under their headings; those that nothing stands in are left out."""
     cli("snapshot", tree)
     heading, row = cli("snapshots").out.splitlines()
-    assert "LABEL" not in heading
+    assert "TAGS" not in heading
     assert heading.index("SOURCES") == row.index(str(tree))
-    cli("snapshot", tree, "--label", "second")
-    assert "LABEL" in cli("snapshots").out
+    cli("snapshot", tree, "--tag", "second")
+    assert "TAGS" in cli("snapshots").out
 
 
 def test_ls_of_a_directory_and_a_file(cli, tree):

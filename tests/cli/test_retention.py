@@ -128,7 +128,7 @@ def test_forget_by_policy(cli, daily):
         (["--keep-hourly", "5"], 5),
         (["--keep-yearly", "5"], 1),
         (["--policy", "standard", "--keep-daily", "0", "--keep-last", "6"], 7),
-        (["--keep-kind", "incremental=2d,full=30d"], 4),
+        (["--keep-kind", "incremental=2d,full=30d"], 8),
         (["--keep-tag", "x", "--keep-last", "1"], 10),
     ],
 )
@@ -283,18 +283,66 @@ def test_views_by_the_calendar(cli, daily, view, column, buckets):
 
 
 def test_views_of_what_each_holds_and_changed(cli, take, tree):
-    """Every snapshot is in every one of these: as a whole, and as what it changed."""
+    """Those of a kind, with what each holds, or what it changed; of all together, all that is known."""
     first = take()
     (tree / "new").write_text("new")
-    second = take()
-    heading, row, last = cli("snapshots", "--view", "incremental").out.splitlines()
-    assert heading.split()[4:] == ["AFTER", "NEW", "CHANGED", "UNCHANGED", "READ", "ADDED"]
-    assert row.split()[5:7] == ["–", "4"]
-    after, new, *before = last.split()[5:9]
-    assert (after, new, sum(map(int, before))) == (first[:8], "1", 4)  # younger than the clock's step counts as changed
-    assert cli("snapshots", "--view", "full").out.splitlines()[0].split()[4:] == ["FILES", "DIRS", "SIZE"]
-    assert there(cli, "--view", "full") == there(cli, "--view", "snapshot") == [first, second]
+    (tree / "docs" / "a.txt").unlink()
+    (tree / "docs" / "b.log").write_text("another")
+    second, third = take(), take("--kind", "full")
+    heading, row = cli("snapshots", "--view", "incremental").out.splitlines()
+    assert heading.split()[4:] == ["KIND", "LABEL", "AFTER", "NEW", "CHANGED", "REMOVED", "READ", "ADDED"]
+    assert row.split()[7:11] == [first[:8], "1", "1", "1"]
+    assert cli("snapshots", "--view", "full").out.splitlines()[0].split()[4:] == [
+        "KIND",
+        "LABEL",
+        "FILES",
+        "DIRS",
+        "SIZE",
+    ]
+    assert there(cli) == [first, second, third]
+    views = [there(cli, "--view", kind) for kind in ("snapshot", "incremental", "full")]
+    assert views == [[first], [second], [third]]
     cli("snapshots", "--view", "fortnightly", expected=2)
+
+
+@pytest.fixture
+def kinds(cli, daily, monkeypatch):
+    """Has three snapshots made a day, from Friday to Tuesday; returns their ids by kind."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    made = {
+        (day, hour): daily(1, start=f"2025-03-{day:02}T{hour:02}:00:00+00:00")[0]
+        for day in range(7, 12)
+        for hour in (6, 12, 18)
+    }
+    yield made
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_kinds_follow_the_calendar(cli, kinds):
+    """The first of a week is a snapshot, the first of another day full, all others incremental."""
+    found = {item["id"]: item["kind"] for item in cli("snapshots", "--json").json["snapshots"]}
+    expected = {made: "incremental" if hour > 6 else "full" for (_, hour), made in kinds.items()}
+    expected |= {kinds[7, 6]: "snapshot", kinds[10, 6]: "snapshot"}
+    assert found == expected
+    assert there(cli, "--view", "full") == [kinds[8, 6], kinds[9, 6], kinds[11, 6]]
+
+
+def test_kinds_are_kept_by_policies(cli, kinds):
+    """Each kind for as long as the policy says, and what it lets go is gone with its space."""
+    cli("prune", "--keep-kind", "incremental=1d,full=2d,snapshot=12w", "--time-zone", "UTC")
+    kept = [kinds[7, 6], *(kinds[day, hour] for day, hour in ((10, 6), (10, 18), (11, 6), (11, 12), (11, 18)))]
+    assert there(cli) == kept
+    assert there(cli, "--view", "snapshot") == [kinds[7, 6], kinds[10, 6]]
+    cli("verify", "--read-data")
+
+
+def test_kind_that_does_not_exist_is_not_kept(cli, kinds):
+    """A slip of the pen forgets nothing."""
+    ran = cli("forget", "--keep-kind", "incremental=1d,ful=30d", expected=2)
+    assert "ful" in ran.err and "snapshot, full, incremental" in ran.err
+    assert len(there(cli)) == 15
 
 
 def test_local_zone_has_its_own_rules(monkeypatch):

@@ -227,13 +227,13 @@ def test_record_of_a_snapshot(cli, tree):
             "--reason",
             "upgrade",
             "--kind",
-            "daily",
+            "full",
         ),
         *("--tag", "a", "--tag", "b", "--tag", "a", "--host", "there", "--time", "2026-01-31T12:00:00+01:00"),
     )
     (item,) = cli("snapshots", "--json").json["snapshots"]
     assert item["time"] == "2026-01-31T11:00:00.000000+00:00"
-    assert (item["label"], item["reason"], item["kind"], item["host"]) == ("before", "upgrade", "daily", "there")
+    assert (item["label"], item["reason"], item["kind"], item["host"]) == ("before", "upgrade", "full", "there")
     assert item["tags"] == ["a", "b"]
     assert item["sources"] == [{"path": "/srv/docs"}]
     assert cli("ls", "before:/srv/docs/a.txt").out == "/srv/docs/a.txt\n"

@@ -225,9 +225,10 @@ def test_mount_has_the_other_views(product, where, room):
         assert sorted(os.listdir(where)) == sorted(
             ["latest", "snapshots", "hosts", "tags", "full", "incremental", "snapshot", "versions", *PERIODS]
         )
-        for name in (f"hosts/{host}/one", f"hosts/{host}/two", "tags/good/one", "full/one"):
+        for name in (f"hosts/{host}/one", f"hosts/{host}/two", "tags/good/one", "snapshot/one"):
             assert (mount.where / name / below).read_text() == "content"
         assert os.listdir(where / "tags") == ["good"]
+        assert (os.listdir(where / "incremental"), os.listdir(where / "full")) == (["two"], [])
         for period in PERIODS:
             (name,) = os.listdir(where / period)
             assert os.readlink(where / period / name) == "../snapshots/two"

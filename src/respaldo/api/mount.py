@@ -29,11 +29,13 @@ class _Look:
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
         self._known: Mapping[SnapshotId, Snapshot] = {}
+        self.trash: Sequence[Snapshot] = ()
         self.space = (0, 0)
         """Bytes that are stored, and files in all snapshots."""
 
     def __call__(self) -> Sequence[Snapshot]:
-        found = protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo)).snapshots
+        catalogue = protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo))
+        found, self.trash = catalogue.snapshots, catalogue.trash
         if not self._known or any(item.id not in self._known for item in found):
             self._repo.synchronise(lenient=True)
         # Those that are known keep their parsed manifests.
@@ -61,6 +63,8 @@ def mount(
     names = Names(zone=zone)
 
     def lay_out(items: Sequence[Snapshot], directories: Directories) -> Folder:
+        names.apart = look.trash
+        names.look_at(items)
         more = {
             b"incremental": incremental(directories, items, names),
             b"versions": versions(directories, items, zone),

@@ -7,18 +7,19 @@ manifests, until somebody looks into what is computed (`Folder.children`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
+from respaldo.catalog.labels import SUFFIX_DIGITS
 from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Snapshot
-from respaldo.core.ids import SnapshotId
+from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.model import Entry
 
 PERIODS = ("daily", "weekly", "monthly", "yearly")
 NAME_BYTES_MAX = 255
-_ID_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,37 +60,45 @@ Spec = Inside | Link | Text | Folder
 
 @dataclass(slots=True)
 class Names:
-    """Gives snapshots names: the label, else the time in a zone, each snapshot another one, and for as long as it is.
+    """Gives snapshots names: the label, else the time in a zone; where several have the same, their ids behind it.
 
-    A name that was given stays, whatever comes and goes beside it: somebody may stand in that directory.
+    Whoever sees the same snapshots sees the same names. A name that was given before stays beside the new one as long
+    as no other snapshot needs it: somebody may stand in that directory.
     """
 
     zone: tzinfo
-    _given: dict[SnapshotId, bytes] = field(default_factory=dict)
-    _taken: set[bytes] = field(default_factory=set)
+    apart: Sequence[Snapshot] = ()
+    """Those in the trash, which are not shown: the others are called what they would be called beside them."""
+    _names: dict[SnapshotId, bytes] = field(default_factory=dict)
+    _before: dict[SnapshotId, tuple[bytes, ...]] = field(default_factory=dict)
 
     def of(self, snapshot: Snapshot) -> bytes:
-        """Returns the name of a snapshot."""
-        given = self._given.get(snapshot.id)
-        if given is None:
-            given = self._free(snapshot)
-            self._given[snapshot.id] = given
-            self._taken.add(given)
-        return given
+        """Returns the name of a snapshot that was looked at."""
+        return self._names[snapshot.id]
 
-    def _free(self, snapshot: Snapshot) -> bytes:
-        wanted = file_name(snapshot.manifest.label) or time_name(snapshot.time_ns, self.zone)
-        for digits in (0, _ID_SHOWN, len(snapshot.hex)):
-            name = wanted[: NAME_BYTES_MAX - 1 - digits] + b"_" + snapshot.hex[:digits].encode() if digits else wanted
-            if name not in self._taken:
-                break
-        return name
+    def all_of(self, snapshot: Snapshot) -> tuple[bytes, ...]:
+        """Returns the name of a snapshot that was looked at, and those that it had before."""
+        return (self._names[snapshot.id], *self._before.get(snapshot.id, ()))
 
-    def keep_only(self, snapshots: Iterable[Snapshot]) -> None:
-        """Lets the names of all others be given again."""
-        there = {snapshot.id for snapshot in snapshots}
-        self._given = {snapshot: name for snapshot, name in self._given.items() if snapshot in there}
-        self._taken = set(self._given.values())
+    def look_at(self, snapshots: Sequence[Snapshot]) -> None:
+        """Names snapshots, all that there are."""
+        snapshots = (*snapshots, *self.apart)
+        wanted = {item.id: file_name(item.manifest.label) or time_name(item.time_ns, self.zone) for item in snapshots}
+        names = dict(wanted)
+        for digits in (SUFFIX_DIGITS, 2 * RANDOM_ID_BYTES):
+            counts = Counter(names.values())
+            for item in snapshots:
+                if counts[names[item.id]] > 1:
+                    end = NAME_BYTES_MAX - 1 - digits
+                    names[item.id] = wanted[item.id][:end] + b"+" + item.hex[:digits].encode()
+        taken = set(names.values())
+        before: dict[SnapshotId, tuple[bytes, ...]] = {}
+        for snapshot, name in self._names.items():
+            if snapshot in names:
+                given = dict.fromkeys((name, *self._before.get(snapshot, ())))
+                before[snapshot] = tuple(other for other in given if other not in taken)
+                taken.update(before[snapshot])
+        self._names, self._before = names, before
 
 
 def file_name(text: str) -> bytes:
@@ -119,9 +128,9 @@ def layout(
     snapshots: Sequence[Snapshot], names: Names, periods: Periods, more: Mapping[bytes, Spec] | None = None
 ) -> Folder:
     """Returns the root of a mount; ``more`` stands beside what is here, or instead of it."""
-    names.keep_only(snapshots)
+    names.look_at(snapshots)
     newest_ns = snapshots[-1].time_ns if snapshots else 0
-    whole = {names.of(item): Inside(snapshot=item) for item in snapshots}
+    whole = {name: Inside(snapshot=item) for item in snapshots for name in names.all_of(item)}
     kinds: dict[str, list[Snapshot]] = {"full": [], "incremental": [], "snapshot": []}
     hosts: dict[bytes, list[Snapshot]] = {}
     tags: dict[bytes, list[Snapshot]] = {}
