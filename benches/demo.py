@@ -75,7 +75,7 @@ def show(folder: Path) -> list[tuple[str, str]]:
     run("init")
 
     say("The first snapshot")
-    first = run.json("snapshot", str(source), "--label", "first")
+    first = run.json("snapshot", str(source))
 
     say("The same again: nothing changed, so nothing is read")
     again = run.json("snapshot", str(source))
@@ -83,8 +83,10 @@ def show(folder: Path) -> list[tuple[str, str]]:
     say("An edit: one line in one file, a new file, a file less, a directory renamed")
     edit(source)
     after = walk(source)
-    second = run.json("snapshot", str(source), "--label", "edited", "--reason", "to show what an edit costs")
+    second = run.json("snapshot", str(source), "--milestone", "edited", "--reason", "to show what an edit costs")
+    compare_changes(before, after, second["changes"])
     run("snapshots")
+    run("snapshots", "--last", "1", "--long")
 
     say("What is in it")
     run("ls", "-l", f"latest:{source}/awkward")
@@ -103,11 +105,11 @@ def show(folder: Path) -> list[tuple[str, str]]:
     rsync(source, folder / "restored")
 
     say("And the first one, as it was before the edit")
-    run("restore", f"first:{source}", str(folder / "first"))
+    run("restore", f"{first['label']}:{source}", str(folder / "first"))
     compare(before, walk(folder / "first"))
 
     say("One file, from before the edit")
-    run("restore", f"first:{source}/project/README.md", str(folder / "README.md"), "--json")
+    run("restore", f"{first['label']}:{source}/project/README.md", str(folder / "README.md"), "--json")
     compare_one(before[b"project/README.md"], folder / "README.md")
     return report(first, again, second, stats, verified, restored_s, content_bytes(after))
 
@@ -324,6 +326,21 @@ def compare(expected: dict[bytes, tuple], found: dict[bytes, tuple]) -> None:
             f"{worst!r}: {expected.get(worst)} became {found.get(worst)}"
         )
     print(f"  {GREEN}{len(found):,} entries are equal{PLAIN}: content, mode, owner, time, links, attributes")
+
+
+def compare_changes(before: dict[bytes, tuple], after: dict[bytes, tuple], counted: dict[str, int]) -> None:
+    """Holds what a snapshot says has changed against what has."""
+    was, now = (
+        {path: entry for path, entry in found.items() if not stat.S_ISDIR(entry[0])} for found in (before, after)
+    )
+    expected = {
+        "added": len(now.keys() - was.keys()),
+        "changed": sum(was[path] != now[path] for path in was.keys() & now.keys()),
+        "removed": len(was.keys() - now.keys()),
+    }
+    if counted != expected:
+        raise DemoFailed(f"{counted} are said to have changed, and {expected} have")
+    print(f"  {GREEN}{', '.join(f'{count:,} {what}' for what, count in counted.items())}{PLAIN}, as it should be")
 
 
 def compare_one(expected: tuple, path: Path) -> None:
