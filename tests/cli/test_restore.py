@@ -139,33 +139,3 @@ def test_target_that_cannot_be(cli, tree, place):
     """A target below a file is an error with a path."""
     ran = cli("restore", f"latest:{tree}", place / "key" / "x", expected=1)
     assert str(place / "key") in ran.err
-
-
-@pytest.mark.usefixtures("saved")
-def test_bench_measures_stages_and_runs(cli, place):
-    """Every stage has a speed, and so have a restore, a verification and two backups; nothing is left behind."""
-    (place / "bench").mkdir()
-    done = cli("bench", "--directory", place / "bench", "--json").json
-    assert [item["name"] for item in done["stages"]] == [
-        "read",
-        "open",
-        "decompress",
-        "cut",
-        "hash",
-        "compress",
-        "seal",
-    ]
-    assert [item["name"] for item in done["runs"]] == ["verify", "restore", "backup", "backup, unchanged"]
-    assert all(item["bytes_per_s"] > 0 for item in done["stages"] + done["runs"])
-    assert done["own_data"] is True
-    assert list((place / "bench").iterdir()) == []
-    assert "iB/s" in cli("bench", "--no-runs").out
-
-
-def test_bench_of_an_empty_repository(cli):
-    """Without content the sample is made up, and says so."""
-    done = cli("bench", "--json").json
-    assert done["own_data"] is False
-    assert done["runs"] == []
-    assert done["skipped"]
-    assert "made up" in cli("bench").out

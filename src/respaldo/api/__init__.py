@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from respaldo.api.bench import Bench, Stage
+    from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_snapshots
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from respaldo.api.repository import Repository
     from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
-    from respaldo.api.trial import try_runs, try_verify
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
     from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe, kind_of
@@ -83,6 +82,7 @@ __all__ = [
     "BackupOptions",
     "BackupResult",
     "Bench",
+    "BenchOptions",
     "Bump",
     "Catalogue",
     "Change",
@@ -131,11 +131,11 @@ __all__ = [
     "SlotInfo",
     "Snapshot",
     "SpacePlan",
-    "Stage",
     "State",
     "Stats",
     "Step",
     "Subset",
+    "Timing",
     "Verb",
     "VerifyOptions",
     "VerifyResult",
@@ -160,14 +160,12 @@ __all__ = [
     "show_share",
     "shown_labels",
     "split_name",
-    "try_runs",
-    "try_verify",
     "verify_keyless",
     "view",
 ]
 
 _WHERE = {
-    "respaldo.api.bench": "Bench Stage",
+    "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_snapshots",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
@@ -181,7 +179,6 @@ _WHERE = {
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
-    "respaldo.api.trial": "try_runs try_verify",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
     "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from respaldo.api import keys, naming, retention
-from respaldo.api.bench import Bench, measure_stages
+from respaldo.api.bench.values import Bench, BenchOptions
 from respaldo.api.blocks import Blocks
 from respaldo.api.figures import Stats, measure
 from respaldo.api.history import History, Rollback
@@ -180,9 +180,12 @@ class Repository:
         """Counts snapshots, packs, chunks and bytes."""
         return measure(self._repo, self.snapshots(), progress)
 
-    def bench(self, *, sample_bytes: int, cancel: Cancel) -> Bench:
-        """Measures each stage of the data's road on this machine, with a sample of this repository's content."""
-        return measure_stages(self._repo, sample_bytes=sample_bytes, cancel=cancel)
+    def bench(self, options: BenchOptions, *, progress: Progress, cancel: Cancel) -> Bench:
+        """Measures disk, stages and runs on this machine, with this repository's content; changes nothing in it."""
+        from respaldo.api.bench.measure import measure as measure_speed  # noqa: PLC0415 - start-up time
+
+        self._synchronise(progress)
+        return measure_speed(self, self._repo, options, progress=progress, cancel=cancel)
 
     # --- backing up ------------------------------------------------------------------------------------------------
 

@@ -3,137 +3,135 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import show
+from respaldo.cli.names import SNAPSHOT, host_option
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.values import SIZE
+from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Bench, Found, Repository, Stage
+    from respaldo.api import Bench
 
-_IN_MEMORY = "/dev/shm"  # noqa: S108 - asked for: a disk's speed is not what is measured
-_MARGIN = 3
-"""Room is needed for what is restored and for a repository of it; and nobody likes a full memory."""
+_QUICK = {"size_bytes": 32 << 20, "sample_bytes": 16 << 20, "files": 8}
+_LASTING = "/var/tmp"  # noqa: S108 - a disk, where /tmp is memory; a directory of our own is made in it
+_DAMAGED = 4
 
 
 @page(
     "bench",
     examples=(
-        ("How fast are backup, restore and verification here:", "respaldo bench -r /mnt/disk/backup"),
-        ("Restoring to the disk that counts:", "respaldo bench --directory /mnt/newdisk"),
-        ("The stages alone, with a bigger sample:", "respaldo bench --no-runs --sample 512MiB"),
+        ("How fast are backup, restore and verification here, in a minute or two:", "respaldo bench"),
+        ("Some seconds:", "respaldo bench --quick"),
+        ("Restoring to the disk that counts, a part that counts:", "respaldo bench latest:/srv --directory /mnt/new"),
         (
-            "The speed of a restore, for a report:",
-            "respaldo bench --json | jq '.runs[] | select(.name == \"restore\")'",
+            "Before and after a change of the machine:",
+            "respaldo bench --json > before.json   # and then: respaldo bench --compare before.json",
+        ),
+        ("A picture for a report:", "respaldo bench --chart bench.svg"),
+        (
+            "The speed of a restore, for a monitor:",
+            "respaldo bench --quick --json | jq '.runs[] | select(.name == \"restore\").bytes_per_s'",
         ),
     ),
     notes=(
-        "sample_bytes, own_data (false where the repository is empty and the sample is made up), stages and runs: "
-        "lists of name, bytes, duration_s, bytes_per_s. skipped: why there are no runs."
+        "respaldo, cpus, machine, snapshot, place and place_beside (where was written), size_bytes, sample_bytes, "
+        "own_data (false where the sample is made up). disk, restoring, storing, runs: lists of name, bytes, "
+        "duration_s, bytes_per_s; stages have share and of_disk beside it, runs files, cpu_s and of_disk. opening_s, "
+        "first_byte (files, median_s, worst_s), damaged, skipped (why no snapshot was restored). With --compare: "
+        "compared, a list of name, then, now (waits: then_s, now_s) and faster, and unlike, what was not the same then."
     ),
 )
-@click.option("--sample", type=SIZE, default="64MiB", show_default=True, metavar="SIZE", help="Size of the sample.")
+@click.argument("name", metavar="[SNAPSHOT[:PATH]]", type=SNAPSHOT, default="latest")
+@click.option("--quick", is_flag=True, help="Measure less: 32 MiB instead of 256, 8 files instead of 32.")
+@click.option("--size", type=SIZE, metavar="SIZE", help="Restore, verify and back up at most so much (256MiB).")
+@click.option("--sample", type=SIZE, metavar="SIZE", help="So much of the repository goes through each stage (64MiB).")
 @click.option(
     "--directory",
     metavar="DIRECTORY",
     type=click.Path(exists=True, file_okay=False),
-    help="Restore to a directory below this one (else in memory, where there is room). It is removed again.",
+    help="Restore to a directory below this one, which is removed again (else where temporary files lie).",
 )
-@click.option("--no-runs", is_flag=True, help="Measure stages only.")
-def command(settings: Settings, *, sample: int, directory: str | None, no_runs: bool) -> int:
-    """Measure each stage alone, on one thread, with the repository's own content; then whole runs.
+@click.option("--no-runs", is_flag=True, help="Measure the disk and the stages only.")
+@click.option(
+    "--compare",
+    "earlier",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Show the speeds beside those of an earlier --json.",
+)
+@click.option("--chart", metavar="FILE", type=click.Path(dir_okay=False), help="Draw a chart into a new file, as SVG.")
+@host_option
+def command(
+    settings: Settings,
+    *,
+    name: str,
+    quick: bool,
+    size: int | None,
+    sample: int | None,
+    directory: str | None,
+    no_runs: bool,
+    earlier: str | None,
+    chart: str | None,
+    host: str,
+) -> int:
+    """Measure how fast this repository is on this machine: disk, stages, whole runs, the wait for a first byte.
 
-    Runs: a part of the repository is verified; the newest snapshot is restored; what was restored is backed up twice
-    into a repository that is thrown away. Caches of the system are as they are: read the second result.
+    The disk in sequence; each stage of restoring and storing alone, with the repository's own content; then whole runs:
+    files one by one, a snapshot or so much of it as --size allows, a verification, and made-up data backed up twice
+    into a scratch repository beside this one, on the same disk where that can be. Packs are read from the disk, not
+    from memory, and what is written counts until it is on the disk.
+
+    Nothing is written to the repository. Room is looked for first; scratch directories are removed whatever happens.
     """
-    from respaldo import api  # start-up time
+    from respaldo.api import BenchOptions  # start-up time
+    from respaldo.cli import speeds  # start-up time
 
-    runs: list[Stage] = []
-    skipped = "not asked for" if no_runs else ""
-    with (
-        settings.open() as repository,
-        cancelling() as cancel,
-        watching(settings.level, display=settings.display) as progress,
-    ):
-        bench = repository.bench(sample_bytes=sample, cancel=cancel)
-        found, place = None, None
-        if not no_runs:
-            found, place, skipped = _prepare(repository, directory)
-        if found is not None and place is not None:
-            runs.append(api.try_verify(repository, length_bytes=sample, progress=progress, cancel=cancel))
-            with tempfile.TemporaryDirectory(prefix="respaldo-bench-", dir=place) as folder:
-                runs += api.try_runs(repository, found, Path(folder), progress=progress, cancel=cancel)
-                _make_removable(folder)
-    value = {
-        "sample_bytes": bench.sample_bytes,
-        "own_data": bench.own_data,
-        "stages": [_fields(stage) for stage in bench.stages],
-        "runs": [_fields(stage) for stage in runs],
-        "skipped": skipped or None,
-    }
-    settings.report(value, _text(bench, runs, skipped))
+    before = speeds.read_earlier(earlier) if earlier else None
+    if chart is not None and os.path.lexists(chart):
+        raise UsageError(f"{show.shown(chart)} exists already", hint="name a new file for the chart")
+    chosen = dict(_QUICK) if quick else {}
+    chosen |= {key: value for key, value in (("size_bytes", size), ("sample_bytes", sample)) if value is not None}
+    options = BenchOptions(
+        name=name,
+        host=host,
+        places=(os.path.abspath(directory),) if directory else (tempfile.gettempdir(), _LASTING),
+        runs=not no_runs,
+        **chosen,
+    )
+    secret = settings.secret()  # nobody's typing is measured
+    started_ns = time.monotonic_ns()
+    with settings.open(secret=secret) as repository:
+        repository.snapshots()
+        opening_ns = time.monotonic_ns() - started_ns
+        with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:
+            bench = repository.bench(options, progress=progress, cancel=cancel)
+    value = speeds.as_json(bench, options, opening_ns)
+    text = speeds.as_text(bench, value)
+    if before is not None:
+        compared, differs = speeds.compare(before, value), speeds.unlike(before, value)
+        text += "\n" + speeds.compared_text(compared, differs)
+        value |= {"compared": compared, "unlike": differs}
+    if chart is not None:
+        _draw(chart, bench)
+    settings.report(value, text)
+    if bench.damaged:
+        show.err(f"warning: {show.count(bench.damaged, 'thing')} turned out damaged; see: respaldo verify --read-data")
+        return _DAMAGED
     return 0
 
 
-def _prepare(repository: Repository, directory: str | None) -> tuple[Found | None, str | None, str]:
-    """Returns what to restore and where; or why not."""
-    if not repository.snapshots().snapshots:
-        return None, None, "there is no snapshot yet"
-    found = repository.find("latest")
-    need = found.snapshot.manifest.figures.length_bytes * _MARGIN
-    for place in [directory] if directory else [_IN_MEMORY, tempfile.gettempdir()]:
-        if os.path.isdir(place) and os.access(place, os.W_OK) and shutil.disk_usage(place).free > need:
-            return found, place, ""
-    return None, None, f"no place with {show.size(need)} free; name one with --directory"
+def _draw(path: str, bench: Bench) -> None:
+    from respaldo.cli.chart import draw  # start-up time
 
-
-def _make_removable(folder: str) -> None:
-    """Opens up directories whose restored modes would keep them from being removed."""
-    for top, _, _ in os.walk(folder):
-        os.chmod(top, 0o700)
-
-
-def _fields(stage: Stage) -> dict[str, object]:
-    return {
-        "name": stage.name,
-        "bytes": stage.length_bytes,
-        "duration_s": stage.duration_ns / 1e9,
-        "bytes_per_s": show.per_second(stage.length_bytes, stage.duration_ns),
-    }
-
-
-def _rows(stages: Sequence[Stage]) -> list[tuple[str, str, str, str]]:
-    return [
-        (
-            stage.name,
-            show.rate(stage.length_bytes, stage.duration_ns),
-            show.size(stage.length_bytes),
-            show.duration(stage.duration_ns),
-        )
-        for stage in stages
-    ]
-
-
-def _text(bench: Bench, runs: Sequence[Stage], skipped: str) -> str:
-    whose = "of this repository" if bench.own_data else "made up, because the repository is empty"
-    right = (1, 2, 3)
-    lines = [
-        f"stages, one thread, {show.size(bench.sample_bytes)} {whose}",
-        show.table(("STAGE", "SPEED", "BYTES", "TIME"), _rows(bench.stages), right=right),
-        "",
-    ]
-    if runs:
-        lines.append(show.table(("RUN", "SPEED", "BYTES", "TIME"), _rows(runs), right=right))
-    else:
-        lines.append(f"no runs: {skipped}")
-    return "\n".join(lines)
+    title = f"respaldo bench: {show.size(bench.sample_bytes)} through each stage"
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(draw(bench, title))
