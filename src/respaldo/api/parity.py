@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
+from respaldo.api.later import Later
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import ReadOnly
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus
-from respaldo.flows.parity.run import parity_status, switch_off, switch_on
 from respaldo.store.mending import Mending
 from respaldo.store.repo import Repo
+
+if TYPE_CHECKING:
+    from respaldo.flows.parity import run
+    from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus
+else:  # start-up time
+    run = Later("run", "respaldo.flows.parity")
 
 
 class Parity:
@@ -40,15 +46,15 @@ class Parity:
 
     def status(self) -> ParityStatus:
         """Counts what has parity and what has not."""
-        return parity_status(self._repo)
+        return run.parity_status(self._repo)
 
     def switch_on(self, share: int, *, progress: Progress, cancel: Cancel) -> ParityChange:
         """Keeps parity from now on (``share`` in thousandths), and makes what is missing of it."""
-        return switch_on(self._repo, share, progress=progress, cancel=cancel)
+        return run.switch_on(self._repo, share, progress=progress, cancel=cancel)
 
     def switch_off(self) -> ParityChange:
         """Keeps none from now on, and deletes what there is."""
-        return switch_off(self._repo)
+        return run.switch_off(self._repo)
 
 
 def mend_objects(location: str, *, dry_run: bool, progress: Progress, cancel: Cancel) -> MendResult:

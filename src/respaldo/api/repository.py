@@ -12,19 +12,16 @@ from datetime import tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from respaldo.api import keys, naming, retention
-from respaldo.api.bench.values import Bench, BenchOptions
+from respaldo.api import naming
 from respaldo.api.blocks import Blocks
-from respaldo.api.figures import Stats, measure
 from respaldo.api.history import History, Rollback
-from respaldo.api.looking import Looking
+from respaldo.api.later import Later
 from respaldo.api.parity import Parity
 from respaldo.api.places import Pins, Places
 from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.catalog import protection, snapshots
-from respaldo.catalog.retention import Policy
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import STANDARD, Kdf, Secret
@@ -32,18 +29,23 @@ from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
-from respaldo.flows.backup.options import BackupOptions, BackupResult
-from respaldo.flows.check.options import VerifyOptions
-from respaldo.flows.check.result import VerifyResult
-from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
-from respaldo.flows.repair.options import RepairOptions
-from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
 from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
+    from respaldo.api import figures, keys, looking, retention
+    from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.repairing import Repairing
+    from respaldo.catalog.retention import Policy
+    from respaldo.flows.backup.options import BackupOptions, BackupResult
+    from respaldo.flows.check.options import VerifyOptions
+    from respaldo.flows.check.result import VerifyResult
+    from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
+    from respaldo.flows.repair.options import RepairOptions
+    from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
     from respaldo.flows.restore.run import Restore
+else:  # start-up time
+    figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
 
 
 class Stream(Protocol):
@@ -171,14 +173,14 @@ class Repository:
         return naming.walk(self._trees, found, recursive=recursive)
 
     @property
-    def looking(self) -> Looking:
+    def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
-        return Looking(self._repo, self._trees)
+        return looking.Looking(self._repo, self._trees)
 
-    def stats(self, progress: Progress) -> Stats:
+    def stats(self, progress: Progress) -> figures.Stats:
         """Counts snapshots, packs, chunks and bytes."""
-        return measure(self._repo, self.snapshots(), progress)
+        return figures.measure(self._repo, self.snapshots(), progress)
 
     def bench(self, options: BenchOptions, *, progress: Progress, cancel: Cancel) -> Bench:
         """Measures disk, stages and runs on this machine, with this repository's content; changes nothing in it."""
@@ -321,7 +323,7 @@ class Repository:
         policy: Policy | None,
         *,
         zone: tzinfo,
-        group_by: Collection[str] = retention.GROUP_BY,
+        group_by: Collection[str] | None = None,
         accept_times: bool = False,
         only_like: SnapshotId | None = None,
     ) -> retention.RetentionPlan:
@@ -331,7 +333,7 @@ class Repository:
             self.snapshots(),
             policy,
             zone=zone,
-            group_by=group_by,
+            group_by=retention.GROUP_BY if group_by is None else group_by,
             accept_times=accept_times,
             only_like=only_like,
         )
