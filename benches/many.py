@@ -35,7 +35,6 @@ from respaldo.core.ids import (
     CatalogueName,
     ChunkId,
     Kind,
-    PackName,
     SegmentName,
     SnapshotId,
     catalogue_object,
@@ -108,7 +107,6 @@ class Maker:
         self.watched = watched
         self.collected = collected
         self.session = system_random(RANDOM_ID_BYTES)
-        self.packs: dict[PackName, int] = {}
         self.segments: dict[SegmentName, int] = {}
         repo.segments.listed = lambda: self.segments  # type: ignore[method-assign]
         self.entries: dict[SnapshotId, Decided] = {}
@@ -125,7 +123,6 @@ class Maker:
         with PackWriter(repo.backend, repo.vault, self.session) as writer:
             writer.add(seal_block(repo.vault, Kind.TREE, raw, chunk, len(raw).to_bytes(4, "little")))
             finished = writer.finish()
-        self.packs[finished.name] = finished.length_bytes
         repo.put_segments(self.session, [finished])
         self._merge_segments()
         time_ns = 1_700_000_000_000_000_000 + number * 60 * 10**9
@@ -157,7 +154,7 @@ class Maker:
         for made, length_bytes in self.watched.put_bytes.items():
             self.segments[SegmentName(bytes.fromhex(made.partition("/")[2]))] = length_bytes
         self.watched.put_bytes.clear()
-        name = segments.merge(self.session, self.packs)
+        name = segments.merge(self.session)
         if name is not None and self.collected:
             gone = segments.read(name).supersedes
             self.repo.backend.discard(map(segment_object, gone))

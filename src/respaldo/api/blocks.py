@@ -8,7 +8,7 @@ from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.store.repo import Repo, still_there
-from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location
+from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
 
 
 class Blocks:
@@ -29,9 +29,9 @@ class Blocks:
         """Returns where a chunk lies; raises `ChunkMissing`."""
         return self._repo.source.locate(kind, chunk_id)
 
-    def locate_each(self, ids: bytes, /) -> list[Location | None]:
-        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
-        return self._repo.source.locate_each(ids)
+    def locate_runs(self, ids: bytes, /) -> list[Run]:
+        """Returns where some chunks (32 bytes an id, joined) lie, in their order, as runs of one block each."""
+        return self._repo.source.locate_runs(ids)
 
     def block(self, pack: int, block: int, /) -> bytes:
         """Fetches, opens and decompresses a block."""

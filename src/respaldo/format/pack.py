@@ -95,13 +95,22 @@ class Footer:
 
     def places(self, row: int, count: int) -> Iterator[tuple[int, int, int]]:
         """Yields what `place` says of a row and those behind it, as plain (block, offset, length)."""
+        for block, spans in self.spans(row, count):
+            for offset, length in spans:
+                yield block, offset, length
+
+    def spans(self, row: int, count: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Yields (block, offsets and lengths in it) of a row and those behind it, a block at a time."""
         before, lengths, first_rows = self._bytes_before(), self.lengths, self.first_rows
         block = bisect_right(first_rows, row) - 1
         end = row + count
         while row < end:
-            start, limit = before[first_rows[block]], min(first_rows[block + 1], end)
-            for at in range(row, limit):
-                yield block, before[at] - start, lengths[at]
+            limit = min(first_rows[block + 1], end)
+            held = lengths[row:limit]
+            yield (
+                block,
+                list(zip(accumulate(held, initial=before[row] - before[first_rows[block]]), held, strict=False)),
+            )
             row, block = limit, block + 1
 
     def _bytes_before(self) -> array[int]:

@@ -42,6 +42,18 @@ class Location(NamedTuple):
     length: int
 
 
+class Run(NamedTuple):
+    """Is chunks one behind the other in a block: pack number (negative: no pack holds them), block, where each lies."""
+
+    pack: int
+    block: int
+    spans: list[tuple[int, int]]
+    """Offset and length in the block's raw bytes."""
+
+
+_NOWHERE = Run(-1, 0, [(0, 0)])
+
+
 class _Opened(NamedTuple):
     name: PackName
     footer: Footer
@@ -78,16 +90,26 @@ class ChunkSource:
         return Location(pack, *self._opened(pack).footer.place(row))
 
     def locate_each(self, ids: bytes) -> list[Location | None]:
-        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds.
+        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
+        places: list[Location | None] = []
+        for run in self.locate_runs(ids):
+            if run.pack < 0:
+                places += [None] * len(run.spans)
+            else:
+                places += [Location(run.pack, run.block, offset, length) for offset, length in run.spans]
+        return places
+
+    def locate_runs(self, ids: bytes) -> list[Run]:
+        """Returns where some chunks (32 bytes an id, joined) lie, in their order, as runs of one block each.
 
         What was stored together is found together: one look-up and a comparison for a whole run.
         """
-        places: list[Location | None] = []
+        runs: list[Run] = []
         at = 0
         while at < len(ids):
             found = self._index.find_run(ids, at, usable_only=False)
             if found is None:
-                places.append(None)
+                runs.append(_NOWHERE)
                 at += CHUNK_ID_BYTES
                 continue
             number, row, count = found
@@ -95,10 +117,10 @@ class ChunkSource:
             try:
                 footer = self._opened(number).footer
             except (ObjectMissing, Corruption):  # gone since it was found, or damaged in the cache
-                places += [None] * count
+                runs += [_NOWHERE] * count
                 continue
-            places += [Location(number, *place) for place in footer.places(row, count)]
-        return places
+            runs += [Run(number, block, spans) for block, spans in footer.spans(row, count)]
+        return runs
 
     def _opened(self, number: int) -> _Opened:
         with self._lock:

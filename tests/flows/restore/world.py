@@ -21,7 +21,7 @@ from respaldo.format.content import HOLE, Row
 from respaldo.format.figures import Figures
 from respaldo.format.snapshot import Manifest
 from respaldo.fs.meta import read_flags, read_xattrs
-from respaldo.store.source import Location
+from respaldo.store.source import Location, Run
 
 TIME = 1_600_000_000_123_456_789
 BLOCK_CHUNKS = 3
@@ -129,8 +129,17 @@ class World:
         except KeyError:
             raise ChunkMissing("data", chunk_id) from None
 
-    def locate_each(self, ids):
-        return [self.places.get(ids[at : at + 32]) for at in range(0, len(ids), 32)]
+    def locate_runs(self, ids):
+        runs = []
+        for at in range(0, len(ids), 32):
+            place = self.places.get(ids[at : at + 32])
+            if place is None:
+                runs.append(Run(-1, 0, [(0, 0)]))
+            elif runs and runs[-1][:2] == (place.pack, place.block):
+                runs[-1].spans.append((place.offset, place.length))
+            else:
+                runs.append(Run(place.pack, place.block, [(place.offset, place.length)]))
+        return runs
 
     at_once = 2
 

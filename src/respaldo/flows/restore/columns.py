@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.core.model import Entry
+from respaldo.format.columns import u32_array
 from respaldo.format.leafcheck import default_count
 from respaldo.format.tree import META, Leaf
 from respaldo.fs.settle import SET_ID, Owner, Owners
@@ -51,12 +52,13 @@ class Files:
         for number, size in enumerate(self.sizes):
             length += size
             if length >= BATCH_BYTES or number - first >= BATCH_FILES:
-                yield self._part(first, number + 1)
+                yield self.part(first, number + 1)
                 first, length = number + 1, 0
         if first < len(self.sizes):
-            yield self._part(first, len(self.sizes))
+            yield self.part(first, len(self.sizes))
 
-    def _part(self, first: int, last: int) -> Files:
+    def part(self, first: int, last: int) -> Files:
+        """Returns some of them, those without an owner with the first ones."""
         if first == 0 and last == len(self.sizes):
             return self
         disowned = self.disowned if first == 0 else []
@@ -90,12 +92,16 @@ class Columns:
 
     def split(self, leaf: Leaf, names: list[bytes]) -> tuple[Files, list[Entry]]:
         """Returns the plain files of a leaf, and its other entries."""
+        strangers = self._strangers(leaf)
+        if not strangers:
+            plain = _all_plain(leaf, names)
+            if plain is not None:
+                return plain, []
         files = Files()
         others: list[int] = []
         their_ids: list[bytes] = []
         odd = {*leaf.levels, *leaf.links, *leaf.xattrs, *leaf.marks}
         meta, ids = leaf.meta, leaf.content
-        strangers = self._strangers(leaf)
         at = end = 0
         for row, (mode, uid, gid, attributes, size, mtime_ns, _) in enumerate(META.iter_unpack(meta)):
             if mode & _TYPE == _REGULAR and size <= PLAIN_BYTES and not attributes and row not in odd:
@@ -133,6 +139,30 @@ class Columns:
             mode &= ~SET_ID
             files.disowned.append(files.names[-1])
         files.meta.append(META.pack(mode, owner.uid, owner.gid, 0, size, mtime_ns, 0))
+
+
+def _all_plain(leaf: Leaf, names: list[bytes]) -> Files | None:
+    """Returns a leaf that holds nothing but plain files, as they are; None for any other. No look at each by itself."""
+    if leaf.levels or leaf.links or leaf.xattrs or leaf.marks:
+        return None
+    words = u32_array(leaf.meta)
+    step = META.size // 4
+    modes, attributes, sizes, high = words[::step], words[3::step], words[4::step], words[5::step]
+    if (
+        {mode & _TYPE for mode in set(modes)} != {_REGULAR}
+        or any(attributes)
+        or any(high)
+        or max(sizes) > PLAIN_BYTES
+        or 0 in sizes
+    ):
+        return None
+    meta, ids = leaf.meta, leaf.content
+    return Files(
+        names=names,
+        meta=[meta[at : at + META.size] for at in range(0, len(meta), META.size)],
+        sizes=sizes.tolist(),
+        ids=[ids[at : at + CHUNK_ID_BYTES] for at in range(0, len(ids), CHUNK_ID_BYTES)],
+    )
 
 
 def _entries(leaf: Leaf, names: list[bytes], rows: list[int], ids: list[bytes]) -> list[Entry]:

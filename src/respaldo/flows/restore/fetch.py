@@ -18,7 +18,7 @@ from typing import Self
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
-from respaldo.flows.restore.seams import Blocks, Location
+from respaldo.flows.restore.seams import Blocks, Location, Run
 
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
@@ -93,19 +93,37 @@ class Fetcher:
 
     def want(self, chunk_id: ChunkId, at: Location) -> tuple[Task, int]:
         """Orders a chunk; returns the task that it will be in, and its number there."""
-        key = (at.pack, at.block)
-        task = self._filling.get(key)
-        if task is None:
-            if len(self._filling) >= FILLING_MAX:
-                self._send(next(iter(self._filling.values())))
-            task = self._filling[key] = Task(key)
-            self._held[key] += 1
+        task = self._task((at.pack, at.block))
         task.ids.append(chunk_id)
         task.spans.append((at.offset, at.length))
         slot = len(task.ids) - 1
         if slot + 1 >= CHUNKS_MAX:
             self._send(task)
         return task, slot
+
+    def want_run(self, ids: Sequence[ChunkId], run: Run) -> tuple[Task, int]:
+        """Orders chunks that lie in a run, `CHUNKS_MAX` at most; returns their task, and the number of the first."""
+        key = (run.pack, run.block)
+        filling = self._filling.get(key)
+        if filling is not None and len(filling.ids) + len(ids) > CHUNKS_MAX:
+            self._send(filling)
+        task = self._task(key)
+        slot = len(task.ids)
+        task.ids += ids
+        task.spans += run.spans
+        if len(task.ids) >= CHUNKS_MAX:
+            self._send(task)
+        return task, slot
+
+    def _task(self, key: Key) -> Task:
+        """Returns the task of a block that takes chunks."""
+        task = self._filling.get(key)
+        if task is None:
+            if len(self._filling) >= FILLING_MAX:
+                self._send(next(iter(self._filling.values())))
+            task = self._filling[key] = Task(key)
+            self._held[key] += 1
+        return task
 
     def _send(self, task: Task) -> None:
         """Hands a task to the workers."""

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from respaldo.core.errors import ChunkMissing, RespaldoError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.flows.restore.columns import Files
 from respaldo.flows.restore.contents import Contents, Piece, too_long, too_short
 from respaldo.flows.restore.fetch import Fetcher, Task
-from respaldo.flows.restore.seams import Blocks, Location
+from respaldo.flows.restore.seams import Blocks, Location, Run
 from respaldo.flows.restore.steps import Batch, Step, Write
 from respaldo.fs.place import Folder
 
@@ -46,10 +47,25 @@ class Order:
         self.tasks.append(task)
         self.slots.append(slot)
 
+    def add_run(self, fetcher: Fetcher, ids: Sequence[ChunkId], run: Run) -> None:
+        task, slot = fetcher.want_run(ids, run)
+        if task not in self.together:
+            self.together[task] = None
+            task.users += 1
+        self.tasks += [task] * len(ids)
+        self.slots += range(slot, slot + len(ids))
+
     def release(self, fetcher: Fetcher) -> None:
         """Lets the blocks go."""
         for task in self.together:
             fetcher.release(task)
+
+
+class _Place(NamedTuple):
+    pack: int
+    block: int
+    offset: int
+    length: int
 
 
 @dataclass(slots=True)
@@ -118,9 +134,33 @@ class Jobs:
 
     def _batch(self, step: Batch) -> Iterator[Job]:
         files = step.files
+        ids = b"".join(files.ids)
+        runs = self._blocks.locate_runs(ids)
+        return self._by_runs(files, ids, runs) if _fit(files, runs) else self._by_files(files, runs)
+
+    def _by_runs(self, files: Files, ids: bytes, runs: Sequence[Run]) -> Iterator[Job]:
+        """Orders files of one chunk each, or none, all of which are there: nearly all are, and lie in few runs."""
+        with_chunk = [number for number, size in enumerate(files.sizes) if size]
+        counts = [1 if size else 0 for size in files.sizes]
+        order = Order()
+        first = at = 0
+        for run in runs:
+            if len(order.together) >= BATCH_TASKS:
+                end = with_chunk[at]
+                yield BatchJob(files.part(first, end), counts[first:end], order)
+                first, order = end, Order()
+            count = len(run.spans)
+            start, stop = at * CHUNK_ID_BYTES, (at + count) * CHUNK_ID_BYTES
+            chunk_ids = [ChunkId(ids[here : here + CHUNK_ID_BYTES]) for here in range(start, stop, CHUNK_ID_BYTES)]
+            order.add_run(self._fetcher, chunk_ids, run)
+            at += count
+        yield BatchJob(files.part(first, len(files)), counts[first:], order)
+
+    def _by_files(self, files: Files, runs: Sequence[Run]) -> Iterator[Job]:
+        """Orders files one by one; what does not fit fails by itself."""
         job = BatchJob(Files(disowned=files.disowned))
         want = self._fetcher.want
-        places = iter(self._blocks.locate_each(b"".join(files.ids)))
+        places = iter(_places(runs))
         for name, meta, size, ids in zip(files.names, files.meta, files.sizes, files.ids, strict=True):
             if len(job.order.together) >= BATCH_TASKS:
                 yield job
@@ -176,6 +216,21 @@ class Jobs:
         part.length += piece.length
         if piece.at is not None and not there:
             part.order.add(self._fetcher, piece.id, piece.at)
+
+
+def _fit(files: Files, runs: Sequence[Run]) -> bool:
+    """Whether each file that is not empty is one chunk, and all of them are there, as long as the files."""
+    return (
+        all(run.pack >= 0 for run in runs)
+        and [length for run in runs for _, length in run.spans] == [size for size in files.sizes if size]
+        and [len(ids) for ids in files.ids] == [CHUNK_ID_BYTES if size else 0 for size in files.sizes]
+    )
+
+
+def _places(runs: Sequence[Run]) -> Iterator[Location | None]:
+    for run in runs:
+        for offset, length in run.spans:
+            yield None if run.pack < 0 else _Place(run.pack, run.block, offset, length)
 
 
 def _misfit(name: bytes, size: int, ids: bytes, places: list[Location | None]) -> RespaldoError | None:

@@ -26,6 +26,19 @@ class Location(Protocol):
     def length(self) -> int: ...
 
 
+class Run(Protocol):
+    """Is chunks one behind the other in a block of a pack; ``pack`` is negative where no pack holds them."""
+
+    @property
+    def pack(self) -> int: ...
+    @property
+    def block(self) -> int: ...
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """Offset and length of each in the block's bytes."""
+        ...
+
+
 class Blocks(Protocol):
     """Finds, fetches and checks chunks. `block` and `check` are called by several threads at once."""
 
@@ -38,8 +51,8 @@ class Blocks(Protocol):
         """Returns where a chunk lies; raises `ChunkMissing`."""
         ...
 
-    def locate_each(self, ids: bytes, /) -> Sequence[Location | None]:
-        """Returns where each of some data chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
+    def locate_runs(self, ids: bytes, /) -> Sequence[Run]:
+        """Returns where some data chunks (32 bytes an id, joined) lie, in their order."""
         ...
 
     def block(self, pack: int, block: int, /) -> bytes:
