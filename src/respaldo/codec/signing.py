@@ -10,7 +10,6 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 SEED_BYTES: Final = 32
 PUBLIC_BYTES: Final = 32
@@ -27,7 +26,7 @@ class Signer:
             msg = "a seed has 32 bytes"
             raise ValueError(msg)
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public = self._key.public_key().public_bytes_raw()
 
     def sign(self, purpose: bytes, header_hash: bytes, message: bytes) -> bytes:
         """Returns a signature of 64 bytes."""
