@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -75,6 +73,9 @@ def _without_line_end(data: bytes) -> bytes:
 
 
 def _run(command: str) -> bytes:
+    import shlex  # start-up time
+    import subprocess  # start-up time
+
     try:
         words = shlex.split(command)
         result = subprocess.run(words, stdout=subprocess.PIPE, check=False)

@@ -124,12 +124,12 @@ class Zone(click.ParamType[tzinfo]):
     name = "zone"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tzinfo:  # noqa: ANN401
-        import zoneinfo  # start-up time
-
         if isinstance(value, tzinfo):
             return value
         if value == "local":
             return LOCAL_ZONE
+        import zoneinfo  # start-up time
+
         try:
             return zoneinfo.ZoneInfo(str(value))
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
