@@ -249,6 +249,7 @@ def test_bench_draws_a_chart(bench, place):
     before = (place / "chart.svg").read_bytes()
     assert "exists" in bench("--chart", place / "chart.svg", expected=2).err
     assert (place / "chart.svg").read_bytes() == before
+    assert "no file can be made" in bench("--chart", place / "none" / "chart.svg", expected=2).err
 
 
 @pytest.mark.usefixtures("saved")

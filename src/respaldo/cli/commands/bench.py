@@ -96,8 +96,8 @@ def command(
     from respaldo.cli import speeds  # start-up time
 
     before = speeds.read_earlier(earlier) if earlier else None
-    if chart is not None and os.path.lexists(chart):
-        raise UsageError(f"{show.shown(chart)} exists already", hint="name a new file for the chart")
+    if chart is not None:
+        _check_chart(chart)
     chosen = dict(_QUICK) if quick else {}
     chosen |= {key: value for key, value in (("size_bytes", size), ("sample_bytes", sample)) if value is not None}
     options = BenchOptions(
@@ -127,6 +127,15 @@ def command(
         show.err(f"warning: {show.count(bench.damaged, 'thing')} turned out damaged; see: respaldo verify --read-data")
         return _DAMAGED
     return 0
+
+
+def _check_chart(path: str) -> None:
+    """Raises `UsageError` where no new file can be made: before minutes are spent on what is to be drawn."""
+    if os.path.lexists(path):
+        raise UsageError(f"{show.shown(path)} exists already", hint="name a new file for the chart")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"no file can be made in {show.shown(folder)}", hint="name another directory for the chart")
 
 
 def _draw(path: str, bench: Bench) -> None:
