@@ -133,7 +133,7 @@ def open_by_key(tool: Respaldo) -> None:
     places = places_of(tool)
     passphrase = api.Secret(passphrase=PASSPHRASE.encode())
     with api.open_repository(str(tool.repository), passphrase, places=places, writes=True) as repository:
-        repository.add_key(api.Secret(key=KEY))
+        repository.slots.add(api.Secret(key=KEY))
     key.write_bytes(KEY)
     key.chmod(0o600)
     del tool.environment["RESPALDO_PASSWORD"]

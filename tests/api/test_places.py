@@ -84,7 +84,7 @@ def test_opened_for_reading_nothing_is_written(tmp_path, places):
     """Unless writing is asked for, the storage refuses it."""
     api.init(str(tmp_path / "r"), SECRET, places=places)
     with opened(tmp_path / "r", places) as repository, pytest.raises(StorageDenied):
-        repository.add_key(api.Secret(key=b"1" * 32))
+        repository.slots.add(api.Secret(key=b"1" * 32))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")

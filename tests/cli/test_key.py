@@ -44,7 +44,9 @@ def test_key_is_added_listed_used_and_removed(cli, place):
     listed = cli("key", "list", "--key-file", place / "second", "--json").json["keys"]
     assert [key["label"] for key in listed] == ["", "cron"]
     assert listed[1]["id"] == added["key"]
-    assert cli("key", "remove", added["key"][:5], "--json").json == {"removed": added["key"]}
+    assert cli("key", "remove", added["key"][:5], "--dry-run").out == f"would remove key {added['key']}\n"
+    removed = cli("key", "remove", added["key"][:5], "--json").json
+    assert removed == {"removed": added["key"], "opened": False, "dry_run": False}
     cli("key", "list", "--key-file", place / "second", expected=12)
 
 
@@ -82,3 +84,67 @@ def test_same_passphrase_is_no_change(cli, place):
     cli("key", "add", "--new-password-file", place / "old")
     cli("key", "passwd", "--password-file", place / "old", "--new-password-file", place / "old", expected=2)
     assert len(cli("key", "list", "--json").json["keys"]) == 2
+
+
+def test_list_says_when_this_client_used_which_key(cli, place):
+    """Whoever clears keys out sees which ones are in use here, and which one is in use now."""
+    first = cli("key", "list", "--json").json["keys"][0]
+    assert first["last_used"] >= first["created"]
+    assert first["opened"]
+    added = cli("key", "add", "--new-key-file", place / "second", "--json").json["key"]
+    before = {key["id"]: key for key in cli("key", "list", "--json").json["keys"]}
+    assert before[added]["last_used"] is None
+    assert not before[added]["opened"]
+    cli("snapshots", "--key-file", place / "second")
+    after = {key["id"]: key for key in cli("key", "list", "--json").json["keys"]}
+    assert after[added]["last_used"] > before[first["id"]]["last_used"]
+    shown = cli("key", "list").out.splitlines()
+    assert [first["id"] + "*" in line for line in shown[1:]] == [True, False]
+    for path in (place / "state").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 100, b"keys/0 12\nkeys/0000000000000000 x\n", b"keys/" + b"9" * 5000]
+)
+def test_record_of_uses_that_is_none_is_written_again(cli, place, content):
+    """What this client remembers may be damaged; it keeps nobody from opening anything."""
+    cli("snapshots")
+    [path] = (place / "state" / "respaldo" / "uses").iterdir()
+    path.write_bytes(content)
+    [key] = cli("key", "list", "--json").json["keys"]
+    assert key["last_used"] > key["created"]
+
+
+def test_key_that_one_has_opened_with_is_removed_with_a_warning(cli, place):
+    """It is said before it happens, and afterwards it does not open any more."""
+    own = cli("key", "list", "--json").json["keys"][0]["id"]
+    cli("key", "add", "--new-key-file", place / "second")
+    assert "warning" in cli("key", "remove", own, "--dry-run").err
+    removed = cli("key", "remove", own, "--json")
+    assert removed.json["opened"] is True
+    assert f"warning: {own} is the key that the repository was opened with" in removed.err
+    cli("snapshots", expected=12)
+    cli("snapshots", "--key-file", place / "second")
+
+
+def test_key_test_says_which_one_opens(cli, place):
+    """It names the slot, or ends with 12, and nothing has changed."""
+    added = cli("key", "add", "--new-key-file", place / "second", "--label", "cron", "--json").json["key"]
+    told = cli("key", "test", "--key-file", place / "second", "--json").json
+    assert (told["id"], told["label"], told["method"]) == (added, "cron", "key")
+    assert f"opened with key {added} (cron): key file" in cli("key", "test", "--key-file", place / "second").out
+    (place / "wrong").write_bytes(b"w" * 32)
+    cli("key", "test", "--key-file", place / "wrong", expected=12)
+
+
+@pytest.mark.parametrize(("kdf", "memory_kib"), [("standard", 64 << 10), ("sensitive", 256 << 10)])
+def test_kdf_sets_the_cost_of_a_passphrase(cli, place, kdf, memory_kib):
+    """By name, for a key that is added as for one that is changed; a key has none."""
+    (place / "a").write_text("one\n")
+    (place / "b").write_text("two\n")
+    cli("key", "add", "--new-password-file", place / "a", "--kdf", "standard" if kdf == "sensitive" else "sensitive")
+    cli("key", "passwd", "--password-file", place / "a", "--new-password-file", place / "b", "--kdf", kdf)
+    told = cli("key", "test", "--password-file", place / "b", "--json").json
+    assert (told["passes"], told["memory_kib"]) == (3, memory_kib)
+    cli("key", "add", "--new-key-file", place / "key2", "--kdf", kdf, expected=2)

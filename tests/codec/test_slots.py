@@ -150,14 +150,18 @@ def test_wrapped_text_that_is_no_master_key_is_refused(chance):
         unwrap(key_slot(chance, master=b"short"), KEY, HEADER)
 
 
-def test_slot_that_gcm_opens_under_two_keys_opens_under_one_at_most(chance):
+@pytest.mark.parametrize(
+    "secrets",
+    [(KEY, Secret(key=b"J" * 32)), (Secret(passphrase=b"one"), Secret(passphrase=b"two"))],
+    ids=["keys", "passphrases"],
+)
+def test_slot_that_gcm_opens_under_two_secrets_opens_under_one_at_most(chance, secrets):
     """A forged slot cannot test two passphrases with one question (partitioning oracles)."""
-    slot = key_slot(chance)
+    slot = key_slot(chance, secret=secrets[0])
     salt = b"s" * 24
-    secrets = (KEY, Secret(key=b"J" * 32))
-    aad = slots._slot_aad(HEADER, slot.name, slot.method, None, slot.salt)
+    aad = slots._slot_aad(HEADER, slot.name, slot.method, slot.kdf, slot.salt)
     derived = [
-        blake3(salt + aad, key=slots.derive("slot seal", slots._wrapping_key(secret, None, slot.salt))).digest(64)
+        blake3(salt + aad, key=slots.derive("slot seal", slots._wrapping_key(secret, slot.kdf, slot.salt))).digest(64)
         for secret in secrets
     ]
     body = collide([text[:32] for text in derived], aad)

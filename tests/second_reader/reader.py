@@ -111,7 +111,7 @@ class Repository:
         return sorted(f"{folder}/{leaf}" for leaf in found)
 
     def _master(self, passphrase, key):
-        for name in self.names("keys", r"[a-z0-9-][a-z0-9.-]*")[:16]:
+        for name in self.names("keys", r"[0-9a-f]{16}")[:32]:
             version, method, cost, salt, wrapped, _ = parse(unclose(self.read(name), name), name)
             need(version == 1, f"{name} has an unknown version")
             if method == "argon2id" and passphrase is not None:

@@ -115,7 +115,7 @@ def backed_up(tmp_path_factory):
     init(str(location), PASSPHRASE, places=places)
     snapshots = []
     with open_repository(str(location), PASSPHRASE, places=places, writes=True) as repository:
-        repository.add_key(KEY, label="escrow")
+        repository.slots.add(KEY, label="escrow")
         for _ in range(2):
             result = repository.backup(
                 [bytes(source)], BackupOptions(host="granja"), progress=Silent(), cancel=Cancel()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe, kind_of
     from respaldo.catalog.snapshots import Catalogue, Snapshot
     from respaldo.codec.keys import KEY_BYTES
-    from respaldo.codec.slots import SENSITIVE, STANDARD, Kdf, Secret
+    from respaldo.codec.slots import KDFS, STANDARD, Kdf, Opened, Secret
     from respaldo.flows.backup.options import BackupOptions, BackupResult
     from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
     from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
@@ -69,11 +69,11 @@ __all__ = [
     "FREE_REPACK_BELOW",
     "GROUP_BY",
     "ID_SHOWN",
+    "KDFS",
     "KERNEL",
     "KEY_BYTES",
     "PERIODS",
     "REPACK_BELOW",
-    "SENSITIVE",
     "SPAN_FORM",
     "STANDARD",
     "TEMPLATE",
@@ -106,6 +106,7 @@ __all__ = [
     "Manifest",
     "MendResult",
     "Mended",
+    "Opened",
     "Overwrite",
     "PackPlan",
     "ParityChange",
@@ -184,7 +185,7 @@ _WHERE = {
     "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",
     "respaldo.catalog.snapshots": "Catalogue Snapshot",
     "respaldo.codec.keys": "KEY_BYTES",
-    "respaldo.codec.slots": "SENSITIVE STANDARD Kdf Secret",
+    "respaldo.codec.slots": "KDFS STANDARD Kdf Opened Secret",
     "respaldo.flows.backup.options": "BackupOptions BackupResult",
     "respaldo.flows.check.options": "Subset VerifyOptions parse_subset",
     "respaldo.flows.check.result": "Affected Damage KeylessResult VerifyResult",

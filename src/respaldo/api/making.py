@@ -47,5 +47,5 @@ def init(
     Pins(places, location).trust(header)
     if recovery is not None:
         with Repository.open(location, secret, places=places, writes=True) as repository:
-            repository.add_key(recovery, label="recovery")
+            repository.slots.add(recovery, label="recovery")
     return header

@@ -1,4 +1,4 @@
-"""Where this client keeps what it knows: caches, and the pins of headers it has seen.
+"""Where this client keeps what it knows: caches, the pins of headers it has seen, and when it used which key slot.
 
 A pin is the hash of a repository's header under the place it was seen at. The first header seen at a place is
 trusted, and so is every one that `init` made there (disks that take turns at one mount point); any other one is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from respaldo.backend.base import FOLDERS
 from respaldo.backend.filestage import TEMPORARY
 from respaldo.backend.open import local_path
 from respaldo.core.errors import Corruption, UsageError
+from respaldo.core.private import write_file
 from respaldo.format.header import HASH_BYTES, HEADER, Header
 
 _PIN_BYTES_MAX = 1 << 20
+_USES_MAX = 64
+_USE = re.compile(rb"(keys/[0-9a-f]{16}) (\d{1,19})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +92,32 @@ class Pins:
             return True
         lines = [os.fsencode(self._place).replace(b"\n", b"?"), *sorted(item.hex().encode() for item in known)]
         lines += [header.hash.hex().encode(), b""]
-        fresh = self.path.with_suffix(f".{os.getpid()}")
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh.write_bytes(b"\n".join(lines))
-            fresh.replace(self.path)
+            write_file(self.path, b"\n".join(lines))
         except OSError:
             return False
         return True
+
+
+class Uses:
+    """Remembers when this client last opened a repository with which key slot, for people who clear slots out."""
+
+    def __init__(self, places: Places, repository: bytes) -> None:
+        self._path = places.state_dir / "uses" / repository.hex()
+
+    def known(self) -> dict[str, int]:
+        """Returns the times (ns since the epoch) by the slots' object names; nothing where nothing can be read."""
+        try:
+            with self._path.open("rb") as file:
+                lines = file.read(_PIN_BYTES_MAX).split(b"\n")
+        except OSError:
+            return {}
+        found = (_USE.fullmatch(line) for line in lines)
+        return {match[1].decode(): int(match[2]) for match in found if match}
+
+    def note(self, slot: str, now_ns: int) -> None:
+        """Remembers a use; of the latest slots only, and not at all where that is not possible."""
+        known = {**self.known(), slot: now_ns}
+        latest = sorted(known.items(), key=lambda item: item[1])[-_USES_MAX:]
+        with contextlib.suppress(OSError):
+            write_file(self._path, b"".join(b"%s %d\n" % (name.encode(), time_ns) for name, time_ns in latest))

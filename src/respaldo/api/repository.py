@@ -17,20 +17,19 @@ from respaldo.api.blocks import Blocks
 from respaldo.api.history import History, Rollback
 from respaldo.api.later import Later
 from respaldo.api.parity import Parity
-from respaldo.api.places import Pins, Places
+from respaldo.api.places import Pins, Places, Uses
 from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.catalog import protection, snapshots
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
-from respaldo.codec.slots import STANDARD, Kdf, Secret
-from respaldo.core.errors import Corruption, RespaldoError
+from respaldo.codec.slots import Opened, Secret
+from respaldo.core.errors import RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
 from respaldo.store import repo as store
-from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api import figures, keys, looking, retention
@@ -60,7 +59,7 @@ class Repository:
     def __init__(
         self,
         repo: store.Repo,
-        secret: Secret,
+        uses: Uses,
         *,
         pinned: bool,
         limit: RateLimit | None = None,
@@ -68,7 +67,7 @@ class Repository:
     ) -> None:
         self._repo = repo
         self.history = History(repo, rollback)
-        self._secret = secret
+        self._uses = uses
         self._limit = limit
         self._trees = TreeReader(repo.source)
         self._synchronised = False
@@ -79,14 +78,14 @@ class Repository:
     def open(
         cls,
         location: str,
-        secret: Secret,
+        secret: Secret | Opened,
         *,
         places: Places,
         writes: bool = False,
         limit_bytes_per_s: int = 0,
         rollback: Rollback = Rollback.REFUSE,
     ) -> Self:
-        """Opens a repository; unless ``writes``, nothing in it can be changed.
+        """Opens a repository, with a secret or with what one gave before; unless ``writes``, it cannot be changed.
 
         ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
         header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
@@ -111,7 +110,9 @@ class Repository:
         except BaseException:
             backend.close()
             raise
-        opened = cls(repo, secret, pinned=pins.trust(header), limit=limit, rollback=rollback)
+        uses = Uses(places, header.repository)
+        uses.note(repo.slot, repo.clock.now_ns())
+        opened = cls(repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback)
         try:
             opened.history.follow()
         except BaseException:
@@ -379,22 +380,7 @@ class Repository:
         """Parity of this repository: how much there is, what it has mended, on and off."""
         return Parity(self._repo)
 
-    # --- keys ------------------------------------------------------------------------------------------------------
-
-    def keys(self) -> tuple[list[SlotInfo], list[Corruption]]:
-        """Returns the key slots by age, and what is damaged."""
-        return keys.list_keys(self._repo)
-
-    def add_key(self, secret: Secret, *, kdf: Kdf = STANDARD, label: str = "") -> str:
-        """Makes a slot that opens with a secret; returns its name."""
-        return keys.add_key(self._repo, secret, kdf=kdf, label=label)
-
-    def remove_key(self, name: str) -> str:
-        """Removes the slot that a name or its beginning means; returns its whole name."""
-        return keys.remove_key(self._repo, name)
-
-    def change_secret(self, secret: Secret, *, kdf: Kdf | None = None) -> str:
-        """Puts a slot for a new secret in the place of the one this repository was opened with; returns its name."""
-        name = keys.change_secret(self._repo, self._secret, secret, kdf=kdf)
-        self._secret = secret
-        return name
+    @property
+    def slots(self) -> keys.Slots:
+        """Key slots of this repository: passphrases and keys listed, added, exchanged, removed."""
+        return keys.Slots(self._repo, self._uses)

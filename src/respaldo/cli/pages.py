@@ -177,6 +177,16 @@ def patterns(ctx: click.Context) -> Iterator[str]:
                 yield from read_rules(file.read())
 
 
+def kdf_option(function: F) -> F:
+    """Adds --kdf."""
+    option = click.option(
+        "--kdf",
+        type=click.Choice(("standard", "sensitive")),
+        help="What guessing a new passphrase costs: 64 MiB of memory for 3 passes of Argon2id a guess, or 256 MiB.",
+    )
+    return option(function)
+
+
 def pattern_options(function: F) -> F:
     """Adds --exclude, --include and --exclude-file."""
     for option in (

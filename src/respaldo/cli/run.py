@@ -43,7 +43,7 @@ COMMANDS = {
     "mount": "Show all snapshots as directories.",
     "stats": "Count snapshots, chunks and bytes.",
     "log": "Show who did what, and tell whether anything was taken back.",
-    "key": "List, add, remove or change passphrases and keys.",
+    "key": "List, add, remove, change or test passphrases and keys.",
     "bench": "Measure this repository on this machine.",
     "completion": "Print the completion script of a shell.",
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from respaldo.cli import show
 from respaldo.core.errors import UsageError
+from respaldo.core.private import make_directory
 
 if TYPE_CHECKING:
     from respaldo.api import Places, Repository, Secret
@@ -62,7 +63,7 @@ class Settings:
         )
         state = platformdirs.user_state_path("respaldo")
         try:
-            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(cache)
             usable = os.access(cache, os.W_OK | os.X_OK)
         except OSError:
             usable = False

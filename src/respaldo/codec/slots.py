@@ -20,6 +20,9 @@ from respaldo.core.seams import Random
 PASSPHRASE: Final = "argon2id"  # noqa: S105 - a method
 FILE_KEY: Final = "key"
 SLOTS_MAX = 16
+"""What a writer makes at most."""
+SLOTS_READ_MAX = 32
+"""What a reader tries at most: two clients that add the last one at the same moment lock nobody out."""
 SLOT_BYTES_MAX = 4096
 SALT_BYTES = 16
 WRAPPED_BYTES = KEY_BYTES + OVERHEAD_BYTES
@@ -47,6 +50,8 @@ class Kdf:
 
 STANDARD = Kdf(passes=3, memory_kib=64 << 10)
 SENSITIVE = Kdf(passes=3, memory_kib=256 << 10)
+KDFS: Final = {"standard": STANDARD, "sensitive": SENSITIVE}
+"""The costs that have a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,19 @@ class Secret:
     def method(self) -> str:
         """The method of the slots that this secret may open."""
         return PASSPHRASE if self.key is None else FILE_KEY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Is what a secret gave: the master key, and the object name of the slot that it opened."""
+
+    master: bytes = field(repr=False)
+    slot: str
+
+    def __post_init__(self) -> None:
+        if len(self.master) != KEY_BYTES:
+            msg = "a master key is 32 bytes long"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +138,13 @@ def _wrapping_key(secret: Secret, kdf: Kdf | None, salt: bytes) -> bytes:
     if secret.passphrase is None or kdf is None:
         msg = "a passphrase needs the cost of its slot"
         raise ValueError(msg)
-    from nacl.pwhash import argon2id  # noqa: PLC0415 - 30 ms of start-up that only opening a repository needs
+    from nacl.exceptions import RuntimeError as Exhausted  # noqa: PLC0415 - 30 ms of start-up that only opening needs
+    from nacl.pwhash import argon2id  # noqa: PLC0415
 
-    stretched = argon2id.kdf(KEY_BYTES, secret.passphrase, salt, opslimit=kdf.passes, memlimit=kdf.memory_kib << 10)
+    try:
+        stretched = argon2id.kdf(KEY_BYTES, secret.passphrase, salt, opslimit=kdf.passes, memlimit=kdf.memory_kib << 10)
+    except (Exhausted, MemoryError):
+        raise Corruption("key slot", f"there is no memory to try it: it asks for {kdf.memory_kib >> 10} MiB") from None
     return derive("slot passphrase", stretched + salt)
 
 
@@ -145,7 +167,10 @@ def wrap(
 
 
 def unwrap(slot: Slot, secret: Secret, header_hash: bytes) -> bytes:
-    """Returns the master key; raises `WrongSecret` where the secret does not open this slot."""
+    """Returns the master key; raises `WrongSecret` where the secret does not open this slot.
+
+    Raises `Corruption` where there is no memory for what the slot costs: whether it opens is not known then.
+    """
     if slot.method != secret.method:
         raise WrongSecret
     wrapping = _wrapping_key(secret, slot.kdf, slot.salt)

@@ -21,7 +21,7 @@ from respaldo.backend.base import Backend
 from respaldo.codec.compress import LEVEL, Compressor
 from respaldo.codec.keys import KEY_BYTES, KeyRing
 from respaldo.codec.seal import Sealer
-from respaldo.codec.slots import Kdf, Secret
+from respaldo.codec.slots import Kdf, Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
     Corruption,
@@ -31,6 +31,7 @@ from respaldo.core.errors import (
     RespaldoError,
     StorageError,
     StorageFailed,
+    WrongSecret,
 )
 from respaldo.core.ids import (
     RANDOM_ID_BYTES,
@@ -178,7 +179,10 @@ class Repo:
         clock: Clock,
         random: Random,
         state_dir: Path | None = None,
+        slot: str = "",
     ) -> None:
+        self.slot = slot
+        """The key slot that it was opened with."""
         self.backend = backend
         self.header = header
         self.ring = ring
@@ -214,7 +218,7 @@ class Repo:
     def open(
         cls,
         backend: Backend,
-        secret: Secret,
+        secret: Secret | Opened,
         *,
         cache_dir: Path,
         clock: Clock,
@@ -225,8 +229,9 @@ class Repo:
     ) -> Self:
         """Opens a repository; raises `WrongSecret`, `NotARepository`, `Corruption`.
 
-        ``pinned`` is the header's hash as this client knows it; another header is `Corruption`. ``header``: where it
-        was read already. ``state_dir``: where this client remembers the log, without which it writes none.
+        What was opened before (`Opened`) opens it again as long as the slot is there. ``pinned`` is the header's hash
+        as this client knows it; another header is `Corruption`. ``header``: where it was read already. ``state_dir``:
+        where this client remembers the log, without which it writes none.
         """
         attempt = partial(cls._open, secret, cache_dir, clock, random, pinned, header, state_dir)
         try:
@@ -240,7 +245,7 @@ class Repo:
     @classmethod
     def _open(
         cls,
-        secret: Secret,
+        secret: Secret | Opened,
         cache_dir: Path,
         clock: Clock,
         random: Random,
@@ -252,8 +257,23 @@ class Repo:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
-        ring = KeyRing(slots.open_master(backend, header, secret), header.hash)
-        return cls(backend, header, ring, cache_dir=cache_dir, clock=clock, random=random, state_dir=state_dir)
+        if isinstance(secret, Opened):
+            if not slots.is_there(backend, secret.slot):
+                raise WrongSecret
+            found = secret
+        else:
+            found = slots.open_master(backend, header, secret)
+        ring = KeyRing(found.master, header.hash)
+        return cls(
+            backend,
+            header,
+            ring,
+            cache_dir=cache_dir,
+            clock=clock,
+            random=random,
+            state_dir=state_dir,
+            slot=found.slot,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import click
 
 from respaldo.cli import show
-from respaldo.cli.pages import page
+from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
 
 
@@ -34,9 +34,7 @@ from respaldo.cli.settings import Settings
     ),
     notes="repository (id), location, header_hash, recovery_key_file (where one was made), parity (a share, or 0).",
 )
-@click.option(
-    "--sensitive", is_flag=True, help="Make guessing the passphrase four times as costly (256 MiB of memory)."
-)
+@kdf_option
 @click.option("--label", default="", metavar="TEXT", help="A label for the first key slot, such as a person's name.")
 @click.option(
     "--new-key-file",
@@ -50,7 +48,7 @@ from respaldo.cli.settings import Settings
     metavar="SHARE",
     help="Keep so much Reed-Solomon parity (5%, say) of all that is stored: it mends damaged sectors up to that share.",
 )
-def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: str, parity: str) -> int:
+def command(settings: Settings, *, kdf: str | None, label: str, new_key_file: str, parity: str) -> int:
     """Make a repository in a new or empty directory.
 
     All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
@@ -67,7 +65,7 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
             location,
             secret,
             places=places,
-            kdf=api.SENSITIVE if sensitive else api.STANDARD,
+            kdf=api.KDFS[kdf or "standard"],
             label=label,
             recovery=recovery,
             parity=share,

@@ -1,13 +1,14 @@
-"""`respaldo key`: lists, adds, removes and changes passphrases and keys."""
+"""`respaldo key`: lists, adds, removes, changes and tests passphrases and keys."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import show
-from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
+from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
 
@@ -20,9 +21,7 @@ _NEW_PASSWORD = click.option(
     metavar="FILE",
     help="Read the new passphrase from a file instead of asking for it.",
 )
-_SENSITIVE = click.option(
-    "--sensitive", is_flag=True, help="Make guessing the new passphrase four times as costly (256 MiB of memory)."
-)
+_FIELDS = "id, method (argon2id or key), passes, memory_kib, use (recovery, or empty), label, created, last_used"
 
 
 @click.group(
@@ -32,9 +31,9 @@ _SENSITIVE = click.option(
     no_args_is_help=True,
 )
 def command() -> None:
-    """List, add, remove or change passphrases and keys.
+    """List, add, remove, change or test passphrases and keys.
 
-    A repository has up to 16 key slots; each opens with a passphrase or a key file of its own. The master key behind
+    A repository has up to 16 key slots; each opens with a passphrase or a key of its own. The master key behind
     them stays: whoever kept a copy of a slot and knows its secret can open the repository even after the slot is
     removed.
     """
@@ -48,15 +47,33 @@ def command() -> None:
         ("Opened by a key file:", "respaldo key list --key-file ~/recovery.key"),
         ("The number of slots:", "respaldo key list --json | jq '.keys | length'"),
     ),
-    notes="keys: a list of id, method (argon2id or key), passes, memory_kib, label, created. damaged: names.",
+    notes=f"keys: a list of {_FIELDS} (by this client; null where it never was), opened (whether the repository was "
+    "opened with it now). damaged: names.",
 )
 def list_(settings: Settings) -> int:
-    """List the key slots, oldest first."""
+    """List the key slots, oldest first.
+
+    The one that the repository was opened with bears an asterisk. When a slot was last used, each client knows of
+    itself alone.
+    """
     with settings.open() as repository:
-        slots, damaged = repository.keys()
-    value = {"keys": [_fields(slot) for slot in slots], "damaged": [error.name for error in damaged]}
-    rows = [(_short(slot), _method(slot), show.local_time(slot.created_ns), show.shown(slot.label)) for slot in slots]
-    settings.report(value, show.table(("ID", "OPENS WITH", "MADE", "LABEL"), rows))
+        slots, damaged = repository.slots.listed()
+        used, opened = repository.slots.used, repository.slots.opened_with
+    value = {
+        "keys": [_fields(slot, used.get(slot.name)) | {"opened": slot.name == opened} for slot in slots],
+        "damaged": [error.name for error in damaged],
+    }
+    rows = [
+        (
+            _id(slot.name) + ("*" if slot.name == opened else ""),
+            _method(slot),
+            show.local_time(slot.created_ns),
+            show.local_time(used[slot.name]) if slot.name in used else "–",
+            show.shown(slot.label),
+        )
+        for slot in slots
+    ]
+    settings.report(value, show.table(("ID", "OPENS WITH", "MADE", "LAST USED HERE", "LABEL"), rows))
     for error in damaged:
         show.err(f"warning: {show.shown(str(error))}")
     return 4 if damaged else 0
@@ -68,6 +85,7 @@ def list_(settings: Settings) -> int:
         ("A second passphrase, asked for twice:", "respaldo key add --label ana"),
         ("A key file for a script on this machine:", "respaldo key add --new-key-file /root/backup.key --label cron"),
         ("A passphrase from a file:", "respaldo key add --new-password-file ./new-passphrase"),
+        ("A passphrase that costs more to guess:", "respaldo key add --kdf sensitive"),
     ),
     notes="key (its id), key_file (where one was made).",
 )
@@ -75,22 +93,23 @@ def list_(settings: Settings) -> int:
     "--new-key-file", default="", metavar="FILE", help="Make a new file with a key of 32 random bytes in hex."
 )
 @_NEW_PASSWORD
-@_SENSITIVE
+@kdf_option
 @click.option("--label", default="", metavar="TEXT", help="Whose, or what for.")
-def add(settings: Settings, *, new_key_file: str, new_password_file: str, sensitive: bool, label: str) -> int:
+def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: str | None, label: str) -> int:
     """Add a passphrase or a key that opens the repository."""
     from respaldo import api  # start-up time
     from respaldo.cli.passphrase import new_key  # start-up time
 
-    if new_key_file and new_password_file:
-        raise UsageError("--new-key-file and --new-password-file exclude each other")
-    kdf = api.SENSITIVE if sensitive else api.STANDARD
+    if new_key_file and (new_password_file or kdf):
+        other = "--new-password-file" if new_password_file else "--kdf"
+        raise UsageError(f"--new-key-file and {other} exclude each other")
+    cost = api.KDFS[kdf or "standard"]
     with settings.open(writes=True) as repository:
         if new_key_file:
             with new_key(new_key_file) as secret:
-                name = repository.add_key(secret, kdf=kdf, label=label)
+                name = repository.slots.add(secret, label=label)
         else:
-            name = repository.add_key(_new_secret(new_password_file), kdf=kdf, label=label)
+            name = repository.slots.add(_new_secret(new_password_file), kdf=cost, label=label)
     value = {"key": _id(name), "key_file": new_key_file or None}
     where = f"; the key is in {show.shown(new_key_file)}" if new_key_file else ""
     settings.report(value, f"added key {_id(name)}{where}")
@@ -104,17 +123,30 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, sensit
         ("After looking which one it is:", "respaldo key list && respaldo key remove d2997cec9e28f22c"),
         ("For a program:", "respaldo key remove 3f358ae3 --json"),
     ),
-    notes="removed (the key's id).",
+    notes="removed (the key's id), opened (whether the repository was opened with it), dry_run.",
 )
+@click.option("-n", "--dry-run", is_flag=True, help="Say which one it would be; remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask where it is the key that the repository was opened with.")
 @click.argument("key", metavar="ID")
-def remove(settings: Settings, *, key: str) -> int:
+def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
     """Remove a key slot, named by its id or the beginning of it. The last one stays.
 
+    Where it is the one that the repository was opened with, a warning says so, and a person at a terminal is asked.
     This revokes nothing for somebody who kept a copy of the slot and knows its secret.
     """
     with settings.open(writes=True) as repository:
-        name = repository.remove_key(key)
-    settings.report({"removed": _id(name)}, f"removed key {_id(name)}")
+        name = repository.slots.find(key)
+        repository.slots.check_removable(name)
+        opened = name == repository.slots.opened_with
+        if opened:
+            show.err(f"warning: {_id(name)} is the key that the repository was opened with: it will open it no more")
+        if not dry_run:
+            if opened and not yes and _is_seen() and not click.confirm("remove it?", err=True):
+                show.err("nothing was removed")
+                return 1
+            repository.slots.remove(name)
+    value = {"removed": _id(name), "opened": opened, "dry_run": dry_run}
+    settings.report(value, f"{'would remove' if dry_run else 'removed'} key {_id(name)}")
     return 0
 
 
@@ -126,21 +158,55 @@ def remove(settings: Settings, *, key: str) -> int:
             "In a script:",
             "respaldo key passwd --password-file ./old --new-password-file ./new",
         ),
-        ("With a higher cost of guessing:", "respaldo key passwd --sensitive"),
+        ("With a higher cost of guessing:", "respaldo key passwd --kdf sensitive"),
     ),
     notes="key (the new slot's id).",
 )
 @_NEW_PASSWORD
-@_SENSITIVE
-def passwd(settings: Settings, *, new_password_file: str, sensitive: bool) -> int:
-    """Change the passphrase the repository is opened with: a new slot takes the place of the old one."""
+@kdf_option
+def passwd(settings: Settings, *, new_password_file: str, kdf: str | None) -> int:
+    """Change the passphrase the repository is opened with: a new slot takes the place of the old one.
+
+    It keeps others from opening the repository who learn the old passphrase from now on. It revokes nothing for
+    somebody who knew it and kept a copy of the old slot: the master key stays the same.
+    """
     from respaldo import api  # start-up time
 
-    with settings.open(writes=True) as repository:
-        secret = _new_secret(new_password_file)
-        name = repository.change_secret(secret, kdf=api.SENSITIVE if sensitive else None)
+    old = settings.secret()
+    with settings.open(writes=True, secret=old) as repository:
+        new = _new_secret(new_password_file)
+        name = repository.slots.change(old, new, kdf=api.KDFS[kdf] if kdf else None)
     settings.report({"key": _id(name)}, f"changed the passphrase; the new key is {_id(name)}")
     return 0
+
+
+@page(
+    "test",
+    examples=(
+        ("Whether one remembers the passphrase:", "respaldo key test -r /mnt/disk/backup"),
+        ("Whether a key file opens it:", "respaldo key test --key-file /media/stick/recovery.key"),
+    ),
+    notes=f"{_FIELDS}.",
+)
+def test(settings: Settings) -> int:
+    """Test whether a passphrase or a key opens the repository, and say which slot it is; change nothing.
+
+    Try the passphrase, the key file and the recovery key once in a while, before they are needed.
+    """
+    with settings.open(secret=settings.secret()) as repository:
+        opened = repository.slots.opened_with
+        slot = next((slot for slot in repository.slots.listed()[0] if slot.name == opened), None)
+    if slot is None:  # what it says of itself is damaged, or it was removed at this moment
+        settings.report({"id": _id(opened)}, f"opened with key {_id(opened)}")
+        return 0
+    label = f" ({show.shown(slot.label)})" if slot.label else ""
+    made = show.local_time(slot.created_ns)
+    settings.report(_fields(slot, None), f"opened with key {_id(opened)}{label}: {_method(slot)}, made {made}")
+    return 0
+
+
+def _is_seen() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
 
 
 def _new_secret(path: str) -> Secret:
@@ -153,26 +219,26 @@ def _id(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _short(slot: SlotInfo) -> str:
-    return _id(slot.name)
-
-
 def _method(slot: SlotInfo) -> str:
+    if slot.use:
+        return f"recovery key in {slot.use}" if slot.use.startswith("shares") else f"{show.shown(slot.use)} key"
     if slot.kdf is None:
         return "key file"
     return f"passphrase ({slot.kdf.memory_kib >> 10} MiB, {slot.kdf.passes} passes)"
 
 
-def _fields(slot: SlotInfo) -> dict[str, object]:
+def _fields(slot: SlotInfo, used_ns: int | None) -> dict[str, object]:
     return {
         "id": _id(slot.name),
         "method": slot.method,
         "passes": slot.kdf.passes if slot.kdf else None,
         "memory_kib": slot.kdf.memory_kib if slot.kdf else None,
+        "use": slot.use,
         "label": slot.label,
         "created": show.iso_time(slot.created_ns),
+        "last_used": None if used_ns is None else show.iso_time(used_ns),
     }
 
 
-for _command in (list_, add, remove, passwd):
+for _command in (list_, add, remove, passwd, test):
     command.add_command(_command)

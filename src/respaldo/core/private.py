@@ -1,0 +1,53 @@
+"""Files and directories that only their owner can reach, from the first moment and whatever the umask.
+
+Everything that the tool makes for itself outside a repository is made here or with the same modes. Never widens or
+narrows what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory, and those above it that are missing, for the owner alone (`Path.mkdir` spares only the last).
+
+    Raises `OSError`.
+    """
+    missing = []
+    at = path
+    while not at.is_dir():
+        missing.append(at)
+        if at == at.parent:
+            break
+        at = at.parent
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=DIRECTORY_MODE)
+    if not path.is_dir():
+        raise NotADirectoryError(20, os.strerror(20), os.fspath(path))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Puts a file in the place of the one of its name, whole or not at all, and makes its directory.
+
+    Raises `OSError`; leaves nothing behind then.
+    """
+    make_directory(path.parent)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()  # of a process of the same number that was killed
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        fresh.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
