@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
+    from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
     from respaldo.api.repository import Repository
     from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
@@ -114,6 +115,7 @@ __all__ = [
     "Places",
     "Planned",
     "Policy",
+    "Printed",
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
@@ -137,6 +139,7 @@ __all__ = [
     "Step",
     "Subset",
     "Timing",
+    "Typed",
     "Verb",
     "VerifyOptions",
     "VerifyResult",
@@ -146,12 +149,14 @@ __all__ = [
     "choose_for",
     "covers",
     "describe",
+    "draw_recovery",
     "init",
     "is_reserved",
     "kind_of",
     "mend_objects",
     "open_repository",
     "parse_policies",
+    "parse_recovery",
     "parse_share",
     "parse_span",
     "parse_subset",
@@ -178,6 +183,7 @@ _WHERE = {
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
+    "respaldo.api.recovery": "Printed Typed draw_recovery parse_recovery",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",

@@ -71,7 +71,14 @@ def common_options() -> list[click.Option]:
             field="key_file",
             metavar="FILE",
             type=path,
-            help="Open with a key of 32 bytes, raw or in hex, instead (or RESPALDO_KEY_FILE).",
+            help="Open with a key of 32 bytes, raw or in hex, instead (or RESPALDO_KEY_FILE); a recovery key or shares "
+            "as printed will do.",
+        ),
+        _option(
+            "--recovery",
+            field="recovery",
+            is_flag=True,
+            help="Open with a recovery key, or shares of one, that is asked for.",
         ),
         _option(
             "--cache-dir",

@@ -18,10 +18,19 @@ SECRET_BYTES_MAX = 64 << 10
 _WAYS = "--password-file, RESPALDO_PASSWORD_FILE, RESPALDO_PASSWORD_COMMAND or RESPALDO_PASSWORD"
 
 
-def find_secret(password_file: str, key_file: str, *, new: bool = False) -> Secret:
+def find_secret(password_file: str, key_file: str, *, recovery: bool = False, new: bool = False) -> Secret:
     """Returns the secret to open a repository with, or (``new``) the one it shall open with: asked for twice then."""
-    if password_file and key_file:
-        raise UsageError("--password-file and --key-file exclude each other")
+    given = [
+        name
+        for name, value in (("--password-file", password_file), ("--key-file", key_file), ("--recovery", recovery))
+        if value
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+    if recovery:
+        from respaldo.cli.recovery import ask  # start-up time
+
+        return ask()
     if key_file:
         return read_key(key_file)
     if password_file:
@@ -87,7 +96,7 @@ def _run(command: str) -> bytes:
 
 
 def read_key(path: str) -> Secret:
-    """Returns the key in a file: 32 bytes, or 64 hexadecimal digits."""
+    """Returns the key in a file: 32 bytes, 64 hexadecimal digits, a recovery key or shares of one, as printed."""
     data = _read(path, "key file")
     if len(data) == KEY_BYTES:
         return Secret(key=data)
@@ -95,10 +104,16 @@ def read_key(path: str) -> Secret:
         key = bytes.fromhex(data.decode("ascii"))
         if len(key) == KEY_BYTES:
             return Secret(key=key)
-    raise UsageError(
-        f"{path} is no key file: it holds neither 32 bytes nor 64 hexadecimal digits",
-        hint="make one with: respaldo key add --new-key-file PATH",
-    )
+    from respaldo.api import parse_recovery  # start-up time
+
+    try:
+        return parse_recovery(data.decode("utf-8"))
+    except (UnicodeDecodeError, UsageError) as error:
+        why = f"; as a recovery key: {error}" if isinstance(error, UsageError) else ""
+        raise UsageError(
+            f"{path} is no key file: it holds neither 32 bytes nor 64 hexadecimal digits{why}",
+            hint="make one with: respaldo key add --new-key-file PATH",
+        ) from None
 
 
 @contextlib.contextmanager

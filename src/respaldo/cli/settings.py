@@ -27,6 +27,7 @@ class Settings:
     repo: str = ""
     password_file: str = ""
     key_file: str = ""
+    recovery: bool = False
     cache_dir: str = ""
     json: bool = False
     quiet: bool = False
@@ -83,7 +84,7 @@ class Settings:
         """Returns the secret that opens the repository."""
         from respaldo.cli.passphrase import find_secret  # start-up time
 
-        return find_secret(self.password_file, self.key_file)
+        return find_secret(self.password_file, self.key_file, recovery=self.recovery)
 
     @contextlib.contextmanager
     def open(

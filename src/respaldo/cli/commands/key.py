@@ -205,6 +205,39 @@ def test(settings: Settings) -> int:
     return 0
 
 
+@page(
+    "recovery",
+    examples=(
+        ("On this terminal, to be written down or photographed:", "respaldo key recovery"),
+        ("A page to print:", "respaldo key recovery --svg recovery.svg"),
+        ("Five people, any three of whom open the repository together:", "respaldo key recovery --shares 3 --of 5"),
+        ("Whether what is on paper opens it:", "respaldo key test --recovery"),
+    ),
+    notes="key (its id), use, files (what was written). The key itself is never in it.",
+)
+@click.option(
+    "--shares", type=click.IntRange(2, 16), metavar="N", help="Divide the key into shares, of which N are needed."
+)
+@click.option("--of", "count", type=click.IntRange(2, 16), metavar="M", help="How many shares to make.")
+@click.option(
+    "--svg", default="", metavar="FILE", help="Write a page with the key and its QR code; FILE-1, … for shares."
+)
+@click.option(
+    "--output", default="", metavar="FILE", help="Write it as text, which --key-file reads; - for standard output."
+)
+@click.option("--label", default="", metavar="TEXT", help="Where it is kept, say.")
+def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: str, output: str, label: str) -> int:
+    """Make a recovery key: 256 random bits to be kept on paper, for when all else is lost.
+
+    It is shown once, with a QR code, or written where you say. Typed in after --recovery, it opens the repository
+    like a passphrase; case, spaces and dashes do not matter, nor whether 0 or O, 1 or I was typed. In shares, any N
+    of them open it, and fewer tell nothing. What it opens is taken away again by: key remove.
+    """
+    from respaldo.cli.recovery import make  # start-up time
+
+    return make(settings, threshold=shares, count=count, svg=svg, output=output, label=label)
+
+
 def _is_seen() -> bool:
     return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
 
@@ -240,5 +273,5 @@ def _fields(slot: SlotInfo, used_ns: int | None) -> dict[str, object]:
     }
 
 
-for _command in (list_, add, remove, passwd, test):
+for _command in (list_, add, remove, passwd, test, recovery):
     command.add_command(_command)
