@@ -8,6 +8,7 @@ import pytest
 
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import Sealer
+from respaldo.core.ids import SUITES
 
 
 @pytest.fixture
@@ -21,6 +22,12 @@ def ring():
     return KeyRing(b"M" * 32, b"H" * 32)
 
 
+@pytest.fixture(params=SUITES)
+def suite(request):
+    """Each cipher that a repository may be sealed with."""
+    return request.param
+
+
 @pytest.fixture
-def sealer(ring, chance):
-    return Sealer(ring, b"R" * 16, chance)
+def sealer(ring, chance, suite):
+    return Sealer(ring, b"R" * 16, chance, suite)

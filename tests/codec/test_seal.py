@@ -6,14 +6,16 @@ import random
 
 import pytest
 from blake3 import blake3
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
 from respaldo.codec import seal
 from respaldo.codec.keys import SEALED_KINDS, KeyRing
 from respaldo.codec.seal import OVERHEAD_BYTES, Sealer, associated_data, open_with, seal_with
 from respaldo.core.errors import Corruption
+from respaldo.core.ids import SUITES
+from tests.codec.collisions import collide
 
 RING = KeyRing(b"M" * 32, b"H" * 32)
 AAD = b"associated"
@@ -23,10 +25,10 @@ def sealed_by(sealer, kind="data", name="", message=b"content"):
     return b"".join(sealer.seal(kind, name, len(message), message))
 
 
-@given(st.binary(max_size=2000), st.sampled_from(sorted(SEALED_KINDS)), st.text(max_size=30))
-def test_what_was_sealed_opens(message, kind, name):
+@given(st.sampled_from(SUITES), st.binary(max_size=2000), st.sampled_from(sorted(SEALED_KINDS)), st.text(max_size=30))
+def test_what_was_sealed_opens(suite, message, kind, name):
     """A seal adds 72 bytes and takes nothing away."""
-    sealer = Sealer(RING, b"R" * 16, random.Random(0).randbytes)
+    sealer = Sealer(RING, b"R" * 16, random.Random(0).randbytes, suite)
     sealed = b"".join(sealer.seal(kind, name, len(message), message))
     assert len(sealed) == len(message) + OVERHEAD_BYTES
     assert sealer.open(kind, name, len(message), sealed, "x") == message
@@ -84,18 +86,18 @@ def test_another_length_is_refused(sealer, length_bytes):
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "repository"),
     [
-        Sealer(KeyRing(b"N" * 32, b"H" * 32), b"R" * 16, random.randbytes),
-        Sealer(KeyRing(b"M" * 32, b"I" * 32), b"R" * 16, random.randbytes),
-        Sealer(KeyRing(b"M" * 32, b"H" * 32, epoch=1), b"R" * 16, random.randbytes),
-        Sealer(RING, b"S" * 16, random.randbytes),
+        (KeyRing(b"N" * 32, b"H" * 32), b"R" * 16),
+        (KeyRing(b"M" * 32, b"I" * 32), b"R" * 16),
+        (KeyRing(b"M" * 32, b"H" * 32, epoch=1), b"R" * 16),
+        (RING, b"S" * 16),
     ],
 )
-def test_other_keys_headers_epochs_and_repositories_are_refused(sealer, other):
+def test_other_keys_headers_epochs_and_repositories_are_refused(sealer, other, repository):
     """A seal is bound to all that its place is made of."""
     with pytest.raises(Corruption):
-        other.open("data", "", 7, sealed_by(sealer), "x")
+        Sealer(other, repository, random.randbytes, sealer.suite).open("data", "", 7, sealed_by(sealer), "x")
 
 
 def test_unknown_kind_is_a_mistake_of_the_program(sealer):
@@ -104,12 +106,30 @@ def test_unknown_kind_is_a_mistake_of_the_program(sealer):
         sealer.seal("gossip", "", 1, b"x")
 
 
-def test_longer_than_anything_that_is_sealed_is_refused(monkeypatch):
+@pytest.mark.parametrize("suite", SUITES)
+def test_another_suite_is_refused(suite):
+    """Bytes of one cipher are never fed to another, though the keys come from one master."""
+    one = Sealer(RING, b"R" * 16, random.randbytes, suite)
+    [other] = set(SUITES) - {suite}
+    with pytest.raises(Corruption):
+        Sealer(RING, b"R" * 16, random.randbytes, other).open("data", "", 7, sealed_by(one), "x")
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.binary(max_size=40))
+def test_xchacha_is_that_of_libsodium(key, message, aad):
+    """The subkey is taken out of a block of ChaCha20; what comes out is what everybody calls XChaCha20-Poly1305."""
+    ours = seal._xchacha20_poly1305(key)
+    theirs = crypto_aead_xchacha20poly1305_ietf_encrypt(message, aad, bytes(24), key)
+    assert ours.encrypt(bytes(12), message, aad) == theirs
+    assert ours.decrypt(bytes(12), theirs, aad) == message
+
+
+def test_longer_than_anything_that_is_sealed_is_refused(suite, monkeypatch):
     """What the cipher cannot take never reaches it."""
     monkeypatch.setattr(seal, "MESSAGE_BYTES_MAX", 10)
-    head, body = seal_with(b"k" * 32, b"h" * 32, AAD, b"x" * 11, random.randbytes)
+    head, body = seal_with(b"k" * 32, b"h" * 32, AAD, b"x" * 11, random.randbytes, suite)
     with pytest.raises(Corruption):
-        open_with(b"k" * 32, AAD, head + body, "x")
+        open_with(b"k" * 32, AAD, head + body, "x", suite)
 
 
 # --- no key twice ---
@@ -125,12 +145,12 @@ places = st.builds(
 )
 
 
-@given(st.lists(st.tuples(places, st.binary(max_size=40)), unique=True, max_size=20))
-def test_failed_generator_reuses_no_key(pairs):
+@given(st.sampled_from(SUITES), st.lists(st.tuples(places, st.binary(max_size=40)), unique=True, max_size=20))
+def test_failed_generator_reuses_no_key(suite, pairs):
     """Different messages, and different places, get different salts, hence keys; the same get the same bytes."""
-    sealed = [b"".join(seal_with(b"k" * 32, b"h" * 32, aad, message, constant)) for aad, message in pairs]
+    sealed = [b"".join(seal_with(b"k" * 32, b"h" * 32, aad, message, constant, suite)) for aad, message in pairs]
     assert len({text[:24] for text in sealed}) == len(pairs)
-    again = [b"".join(seal_with(b"k" * 32, b"h" * 32, aad, message, constant)) for aad, message in pairs]
+    again = [b"".join(seal_with(b"k" * 32, b"h" * 32, aad, message, constant, suite)) for aad, message in pairs]
     assert again == sealed
 
 
@@ -155,83 +175,34 @@ def test_salt_depends_on_the_generator_and_on_the_hedge_key():
 # --- committing ---
 
 
-def _multiply(x, y):
-    """Multiplies in GF(2^128) as GCM has it."""
-    product = 0
-    for bit in range(127, -1, -1):
-        if (y >> bit) & 1:
-            product ^= x
-        x = (x >> 1) ^ (0xE1 << 120 if x & 1 else 0)
-    return product
-
-
-def _power(x, exponent):
-    result = 1 << 127
-    while exponent:
-        if exponent & 1:
-            result = _multiply(result, x)
-        x = _multiply(x, x)
-        exponent >>= 1
-    return result
-
-
-def _raw(key, block):
-    """Encrypts one block under AES."""
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305 - the primitive itself
-    return int.from_bytes(encryptor.update(block), "big")
-
-
-def collide(keys, aad):
-    """Returns one ciphertext and tag that AES-256-GCM opens under two keys (nonce zero): two free blocks solve it."""
-    nonce = bytes(12)
-    h = [_raw(key, bytes(16)) for key in keys]
-    mask = [_raw(key, nonce + b"\0\0\0\1") for key in keys]
-    padded = aad + bytes(-len(aad) % 16)
-    blocks = [int.from_bytes(padded[at : at + 16], "big") for at in range(0, len(padded), 16)]
-    length = (len(aad) * 8) << 64 | 128
-    # tag = sum A_i H^(n+2-i) + C H^2 + L H + mask, for one block C of ciphertext: equal for both keys for one C.
-    constant_part = []
-    for key in (0, 1):
-        total = mask[key] ^ _multiply(length, h[key])
-        for at, block in enumerate(blocks):
-            total ^= _multiply(block, _power(h[key], len(blocks) + 2 - at))
-        constant_part.append(total)
-    difference = _power(h[0], 2) ^ _power(h[1], 2)
-    free = _multiply(constant_part[0] ^ constant_part[1], _power(difference, (1 << 128) - 2))
-    tag = constant_part[0] ^ _multiply(free, _power(h[0], 2))
-    return free.to_bytes(16, "big") + tag.to_bytes(16, "big")
-
-
-def test_text_that_gcm_opens_under_two_keys_is_refused_under_one_at_least():
-    """GCM does not commit; the seal does, so that one forged text cannot test many keys at once."""
+def test_text_that_opens_under_two_keys_is_refused_under_one_at_least(suite):
+    """The ciphers do not commit; the seal does, so that one forged text cannot test many keys at once."""
     kinds, salt = (b"1" * 32, b"2" * 32), b"s" * 24
     derived = [blake3(salt + AAD, key=kind).digest(64) for kind in kinds]
-    body = collide([text[:32] for text in derived], AAD)
-    for text in derived:  # the attack works on bare GCM
-        assert len(AESGCM(text[:32]).decrypt(bytes(12), body, AAD)) == 16
+    body = collide(suite, [text[:32] for text in derived], AAD)
+    for text in derived:  # the attack works on the bare cipher
+        assert len(seal._CIPHERS[suite](text[:32]).decrypt(bytes(12), body, AAD)) == len(body) - 16
     for text, mine, other in zip(derived, kinds, reversed(kinds), strict=True):
         forged = salt + text[32:] + body
-        assert len(open_with(mine, AAD, forged, "x")) == 16
+        assert len(open_with(mine, AAD, forged, "x", suite)) == len(body) - 16
         with pytest.raises(Corruption):
-            open_with(other, AAD, forged, "x")
+            open_with(other, AAD, forged, "x", suite)
     for wrong in (bytes(32), derived[0][:32], derived[0][32:48] + derived[1][48:64]):
         for kind in kinds:
             with pytest.raises(Corruption):
-                open_with(kind, AAD, salt + wrong + body, "x")
+                open_with(kind, AAD, salt + wrong + body, "x", suite)
 
 
-def test_commitment_is_compared_before_anything_is_decrypted(monkeypatch):
+def test_commitment_is_compared_before_anything_is_decrypted(suite, monkeypatch):
     """A wrong key costs a hash, and shows nothing of the cipher."""
-    head, body = seal_with(b"k" * 32, b"h" * 32, AAD, b"message", random.randbytes)
+    head, body = seal_with(b"k" * 32, b"h" * 32, AAD, b"message", random.randbytes, suite)
 
     def forbidden(*_):
         raise AssertionError("decrypted before the commitment was compared")
 
-    monkeypatch.setattr(seal, "AESGCM", forbidden)
+    monkeypatch.setitem(seal._CIPHERS, suite, forbidden)
     with pytest.raises(Corruption):
-        open_with(b"j" * 32, AAD, head + body, "x")
+        open_with(b"j" * 32, AAD, head + body, "x", suite)
 
 
 def test_associated_data_differ_in_every_part():
@@ -243,5 +214,6 @@ def test_associated_data_differ_in_every_part():
         (*base[:2], "tree", "", 7),
         (*base[:3], "x", 7),
         (*base[:4], 8),
+        (*base, "another suite"),
     ]
-    assert len({associated_data(*parts) for parts in (base, *others)}) == 6
+    assert len({associated_data(*parts) for parts in (base, *others)}) == 7

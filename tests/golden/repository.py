@@ -20,10 +20,14 @@ import tempfile
 from pathlib import Path
 
 from respaldo.api import BackupOptions, Places, Secret, init, open_repository
+from respaldo.core.ids import AES_256_GCM, SUITES, XCHACHA20_POLY1305
 from respaldo.core.seams import Cancel, Silent
 
 FOLDER = Path(__file__).parent
-ARCHIVE = FOLDER / "repository-1.tar"
+ARCHIVES = {
+    AES_256_GCM: FOLDER / "repository-1.tar",
+    XCHACHA20_POLY1305: FOLDER / "repository-1-xchacha.tar",
+}
 CONTENTS = FOLDER / "repository-1.json"
 PASSPHRASE = "correcto caballo batería grapa"  # noqa: S105 - opens nothing but this fixture
 MTIME_NS = 1_600_000_000_123_456_789
@@ -64,7 +68,7 @@ def describe(root: Path) -> dict[str, list[object]]:
     return found
 
 
-def regenerate() -> None:
+def regenerate(suite: str) -> None:
     """Writes archive and contents anew."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -73,11 +77,11 @@ def regenerate() -> None:
         make_source(source)
         secret = Secret(passphrase=PASSPHRASE.encode())
         places = Places(cache_dir=scratch / "cache", state_dir=scratch / "state")
-        init(str(repository), secret, places=places, label="golden")
+        init(str(repository), secret, places=places, label="golden", suite=suite)
         with open_repository(str(repository), secret, places=places, writes=True) as opened:
             options = BackupOptions(host="golden", recorded_as=b"/golden")
             opened.backup([bytes(source)], options, progress=Silent(), cancel=Cancel())
-        with tarfile.open(ARCHIVE, "w") as archive:
+        with tarfile.open(ARCHIVES[suite], "w") as archive:
             archive.add(repository, arcname="repository")
         CONTENTS.write_text(json.dumps(describe(source), indent=1, sort_keys=True) + "\n")
         shutil.rmtree(repository)
@@ -85,7 +89,8 @@ def regenerate() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--regenerate", action="store_true")
-    if not parser.parse_args().regenerate:
-        sys.exit("nothing done: --regenerate writes the golden repository anew")
-    regenerate()
+    parser.add_argument("--regenerate", choices=SUITES)
+    suite = parser.parse_args().regenerate
+    if not suite:
+        sys.exit("nothing done: --regenerate SUITE writes a golden repository anew")
+    regenerate(suite)

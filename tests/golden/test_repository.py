@@ -13,16 +13,16 @@ import pytest
 
 from respaldo.api import Places, RestoreOptions, Secret, VerifyOptions, open_repository, verify_keyless
 from respaldo.core.seams import Cancel, Silent
-from tests.golden.repository import ARCHIVE, CONTENTS, PASSPHRASE, describe
+from tests.golden.repository import ARCHIVES, CONTENTS, PASSPHRASE, describe
 
 SECRET = Secret(passphrase=PASSPHRASE.encode())
 READER = Path(__file__).parents[1] / "second_reader" / "reader.py"
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """Unpacks the golden repository."""
-    with tarfile.open(ARCHIVE) as archive:
+@pytest.fixture(params=ARCHIVES)
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Unpacks the golden repository of each suite."""
+    with tarfile.open(ARCHIVES[request.param]) as archive:
         archive.extractall(tmp_path)  # noqa: S202 - our own; Python 3.11.2 knows no filters
     return tmp_path / "repository"
 

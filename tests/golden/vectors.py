@@ -10,13 +10,14 @@ import argparse
 import hashlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from respaldo.codec.keys import SEALED_KINDS, KeyRing
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded, padme
 from respaldo.codec.seal import Sealer
 from respaldo.codec.slots import STANDARD, Secret, wrap
-from respaldo.core.ids import Kind
+from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305, Kind
 from respaldo.format.header import close_object
 from tests.format import samples
 
@@ -45,9 +46,9 @@ def keys():
     }
 
 
-def sealed():
+def sealed(suite=AES_256_GCM):
     """Returns sealed texts: blocks (stored and compressed) and records under their names, with what went in."""
-    sealer = Sealer(RING, samples.HEADER.repository, counting)
+    sealer = Sealer(RING, samples.HEADER.repository, counting, suite)
     cases = [
         ("data", "", 5, b"bytes"),
         ("data", "", 520, bytes(range(100))),
@@ -69,7 +70,7 @@ def sealed():
     ]
 
 
-def slots():
+def slots(suite=AES_256_GCM):
     """Returns whole slot objects, one of each method."""
     rows = []
     for name, secret in (
@@ -84,6 +85,7 @@ def slots():
             name=name,
             about=b"about",
             random=counting,
+            suite=suite,
         )
         rows.append(
             {
@@ -128,6 +130,8 @@ VECTORS = {
     "keys": keys,
     "sealed": sealed,
     "slots": slots,
+    "sealed-xchacha": partial(sealed, XCHACHA20_POLY1305),
+    "slots-xchacha": partial(slots, XCHACHA20_POLY1305),
     "encodings": encodings,
     "frames": frames,
     "ids": ids,

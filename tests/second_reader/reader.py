@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KINDS = {1: "data", 2: "tree", 3: "list"}
+XCHACHA = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt
 MAGIC = b"respaldo repository\n"
 WITHOUT_CONTENT = {1: "it could not be read", 2: "it is a mount point"}
 
@@ -49,13 +50,14 @@ def parse(data, what):
     return value
 
 
-def open_seal(seal_key, aad, sealed, what):
+def open_seal(seal_key, aad, sealed, what, suite):
     need(len(sealed) >= 72, f"{what} is shorter than a seal")
     derived = blake3(sealed[:24] + aad, key=seal_key).digest(64)
     need(hmac.compare_digest(derived[32:], sealed[24:56]), f"{what} has a commitment to another key or place")
     try:
-        return AESGCM(derived[:32]).decrypt(bytes(12), sealed[56:], aad)
-    except InvalidTag:
+        key, body = derived[:32], bytes(sealed[56:])
+        return AESGCM(key).decrypt(bytes(12), body, aad) if "gcm" in suite else XCHACHA(body, aad, bytes(24), key)
+    except (InvalidTag, nacl.exceptions.CryptoError):
         raise Damaged(f"{what} has a wrong tag") from None
 
 
@@ -89,8 +91,8 @@ class Repository:
         self.path = os.fsencode(path)
         header = self.read("header")
         need(header.startswith(MAGIC), "there is no repository")
-        version, suite, self.id, _ = parse(unclose(header, "header")[len(MAGIC) :], "header")
-        need((version, suite) == (1, "aes-256-gcm"), "the repository has an unknown format")
+        version, self.suite, self.id, _ = parse(unclose(header, "header")[len(MAGIC) :], "header")
+        need(version == 1 and self.suite in ("aes-256-gcm", "xchacha20-poly1305"), "it has an unknown format")
         self.header_hash = hashlib.sha256(header).digest()
         self.root = derive("root", self._master(passphrase, key) + self.header_hash)
         self.chunks, self.links, self.complaints = {}, {}, []
@@ -125,14 +127,14 @@ class Repository:
                 continue
             aad = canonical([1, "slot", self.header_hash, name, method, cost, salt])
             try:
-                return open_seal(derive("slot seal", wrapping), aad, wrapped, name)
+                return open_seal(derive("slot seal", wrapping), aad, wrapped, name, self.suite)
             except Damaged:
                 continue
         raise Damaged("no key slot opens with this secret")
 
     def unseal(self, kind, name, length, sealed, what):
-        aad = canonical([1, "aes-256-gcm", 0, self.id, kind, name, length])
-        return open_seal(derive("seal " + kind, self.root), aad, sealed, what)
+        aad = canonical([1, self.suite, 0, self.id, kind, name, length])
+        return open_seal(derive("seal " + kind, self.root), aad, sealed, what, self.suite)
 
     def record(self, kind, name):
         sealed = unclose(self.read(name), name)

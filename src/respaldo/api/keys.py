@@ -93,7 +93,7 @@ class Slots:
             try:
                 stored = slots.read(self._repo.backend, slot.name)
                 if stored.method == secret.method:
-                    unwrap(stored, secret, self._repo.header.hash)
+                    unwrap(stored, secret, self._repo.header.hash, self._repo.header.suite)
                     found.append(slot)
             except (WrongSecret, Corruption, ObjectMissing):
                 continue

@@ -8,6 +8,7 @@ from respaldo.backend.open import open_backend
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec.parity import require as require_parity
 from respaldo.codec.slots import STANDARD, Kdf, Secret
+from respaldo.core.ids import AES_256_GCM
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.header import Header
 from respaldo.format.snapshot import Config
@@ -25,11 +26,12 @@ def init(
     label: str = "",
     recovery: Secret | None = None,
     parity: int = 0,
+    suite: str = AES_256_GCM,
 ) -> Header:
     """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
 
-    ``parity``: the share of it that is kept of every object, in thousandths. Raises `ObjectExists` where there is a
-    repository already, `UsageError` where there is anything else.
+    ``parity``: the share of it that is kept of every object, in thousandths; ``suite``: one of `SUITES`. Raises
+    `ObjectExists` where there is a repository already, `UsageError` where there is anything else.
     """
     check_free(location)
     if parity:
@@ -40,7 +42,14 @@ def init(
     clock = SystemClock()
     with open_backend(location, create=True) as backend:
         header = store.create(
-            backend, secret=secret, kdf=kdf, config=config, clock=clock, random=system_random, label=label
+            backend,
+            secret=secret,
+            kdf=kdf,
+            config=config,
+            clock=clock,
+            random=system_random,
+            label=label,
+            suite=suite,
         )
         keep_ballast(backend, system_random)
         catch_up(backend, parity)

@@ -15,6 +15,7 @@ import msgpack
 from respaldo.codec.keys import KEY_BYTES, derive
 from respaldo.codec.seal import OVERHEAD_BYTES, open_with, seal_with
 from respaldo.core.errors import Corruption, WrongSecret
+from respaldo.core.ids import AES_256_GCM
 from respaldo.core.seams import Random
 
 PASSPHRASE: Final = "argon2id"  # noqa: S105 - a method
@@ -155,18 +156,26 @@ def _slot_aad(header_hash: bytes, name: str, method: str, kdf: Kdf | None, salt:
 
 
 def wrap(
-    *, master: bytes, secret: Secret, kdf: Kdf, header_hash: bytes, name: str, about: bytes, random: Random
+    *,
+    master: bytes,
+    secret: Secret,
+    kdf: Kdf,
+    header_hash: bytes,
+    name: str,
+    about: bytes,
+    random: Random,
+    suite: str = AES_256_GCM,
 ) -> Slot:
     """Makes a slot that opens with a secret. Takes the time that ``kdf`` asks for, unless the secret is a key."""
     salt = random(SALT_BYTES)
     cost = kdf if secret.key is None else None
     wrapping = _wrapping_key(secret, cost, salt)
     aad = _slot_aad(header_hash, name, secret.method, cost, salt)
-    head, body = seal_with(derive("slot seal", wrapping), derive("slot hedge", wrapping), aad, master, random)
+    head, body = seal_with(derive("slot seal", wrapping), derive("slot hedge", wrapping), aad, master, random, suite)
     return Slot(name=name, method=secret.method, kdf=cost, salt=salt, wrapped=head + body, about=about)
 
 
-def unwrap(slot: Slot, secret: Secret, header_hash: bytes) -> bytes:
+def unwrap(slot: Slot, secret: Secret, header_hash: bytes, suite: str = AES_256_GCM) -> bytes:
     """Returns the master key; raises `WrongSecret` where the secret does not open this slot.
 
     Raises `Corruption` where there is no memory for what the slot costs: whether it opens is not known then.
@@ -176,7 +185,7 @@ def unwrap(slot: Slot, secret: Secret, header_hash: bytes) -> bytes:
     wrapping = _wrapping_key(secret, slot.kdf, slot.salt)
     aad = _slot_aad(header_hash, slot.name, slot.method, slot.kdf, slot.salt)
     try:
-        master = open_with(derive("slot seal", wrapping), aad, slot.wrapped, slot.name)
+        master = open_with(derive("slot seal", wrapping), aad, slot.wrapped, slot.name, suite)
     except Corruption:
         raise WrongSecret from None
     if len(master) != KEY_BYTES:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NewType
+from typing import Final, NewType
 
 ChunkId = NewType("ChunkId", bytes)
 PackName = NewType("PackName", bytes)
@@ -18,6 +18,11 @@ SegmentName = NewType("SegmentName", bytes)
 CatalogueName = NewType("CatalogueName", bytes)
 SnapshotId = NewType("SnapshotId", bytes)
 SessionId = NewType("SessionId", bytes)
+
+AES_256_GCM: Final = "aes-256-gcm"
+XCHACHA20_POLY1305: Final = "xchacha20-poly1305"
+SUITES: Final = (AES_256_GCM, XCHACHA20_POLY1305)
+"""The ciphers that a repository may be sealed with, the default first; it is chosen once, in the header."""
 
 CHUNK_ID_BYTES = 32
 NAME_BYTES = 32

@@ -10,12 +10,11 @@ import hashlib
 from dataclasses import dataclass
 
 from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
-from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.core.ids import AES_256_GCM, RANDOM_ID_BYTES, SUITES
 from respaldo.format import canonical
 
 MAGIC = b"respaldo repository\n"
 FORMAT = 1
-SUITE = "aes-256-gcm"
 HEADER = "header"
 HEADER_BYTES_MAX = 4096
 HASH_BYTES = 32
@@ -39,11 +38,14 @@ class Header:
 
     repository: bytes
     created_ns: int
-    suite: str = SUITE
+    suite: str = AES_256_GCM
 
     def __post_init__(self) -> None:
         if len(self.repository) != RANDOM_ID_BYTES:
             msg = "a repository id is 16 bytes long"
+            raise ValueError(msg)
+        if self.suite not in SUITES:
+            msg = f"no such cipher suite: {self.suite}"
             raise ValueError(msg)
 
     def encode(self) -> bytes:
@@ -73,7 +75,7 @@ def parse_header(data: bytes, location: str) -> Header:
         case [1, str(suite), bytes(repository), int(created_ns)] if len(
             repository
         ) == RANDOM_ID_BYTES and canonical.is_time(created_ns):
-            if suite != SUITE:
+            if suite not in SUITES:
                 raise UnsupportedFormat("cipher suite", suite)
             return Header(repository=repository, created_ns=created_ns, suite=suite)
         case _:

@@ -34,6 +34,7 @@ from respaldo.core.errors import (
     WrongSecret,
 )
 from respaldo.core.ids import (
+    AES_256_GCM,
     RANDOM_ID_BYTES,
     PackName,
     SegmentName,
@@ -76,12 +77,20 @@ class Listing:
 
 
 def create(
-    backend: Backend, *, secret: Secret, kdf: Kdf, config: Config, clock: Clock, random: Random, label: str
+    backend: Backend,
+    *,
+    secret: Secret,
+    kdf: Kdf,
+    config: Config,
+    clock: Clock,
+    random: Random,
+    label: str,
+    suite: str = AES_256_GCM,
 ) -> Header:
     """Makes a repository; raises `ObjectExists` where there is one, and leaves nothing behind where it fails."""
     if backend.exists(HEADER) is not None:
         raise ObjectExists(HEADER, "there is a repository already", hint="choose another place, or use this one")
-    header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns())
+    header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns(), suite=suite)
     ring = KeyRing(random(KEY_BYTES), header.hash)
     vault = _vault(ring, header, config.level, random)
     slot_name = slots.new_name(random)
@@ -126,7 +135,7 @@ def _take_back(backend: Backend, made: list[str], header: Header) -> None:
 
 
 def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
-    return Vault(Sealer(ring, header.repository, random), Compressor(level))
+    return Vault(Sealer(ring, header.repository, random, header.suite), Compressor(level))
 
 
 def read_header(backend: Backend) -> Header:

@@ -81,7 +81,14 @@ def make(
     message = frame.build(frame.HEAD.pack(frame.STORED, len(raw), len(raw)), raw, _ABOUT_BYTES)
     about = b"".join(vault.sealer.seal("about", name, len(message), message))
     slot = wrap(
-        master=ring.master, secret=secret, kdf=kdf, header_hash=ring.header_hash, name=name, about=about, random=random
+        master=ring.master,
+        secret=secret,
+        kdf=kdf,
+        header_hash=ring.header_hash,
+        name=name,
+        about=about,
+        random=random,
+        suite=vault.sealer.suite,
     )
     return close_object(slot.encode())
 
@@ -117,7 +124,7 @@ def open_master(backend: Backend, header: Header, secret: Secret) -> Opened:
     for slot in stored:
         if slot.method == secret.method:
             try:
-                found.append(Opened(master=unwrap(slot, secret, header.hash), slot=slot.name))
+                found.append(Opened(master=unwrap(slot, secret, header.hash, header.suite), slot=slot.name))
             except WrongSecret:
                 continue
             except Corruption as error:

@@ -9,6 +9,7 @@ import click
 from respaldo.cli import show
 from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
+from respaldo.core.ids import SUITES
 
 
 @page(
@@ -32,7 +33,8 @@ from respaldo.cli.settings import Settings
             "respaldo init -r /srv/backup --key-file /root/backup.key",
         ),
     ),
-    notes="repository (id), location, header_hash, recovery_key_file (where one was made), parity (a share, or 0).",
+    notes="repository (id), location, header_hash, recovery_key_file (where one was made), parity (a share, or 0), "
+    "suite.",
 )
 @kdf_option
 @click.option("--label", default="", metavar="TEXT", help="A label for the first key slot, such as a person's name.")
@@ -48,7 +50,14 @@ from respaldo.cli.settings import Settings
     metavar="SHARE",
     help="Keep so much Reed-Solomon parity (5%, say) of all that is stored: it mends damaged sectors up to that share.",
 )
-def command(settings: Settings, *, kdf: str | None, label: str, new_key_file: str, parity: str) -> int:
+@click.option(
+    "--suite",
+    type=click.Choice(SUITES),
+    default=SUITES[0],
+    show_default=True,
+    help="The cipher. The second is the faster one where a processor has no AES instructions.",
+)
+def command(settings: Settings, *, suite: str, kdf: str | None, label: str, new_key_file: str, parity: str) -> int:
     """Make a repository in a new or empty directory.
 
     All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
@@ -69,6 +78,7 @@ def command(settings: Settings, *, kdf: str | None, label: str, new_key_file: st
             label=label,
             recovery=recovery,
             parity=share,
+            suite=suite,
         )
     value = {
         "repository": header.repository.hex(),
@@ -76,6 +86,7 @@ def command(settings: Settings, *, kdf: str | None, label: str, new_key_file: st
         "header_hash": header.hash.hex(),
         "recovery_key_file": new_key_file or None,
         "parity": share / 1000,
+        "suite": suite,
     }
     text = f"made repository {header.repository.hex()[:8]} at {show.shown(location)}"
     if new_key_file:
