@@ -21,9 +21,8 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-KINDS = {1: "data", 2: "tree", 3: "list"}
+KINDS, MAGIC = {1: "data", 2: "tree", 3: "list"}, b"respaldo repository\n"
 XCHACHA = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt
-MAGIC = b"respaldo repository\n"
 WITHOUT_CONTENT = {1: "it could not be read", 2: "it is a mount point"}
 
 
