@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import tzinfo
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -30,6 +31,7 @@ from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
 from respaldo.store import repo as store
+from respaldo.store import slots
 
 if TYPE_CHECKING:
     from respaldo.api import figures, keys, looking, retention
@@ -51,6 +53,12 @@ class Stream(Protocol):
     """Gives bytes until it gives none."""
 
     def read(self, length_bytes: int, /) -> bytes: ...
+
+
+class KeySource(Protocol):
+    """Gives what opens the repository of a header; can ask whether the slot that something was opened with is there."""
+
+    def __call__(self, header_hash: bytes, is_there: Callable[[str], bool], /) -> Secret | Opened: ...
 
 
 class Repository:
@@ -78,7 +86,7 @@ class Repository:
     def open(
         cls,
         location: str,
-        secret: Secret | Opened,
+        secret: Secret | Opened | KeySource,
         *,
         places: Places,
         writes: bool = False,
@@ -98,6 +106,8 @@ class Repository:
             header, wrapped = store.read_header_mended(wrapped if limit is None else limit)
             pins = Pins(places, location)
             pins.check(header)
+            if not isinstance(secret, Secret | Opened):
+                secret = secret(header.hash, partial(slots.is_there, wrapped))
             repo = store.Repo.open(
                 wrapped,
                 secret,
@@ -134,6 +144,16 @@ class Repository:
     def id(self) -> str:
         """The repository's id in hex."""
         return self._repo.header.repository.hex()
+
+    @property
+    def header_hash(self) -> bytes:
+        """The hash of its header, by which clients know it."""
+        return self._repo.header.hash
+
+    @property
+    def opened(self) -> Opened:
+        """What opens it again without a secret, as long as the slot is there."""
+        return Opened(master=self._repo.ring.master, slot=self._repo.slot)
 
     @property
     def location(self) -> str:

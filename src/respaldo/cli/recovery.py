@@ -223,7 +223,7 @@ def make(settings: Settings, *, threshold: int | None, count: int | None, svg: s
     if output == "-" and settings.json:
         raise UsageError("--output - and --json exclude each other: no key stands in a document")
     printed = draw_recovery(threshold or 0, count or 0)
-    with settings.open(writes=True) as repository:
+    with settings.open(writes=True, secret=settings.secret()) as repository:
         pages = sheets(
             printed.texts,
             repository=repository.id,

@@ -44,6 +44,8 @@ COMMANDS = {
     "stats": "Count snapshots, chunks and bytes.",
     "log": "Show who did what, and tell whether anything was taken back.",
     "key": "List, add, remove, change or test passphrases and keys.",
+    "unlock": "Keep the key in memory for a while, so that commands do not ask.",
+    "lock": "Wipe it at once.",
     "bench": "Measure this repository on this machine.",
     "completion": "Print the completion script of a shell.",
 }

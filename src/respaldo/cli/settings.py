@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory
 
 if TYPE_CHECKING:
-    from respaldo.api import Places, Repository, Secret
+    from respaldo.api import Opened, Places, Repository, Secret
 
 
 _MENDED_SHOWN = 10
@@ -86,6 +86,21 @@ class Settings:
 
         return find_secret(self.password_file, self.key_file, recovery=self.recovery)
 
+    def place(self) -> str:
+        """Returns the repository's place on this machine, links resolved."""
+        from respaldo.api import repository_path  # start-up time
+
+        return repository_path(self.location())
+
+    def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
+        """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""
+        if not (self.password_file or self.key_file or self.recovery):
+            from respaldo.cli import agent  # start-up time
+
+            if (opened := agent.held(header_hash, is_there)) is not None:
+                return opened
+        return self.secret()
+
     @contextlib.contextmanager
     def open(
         self,
@@ -95,7 +110,7 @@ class Settings:
         secret: Secret | None = None,
         reports: bool = False,
     ) -> Iterator[Repository]:
-        """Opens the repository; asks for a secret unless one is given.
+        """Opens the repository: with a secret, else with what an agent holds, else asks for one.
 
         ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
         """
@@ -105,11 +120,10 @@ class Settings:
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
-            secret = secret or self.secret()
             rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
             with open_repository(
                 location,
-                secret,
+                secret or self._key,
                 places=places,
                 writes=writes,
                 limit_bytes_per_s=limit_bytes_per_s,

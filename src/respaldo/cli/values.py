@@ -11,6 +11,10 @@ import click
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)(B?)\s*", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHARE = re.compile(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", re.ASCII)
+_DURATION_PART = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION_MAX_S = 366 * 86400
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -99,6 +103,21 @@ class Span(click.ParamType[int]):
         return found
 
 
+class Duration(click.ParamType[float]):
+    """Is a duration such as 90s, 15m (minutes), 2h, 1h30m or 1d; in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        if isinstance(value, float):
+            return value
+        text = str(value).strip().lower()
+        seconds = sum(int(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+        if not _DURATION.fullmatch(text) or not 0 < seconds <= _DURATION_MAX_S:
+            self.fail(f"{value!r} is not a duration; write 90s, 15m, 1h30m or 2d", param, ctx)
+        return float(seconds)
+
+
 class _LocalZone(tzinfo):
     """Is the zone of this machine, by the system's rules. `astimezone` asks only `fromutc`."""
 
@@ -139,6 +158,7 @@ class Zone(click.ParamType[tzinfo]):
 SIZE = Size()
 SHARE = Share()
 SPAN = Span()
+DURATION = Duration()
 ZONE = Zone()
 RATE = Rate()
 MOMENT = Moment()

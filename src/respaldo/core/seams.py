@@ -38,6 +38,11 @@ class SystemClock:
         return time.monotonic_ns()
 
 
+def awake_or_asleep_s() -> float:
+    """Returns a clock that goes on while the machine sleeps and that nobody sets, in seconds since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Random(Protocol):
     """Draws random bytes fit for keys."""
 

@@ -104,7 +104,7 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: s
         other = "--new-password-file" if new_password_file else "--kdf"
         raise UsageError(f"--new-key-file and {other} exclude each other")
     cost = api.KDFS[kdf or "standard"]
-    with settings.open(writes=True) as repository:
+    with settings.open(writes=True, secret=settings.secret()) as repository:
         if new_key_file:
             with new_key(new_key_file) as secret:
                 name = repository.slots.add(secret, label=label)
@@ -134,7 +134,7 @@ def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
     Where it is the one that the repository was opened with, a warning says so, and a person at a terminal is asked.
     This revokes nothing for somebody who kept a copy of the slot and knows its secret.
     """
-    with settings.open(writes=True) as repository:
+    with settings.open(writes=True, secret=settings.secret()) as repository:
         name = repository.slots.find(key)
         repository.slots.check_removable(name)
         opened = name == repository.slots.opened_with

@@ -1,0 +1,1 @@
+"""What runs beside a repository: on the façade alone."""
