@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
-from respaldo.store.repo import Repo, still_there
+from respaldo.store.header import still_there
+from respaldo.store.repo import Repo
 from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
 
 

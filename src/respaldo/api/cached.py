@@ -12,8 +12,8 @@ from respaldo.catalog.labels import shared_labels, shown_label
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import SnapshotId
 from respaldo.format.snapshot import Manifest, parse_manifest
+from respaldo.store.header import read_header
 from respaldo.store.index import Index
-from respaldo.store.repo import read_header
 
 
 def cached_snapshots(location: str, *, places: Places) -> list[tuple[str, str]]:

@@ -5,16 +5,23 @@ Invariant: a slot goes only after the one that takes its place is durable, so th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from respaldo.api.places import Uses
-from respaldo.codec.slots import STANDARD, Kdf, Secret, unwrap
+from respaldo.codec.slots import STANDARD, Kdf, Opened, Secret, unwrap
 from respaldo.core.errors import Corruption, ObjectMissing, UsageError, WrongSecret
 from respaldo.store import slots
 from respaldo.store.repo import Repo
 from respaldo.store.slots import SlotInfo
 
 FOLDER = "keys/"
+
+
+class KeySource(Protocol):
+    """Gives what opens the repository of a header; can ask whether the slot that something was opened with is there."""
+
+    def __call__(self, header_hash: bytes, is_there: Callable[[str], bool], /) -> Secret | Opened: ...
 
 
 class Slots:

@@ -32,6 +32,7 @@ from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
 from respaldo.store import repo as store
 from respaldo.store import slots
+from respaldo.store.header import read_header_mended
 
 if TYPE_CHECKING:
     from respaldo.api import figures, keys, looking, retention
@@ -53,12 +54,6 @@ class Stream(Protocol):
     """Gives bytes until it gives none."""
 
     def read(self, length_bytes: int, /) -> bytes: ...
-
-
-class KeySource(Protocol):
-    """Gives what opens the repository of a header; can ask whether the slot that something was opened with is there."""
-
-    def __call__(self, header_hash: bytes, is_there: Callable[[str], bool], /) -> Secret | Opened: ...
 
 
 class Repository:
@@ -86,7 +81,7 @@ class Repository:
     def open(
         cls,
         location: str,
-        secret: Secret | Opened | KeySource,
+        secret: Secret | Opened | keys.KeySource,
         *,
         places: Places,
         writes: bool = False,
@@ -103,7 +98,7 @@ class Repository:
         try:
             wrapped: Backend = backend if writes else ReadOnly(backend)
             limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
-            header, wrapped = store.read_header_mended(wrapped if limit is None else limit)
+            header, wrapped = read_header_mended(wrapped if limit is None else limit)
             pins = Pins(places, location)
             pins.check(header)
             if not isinstance(secret, Secret | Opened):

@@ -29,7 +29,6 @@ from respaldo.core.errors import (
     ObjectExists,
     ObjectMissing,
     RespaldoError,
-    StorageError,
     StorageFailed,
     WrongSecret,
 )
@@ -42,12 +41,13 @@ from respaldo.core.ids import (
     parse_random_leaf,
 )
 from respaldo.core.seams import Clock, Progress, Random
-from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
+from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
+from respaldo.store.header import read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
 from respaldo.store.logbook import Logbook
@@ -136,40 +136,6 @@ def _take_back(backend: Backend, made: list[str], header: Header) -> None:
 
 def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
     return Vault(Sealer(ring, header.repository, random, header.suite), Compressor(level))
-
-
-def read_header(backend: Backend) -> Header:
-    """Returns the header; raises `NotARepository` where there is none, `Corruption` where it is no file."""
-    try:
-        data = backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
-    except ObjectMissing:
-        raise NotARepository(backend.location, "it has no header") from None
-    except StorageError:
-        backend.exists(HEADER)  # says so where it is no file
-        raise
-    return parse_header(data, backend.location)
-
-
-def still_there(backend: Backend, error: StorageFailed) -> None:
-    """Raises the error again where not one object but the storage as a whole has failed.
-
-    It is read, and not asked for: a disk that has gone is known to the kernel long after, by name and length.
-    """
-    try:
-        backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
-    except (StorageError, Corruption):
-        raise error from None
-
-
-def read_header_mended(backend: Backend) -> tuple[Header, Backend]:
-    """Does what `read_header` does, with parity where it is damaged; returns the backend to go on with."""
-    try:
-        return read_header(backend), backend
-    except (Corruption, NotARepository, StorageFailed):
-        whole = healed(backend)
-        if whole is None:
-            raise
-        return read_header(whole), whole
 
 
 class Repo:

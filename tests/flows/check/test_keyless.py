@@ -14,7 +14,7 @@ from respaldo.core.errors import Corruption, Interrupted, NotARepository, Storag
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check import keyless
 from respaldo.flows.check.keyless import run_keyless
-from respaldo.store.repo import read_header
+from respaldo.store.header import read_header
 from tests.flows.check.scenes import flipped
 
 

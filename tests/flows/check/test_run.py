@@ -8,7 +8,7 @@ import pytest
 
 from respaldo.backend.faults import Faults
 from respaldo.catalog.snapshots import load
-from respaldo.codec.slots import SLOTS_MAX
+from respaldo.codec.slots import SLOTS_READ_MAX
 from respaldo.core.errors import Interrupted
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.options import BackupOptions
@@ -95,7 +95,7 @@ def test_too_many_slots_do_not_stop_the_check(scene, tmp_path):
     backend = scene.backend()
     [slot] = scene.names("keys")
     with opened(backend, tmp_path) as repo:
-        for number in range(SLOTS_MAX):
+        for number in range(SLOTS_READ_MAX):
             backend.damage(f"keys/{number:016x}", scene.objects[slot])
         result = run_verify(repo, STRUCTURE, progress=Silent(), cancel=Cancel())
     assert [damage.name for damage in result.damages] == ["keys"]

@@ -14,7 +14,8 @@ from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import ChunkId, Kind, PackName, pack_object
 from respaldo.flows.check.findings import Finding, Findings
 from respaldo.format.pack import Footer, parse_footer
-from respaldo.store.repo import Repo, still_there
+from respaldo.store.header import still_there
+from respaldo.store.repo import Repo
 
 _LENGTHS_KEPT = 1024
 _FOOTERS_KEPT = 32

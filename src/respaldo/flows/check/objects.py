@@ -44,9 +44,10 @@ from respaldo.format.snapshot import (
     parse_outcome,
 )
 from respaldo.store import slots
+from respaldo.store.header import read_header, still_there
 from respaldo.store.packrow import Indexed
 from respaldo.store.packs import read_footer
-from respaldo.store.repo import Listing, Repo, read_header, still_there
+from respaldo.store.repo import Listing, Repo
 
 T = TypeVar("T")
 _UNLISTED_NAMED = 20

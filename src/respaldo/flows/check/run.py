@@ -22,7 +22,8 @@ from respaldo.flows.check.parity import check_parity, take_mended
 from respaldo.flows.check.result import Note, VerifyResult
 from respaldo.flows.check.survey import Survey
 from respaldo.flows.check.verified import Verified, choose
-from respaldo.store.repo import Repo, still_there
+from respaldo.store.header import still_there
+from respaldo.store.repo import Repo
 
 _NOTED_TOGETHER = 64
 MEMORY = "verified"

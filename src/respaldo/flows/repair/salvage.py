@@ -23,8 +23,9 @@ from respaldo.core.seams import Cancel
 from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import Footer
 from respaldo.store.chunks import ChunkSink
+from respaldo.store.header import still_there
 from respaldo.store.packs import Block, open_block, read_footer
-from respaldo.store.repo import Repo, still_there
+from respaldo.store.repo import Repo
 
 _PIECE_BYTES = 4 << 20
 

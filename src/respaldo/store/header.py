@@ -1,0 +1,45 @@
+"""The header in storage: read, mended, and asked for where the storage as a whole may have gone.
+
+Implements docs/format.md, "Header".
+"""
+
+from __future__ import annotations
+
+from respaldo.backend.base import Backend
+from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageError, StorageFailed
+from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
+from respaldo.store.mending import healed
+
+
+def read_header(backend: Backend) -> Header:
+    """Returns the header; raises `NotARepository` where there is none, `Corruption` where it is no file."""
+    try:
+        data = backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
+    except ObjectMissing:
+        raise NotARepository(backend.location, "it has no header") from None
+    except StorageError:
+        backend.exists(HEADER)  # says so where it is no file
+        raise
+    return parse_header(data, backend.location)
+
+
+def still_there(backend: Backend, error: StorageFailed) -> None:
+    """Raises the error again where not one object but the storage as a whole has failed.
+
+    It is read, and not asked for: a disk that has gone is known to the kernel long after, by name and length.
+    """
+    try:
+        backend.get(HEADER, 0, HEADER_BYTES_MAX + 1)
+    except (StorageError, Corruption):
+        raise error from None
+
+
+def read_header_mended(backend: Backend) -> tuple[Header, Backend]:
+    """Does what `read_header` does, with parity where it is damaged; returns the backend to go on with."""
+    try:
+        return read_header(backend), backend
+    except (Corruption, NotARepository, StorageFailed):
+        whole = healed(backend)
+        if whole is None:
+            raise
+        return read_header(whole), whole
