@@ -20,6 +20,7 @@ from respaldo.cli.pages import NAMES, STATUSES, WIDTH_MAX, common_options
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import stopping
 from respaldo.core.errors import CacheDamaged, Interrupted, RespaldoError
+from respaldo.core.private import forbid_cores
 
 COMMANDS = {
     "init": "Make a repository.",
@@ -104,6 +105,9 @@ def group() -> None:
 def run(words: Sequence[str], *, for_good: bool = False) -> int:
     """Runs one command; returns the exit status. ``for_good``: the process ends with it."""
     as_json = "--json" in words
+    if for_good and os.environ.get("RESPALDO_DEBUG") != "1":
+        with contextlib.suppress(OSError):
+            forbid_cores()  # passphrase and keys would be in it
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

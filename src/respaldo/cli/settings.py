@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from respaldo.cli import show
 from respaldo.core.errors import UsageError
-from respaldo.core.private import make_directory
+from respaldo.core.private import make_directory, write_file
 
 if TYPE_CHECKING:
     from respaldo.api import Opened, Places, Repository, Secret
 
 
 _MENDED_SHOWN = 10
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by respaldo; see bford.info/cachedir\n"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,5 +170,7 @@ def _speak_of_parity(repository: Repository) -> None:
 
 def _tag(cache: Path) -> None:
     """Marks the directory as a cache, so that backups (this one's too, with --exclude-caches) can leave it out."""
-    with contextlib.suppress(OSError), (cache / "CACHEDIR.TAG").open("x", encoding="ascii") as file:
-        file.write("Signature: 8a477f597d28d172789f06886806bc55\n# Made by respaldo; see bford.info/cachedir\n")
+    tag = cache / "CACHEDIR.TAG"
+    if not tag.exists():
+        with contextlib.suppress(OSError):
+            write_file(tag, _TAG)

@@ -1,17 +1,19 @@
 """Files and directories that only their owner can reach, from the first moment and whatever the umask.
 
 Everything that the tool makes for itself outside a repository is made here or with the same modes. Never widens or
-narrows what was there before.
+narrows what was there before. Also a process that leaves no core, which would be a file of secrets.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
+_PR_SET_DUMPABLE = 4
 
 
 def make_directory(path: Path) -> None:
@@ -51,3 +53,19 @@ def write_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise
+
+
+def forbid_cores() -> None:
+    """Lets this process leave no core, nor be looked into by others of its user. Raises `OSError`.
+
+    The limit is inherited by what it starts. A handler of cores that is a program heeds no limit: for it, and for
+    tracers, the process is not dumpable, which a program that it starts is again.
+    """
+    import ctypes  # noqa: PLC0415 - start-up time
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl: {os.strerror(number)}")

@@ -23,6 +23,7 @@ from typing import TypeVar
 import lmdb
 
 from respaldo.core.errors import StorageFailed
+from respaldo.core.private import FILE_MODE, make_directory
 
 T = TypeVar("T")
 _MAP_BYTES = 64 << 20
@@ -75,7 +76,7 @@ def claim(folder: Path, name: str) -> Iterator[Path]:
 
     For what two processes cannot use at once. A process that ends, however it ends, holds nothing any more.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(folder)
     for number in itertools.count(1):
         path = folder / (name if number == 1 else f"{name}-{number}")
         try:
@@ -131,7 +132,7 @@ class Environment:
     def _open(self) -> bytes | None:
         """Opens or makes the environment; returns its layout, None where it is new. Raises what is `_UNUSABLE`."""
         try:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path)
             self._reserve_lock()
             self.env = lmdb.open(
                 str(self._path),
@@ -142,6 +143,7 @@ class Environment:
                 writemap=False,
                 readahead=False,
                 max_readers=126,
+                mode=FILE_MODE,
             )
             try:
                 return self._prepare()

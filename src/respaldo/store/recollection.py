@@ -17,6 +17,7 @@ from typing import Final
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.core.private import make_directory
 from respaldo.core.seams import Random
 from respaldo.format import canonical
 from respaldo.format.logbook import HASH_BYTES
@@ -125,7 +126,7 @@ class Recollection:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Waits for other processes of this client, and makes the directory. Raises OSError where it cannot be."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self.path)
         with open(self.path / "lock", "ab", opener=_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

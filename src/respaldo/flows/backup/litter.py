@@ -9,6 +9,7 @@ import contextlib
 from pathlib import Path
 
 from respaldo.core.errors import Corruption, StorageError
+from respaldo.core.private import write_file
 from respaldo.store.litter import sweep_litter
 from respaldo.store.markers import DAY_NS
 from respaldo.store.repo import Repo
@@ -23,7 +24,7 @@ def sweep_if_due(repo: Repo) -> None:
     if abs(now_ns - _read(stamp)) < DAY_NS:
         return
     with contextlib.suppress(OSError):
-        stamp.write_text(str(now_ns), "ascii")
+        write_file(stamp, str(now_ns).encode("ascii"))
     with contextlib.suppress(StorageError, Corruption):
         sweep_litter(repo)
 

@@ -11,7 +11,8 @@ import mmap
 import os
 import resource
 
-_PR_SET_DUMPABLE = 4
+from respaldo.core.private import forbid_cores
+
 _PR_SET_NO_NEW_PRIVS = 38
 _WIPE_ON_FORK = 18
 
@@ -45,11 +46,10 @@ class Locked:
 
 
 def harden() -> None:
-    """Forbids cores of this process, and others of its user to look into it."""
+    """Forbids cores of this process, for good, and others of its user to look into it."""
+    forbid_cores()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
-    # A core pattern that is a pipe heeds no limit: only this keeps systemd-coredump and its like away, and ptrace.
-    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
-        if libc.prctl(option, value, 0, 0, 0):
-            number = ctypes.get_errno()
-            raise OSError(number, f"prctl: {os.strerror(number)}")
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl: {os.strerror(number)}")

@@ -1,0 +1,310 @@
+"""Secrets stay where they belong: a whole run is watched from within, and all that it left is searched afterwards.
+
+Needles are passphrases, keys of every kind and known content, as they are, in hex and in base 64. They may reach the
+files that were asked to hold them (a new key file, a printed key, what is restored), and the pipe and socket of the
+agent, which carry the master key. Nothing else: no command line, log, JSON, trace, temporary file, index.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from respaldo.api import Places, Secret, open_repository
+from respaldo.codec.keys import SEALED_KINDS
+
+PASS, SECOND, WRONG = "sesame-4f1c-opens", "sesame-77aa-second", "sesame-0bad-wrong"
+CONTENT = b"known content of a file, not to be seen anywhere: 1f0e9d8c"
+NOISE = bytes(range(256))[::-1]
+
+
+@pytest.fixture(scope="session")
+def watch(tmp_path_factory):
+    """Builds the library that watches (see watch.c)."""
+    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: a run cannot be watched from within")
+    built = tmp_path_factory.mktemp("watch") / "watch.so"
+    source = Path(__file__).with_name("watch.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", built, source, "-ldl"], check=True)
+    return built
+
+
+class Run:
+    """Is a place in which commands run, watched, under umask 000."""
+
+    def __init__(self, place: Path, library: Path) -> None:
+        self.place = place
+        self.library = library
+        self.log = place / "watched"
+        self.log.touch()
+        self.needles: dict[str, bytes] = {}
+        self.out = place / "out"
+        self.out.mkdir()
+        self.count = 0
+        for name in ("tmp", "run"):
+            (place / name).mkdir(mode=0o700)
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RESPALDO_")}
+        self.environment |= {
+            "HOME": str(place / "home"),
+            "TMPDIR": str(place / "tmp"),
+            "XDG_RUNTIME_DIR": str(place / "run"),
+            "XDG_CACHE_HOME": str(place / "home" / "cache"),
+            "XDG_STATE_HOME": str(place / "home" / "state"),
+            "XDG_CONFIG_HOME": str(place / "home" / "config"),
+            "RESPALDO_REPOSITORY": str(place / "repository"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def seek(self, **needles: bytes) -> None:
+        """Looks for these from now on."""
+        for name, needle in needles.items():
+            self.needles[name] = needle
+            if not needle.isascii() or name.startswith("key"):
+                self.needles[f"{name} in hex"] = needle.hex().encode()
+                self.needles[f"{name} in base 64"] = base64.b64encode(needle).rstrip(b"=")
+        (self.place / "needles").write_text("".join(f"{needle.hex()}\n" for needle in self.needles.values()))
+
+    def __call__(self, *words: str | Path, expected: int | None = 0, **environment: str) -> str:
+        """Runs a command; returns what it printed, which went into files."""
+        self.count += 1
+        out, err = (self.out / f"{self.count}-{words[0]}.{name}" for name in ("out", "err"))
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            status = subprocess.run(
+                [sys.executable, "-m", "respaldo", *map(os.fspath, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=self.place / "tmp",
+                env=self.environment
+                | {
+                    "LD_PRELOAD": str(self.library),
+                    "WATCH_LOG": str(self.log),
+                    "WATCH_NEEDLES": str(self.place / "needles"),
+                }
+                | environment,
+                umask=0,
+                check=False,
+            ).returncode
+        assert expected is None or status == expected, (words, err.read_text(), out.read_text())
+        return out.read_text() + err.read_text()
+
+    def seen(self, kind: str) -> list[tuple[str, str]]:
+        """Returns what was logged of a kind: (mode or needle, path)."""
+        lines = self.log.read_text("utf-8", "surrogateescape").splitlines()
+        return [(line.split(" ", 2)[1], line.split(" ", 2)[2]) for line in lines if line.startswith(kind + " ")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, watch):
+    """Has done all that can be done with a repository, and more than once wrongly."""
+    place = tmp_path_factory.mktemp("secrets")
+    made = Run(place, watch)
+    key, tree = place / "given.key", place / "tree"
+    key.write_bytes(bytes((7 * n + 3) % 256 for n in range(32)))
+    for name, passphrase in (("pass", PASS), ("second", SECOND), ("wrong", WRONG)):
+        (place / name).write_text(passphrase + "\n")
+    tree.mkdir()
+    (tree / "text").write_bytes(CONTENT * 50)
+    (tree / "noise").write_bytes(NOISE * 2000)
+    (tree / "small").write_bytes(CONTENT)
+    made.seek(
+        passphrase=PASS.encode(),
+        second=SECOND.encode(),
+        wrong=WRONG.encode(),
+        key=key.read_bytes(),
+        content=CONTENT,
+        noise=NOISE,
+    )
+    made("init", "--password-file", place / "pass", "--new-key-file", place / "asked.key", "--parity", "5%")
+    secret = Secret(passphrase=PASS.encode())
+    places = Places(cache_dir=place / "aside" / "cache", state_dir=place / "aside" / "state")
+    with open_repository(str(place / "repository"), secret, places=places) as repository:
+        ring = repository._repo.ring
+        made.seek(
+            key_master=ring.master,
+            key_root=ring._root,
+            key_hedge=ring.hedge,
+            key_chunker=ring.chunker_secret,
+            key_links=ring.link_group,
+            key_names=ring.name_order,
+            **{f"key_id_{kind.word}": found for kind, found in ring.id_keys.items()},
+            **{f"key_seal_{kind}": ring.seal_key(kind) for kind in SEALED_KINDS},
+            key_asked=bytes.fromhex((place / "asked.key").read_text().strip()),
+        )
+    by_file = {"RESPALDO_PASSWORD_FILE": str(place / "pass")}
+    made("key", "add", "--new-password-file", place / "second", "--label", "second", **by_file)
+    made("key", "recovery", "--output", place / "asked.txt", "--svg", place / "asked.svg", "--json", **by_file)
+    made("key", "recovery", "--shares", "2", "--of", "2", "--output", place / "asked-share", **by_file)
+    groups = re.findall(r"(?:\w{4}-){6}\w{4}", (place / "asked.txt").read_text())
+    words = re.findall("[a-z]+", (place / "asked-share-1").read_text().partition("1. ")[2])
+    made.seek(
+        recovery=groups[0].encode(),
+        recovery_end=groups[1].encode(),
+        share=" ".join(words[4:9]).encode(),
+        recovery_small=groups[0].lower().encode(),
+    )
+    made("key", "test", RESPALDO_PASSWORD_COMMAND=f"cat {place / 'pass'}")
+    made("key", "test", "--key-file", place / "asked.txt", "--json")
+    made("key", "test", "-vv", RESPALDO_PASSWORD=PASS)
+    made("snapshot", tree, "-vv", "--json", **by_file)
+    (tree / "text").write_bytes(CONTENT * 70)
+    made("snapshot", tree, "-vv", "--paranoid", "100%", **by_file)
+    for command in (
+        ("key", "list", "--json"),
+        ("snapshots", "--json"),
+        ("ls", "latest", "-vv"),
+        ("find", "text"),
+        ("history", str(tree / "text")),
+        ("stats", "--json"),
+        ("verify", "--read-data", "-vv"),
+        ("log", "show", "--json"),
+        ("log", "head"),
+        ("repair", "--dry-run"),
+        ("parity", "status"),
+        ("prune", "--policy", "standard", "-vv"),
+        ("export", "latest", "--format", "tar", "--output", str(place / "asked.tar")),
+        ("restore", "latest", str(place / "asked-restored"), "--verify", "-vv"),
+    ):
+        made(*command, **by_file)
+    # What goes wrong, with traces.
+    for debug in ({}, {"RESPALDO_DEBUG": "1"}):
+        made("snapshots", "--password-file", place / "wrong", expected=None, **debug)
+        made("snapshots", expected=None, RESPALDO_PASSWORD=WRONG, **debug)
+        made("snapshots", expected=None, RESPALDO_PASSWORD_COMMAND=f"sh -c 'cat {place / 'pass'}; exit 1'", **debug)
+        made("snapshots", "--key-file", place / "wrong", expected=None, **debug)
+        (place / "bad.txt").write_text((place / "asked.txt").read_text()[:-3] + "ZZ\n")
+        made("key", "test", "--key-file", place / "bad.txt", expected=None, **debug)
+        bad = (place / "asked-share-1").read_text().replace(words[7], "academic")
+        (place / "bad-share").write_text(bad)
+        made("key", "test", "--key-file", place / "bad-share", expected=None, **debug)
+        made("init", expected=None, **by_file, **debug)
+    # The agent, and a change of passphrase.
+    made("unlock", "--for", "10m", "--json", **by_file)
+    made("snapshot", tree)
+    made("unlock", "--status", "--json")
+    made("lock")
+    made("key", "passwd", "--password-file", place / "second", "--new-password-file", place / "wrong")
+    return made
+
+
+def is_asked(path: str) -> bool:
+    """Tells whether a path was named to hold secrets."""
+    return "/asked" in path or "/.respaldo-export-" in path
+
+
+def name_of(run, number):
+    return list(run.needles)[int(number)]
+
+
+def test_no_needle_was_written_but_where_it_was_asked_for(run):
+    """To no file, temporary ones included, no pipe and no terminal; the agent gets the master key, and nothing else."""
+    found = [(name_of(run, number), path) for number, path in run.seen("W") if not is_asked(path)]
+    to_agent = [item for item in found if item[1].startswith(("pipe:", "socket:")) and item[0] == "key_master"]
+    fed = {item for item in found if item[1].startswith("pipe:") and item[0] == "passphrase"}  # by cat, to us
+    assert sorted(set(found) - set(to_agent) - fed) == []
+    assert len(to_agent) == 1
+
+
+def test_watching_sees_what_there_is_to_see(run):
+    """The library works: what was asked for was seen, with every kind of needle."""
+    seen = {name_of(run, number) for number, path in run.seen("W") if is_asked(path)}
+    assert {"content", "noise"} <= seen
+    assert len(run.seen("F")) > 20
+    assert len(run.seen("D")) > 10
+    assert len(run.seen("S")) == 1
+
+
+def test_no_needle_was_on_a_command_line_or_in_an_environment_of_ours(run):
+    """What was started got no secret; a variable that a person has set goes to what the person has started, alone."""
+    assert [(name_of(run, number), path) for number, path in run.seen("X")] == []
+
+
+def test_everything_is_private_from_the_first_moment(run):
+    """Files 0600, directories 0700, the socket 0600, whatever the umask; but what is restored has modes of its own."""
+    wrong = [item for item in run.seen("F") if item[0] != "600" and not is_asked(item[1])]
+    wrong += [item for item in run.seen("D") if item[0] != "700" and not is_asked(item[1])]
+    wrong += [item for item in run.seen("S") if item[0] != "600"]
+    assert wrong == []
+    restored = [
+        item for item in run.seen("F") + run.seen("D") if "/asked-restored/" in item[1]
+    ]  # the target is a user's
+    assert {mode for mode, _ in restored} <= {"600", "700"}
+    keys = [item for item in run.seen("F") if "/asked" in item[1] and not item[1].endswith((".tar", ".sha256"))]
+    assert {mode for mode, _ in keys} == {"600"}
+
+
+def test_all_that_is_left_is_private(run):
+    """Nobody widened it afterwards."""
+    for top in ("repository", "home", "run", "tmp"):
+        for path in [run.place / top, *(run.place / top).rglob("*")]:
+            found = path.lstat()
+            assert stat.S_IMODE(found.st_mode) == (0o700 if stat.S_ISDIR(found.st_mode) else 0o600), path
+
+
+def test_no_needle_is_in_anything_that_is_left(run):
+    """Repository, cache, state, temporary files, output and traces: searched byte by byte."""
+    searched = 0
+    for top in ("repository", "home", "run", "tmp", "out"):
+        for path in (run.place / top).rglob("*"):
+            if path.is_file():
+                data = path.read_bytes()
+                searched += 1
+                assert [name for name, needle in run.needles.items() if needle in data] == [], path
+    assert searched > 50
+    assert list((run.place / "tmp").rglob("*")) == []
+
+
+def test_traces_were_among_what_was_searched(run):
+    """With RESPALDO_DEBUG=1 the errors above came with a trace."""
+    traces = [path for path in run.out.iterdir() if b"Traceback" in path.read_bytes()]
+    assert len(traces) >= 5
+
+
+@pytest.mark.parametrize("words", [("snapshots",), ("unlock", "--for", "1h")])
+def test_no_core_is_left(run, words):
+    """A command, or an agent, that is made to crash leaves no core, though its user allows any size."""
+    place = run.place / "cores"
+    place.mkdir(exist_ok=True)
+    fifo = place / "fifo"
+    fifo.unlink(missing_ok=True)
+    os.mkfifo(fifo)
+    if words[0] == "unlock":
+        run(*words, "--password-file", run.place / "pass")
+        import json
+
+        pid = json.loads(run("unlock", "--status", "--json"))["unlocked"][0]["pid"]
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        os.kill(pid, signal.SIGSEGV)
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        assert not Path("/core").exists()
+        run("lock")
+        return
+
+    def allow():
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    process = subprocess.Popen(  # it waits for a passphrase that does not come
+        [sys.executable, "-m", "respaldo", *words, "--password-file", str(fifo)],
+        cwd=place,
+        env=run.environment,
+        preexec_fn=allow,  # noqa: PLW1509 - no threads here
+    )
+    with fifo.open("wb"):
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        process.send_signal(signal.SIGSEGV)
+        assert process.wait() == -signal.SIGSEGV
+    assert re.search(r"Max core file size +0 ", limits)
+    assert list(place.glob("core*")) == []
