@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cli.test_passphrase import talk
+
 pytestmark = pytest.mark.usefixtures("repository")
 
 
@@ -148,3 +150,24 @@ def test_kdf_sets_the_cost_of_a_passphrase(cli, place, kdf, memory_kib):
     told = cli("key", "test", "--password-file", place / "b", "--json").json
     assert (told["passes"], told["memory_kib"]) == (3, memory_kib)
     cli("key", "add", "--new-key-file", place / "key2", "--kdf", kdf, expected=2)
+
+
+def test_person_is_asked_before_the_own_key_goes(cli, place):
+    """At a terminal a no keeps it, a yes removes it, and --yes does not ask."""
+    own = cli("key", "list", "--json").json["keys"][0]["id"]
+    cli("key", "add", "--new-key-file", place / "second")
+    status, shown = talk(["key", "remove", own], [b"n"])
+    assert (status, b"nothing was removed" in shown) == (1, True)
+    assert len(cli("key", "list", "--json").json["keys"]) == 2
+    assert talk(["key", "remove", own], [b"y"])[0] == 0
+    cli("snapshots", expected=12)
+    cli("key", "add", "--new-key-file", place / "third", "--key-file", place / "second")
+    [left] = [key for key in cli("key", "list", "--key-file", place / "second", "--json").json["keys"] if key["opened"]]
+    assert talk(["key", "remove", left["id"], "--yes", "--key-file", str(place / "second")], [])[0] == 0
+    cli("snapshots", "--key-file", place / "third")
+
+
+def test_init_takes_no_recovery_key(cli, place):
+    """It makes keys; what is to be typed is made by `key recovery` afterwards."""
+    assert "key recovery" in cli("init", "-r", place / "other", "--recovery", expected=2).err
+    assert not (place / "other").exists()

@@ -9,6 +9,7 @@ import click
 from respaldo.cli import show
 from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
+from respaldo.core.errors import UsageError
 from respaldo.core.ids import SUITES
 
 
@@ -66,6 +67,8 @@ def command(settings: Settings, *, suite: str, kdf: str | None, label: str, new_
     from respaldo import api  # start-up time
     from respaldo.cli.passphrase import find_secret, new_key  # start-up time
 
+    if settings.recovery:
+        raise UsageError("--recovery opens a repository", hint="make the key afterwards, with: respaldo key recovery")
     location = settings.location()
     share = api.parse_share(parity) if parity else 0
     secret = find_secret(settings.password_file, settings.key_file, new=True)

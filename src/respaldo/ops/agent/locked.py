@@ -27,7 +27,7 @@ class Locked:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mlock(ctypes.byref(self._buffer), ctypes.c_size_t(length_bytes)):
             number = ctypes.get_errno()
-            raise OSError(number, f"cannot lock memory: {os.strerror(number)}")
+            raise OSError(number, f"cannot lock memory ({os.strerror(number)}; see: ulimit -l)")
         self._map.madvise(mmap.MADV_DONTDUMP)
         self._map.madvise(_WIPE_ON_FORK)
 

@@ -179,7 +179,8 @@ def run(source: int, told: int) -> int:
             agent.serve()
     except (RespaldoError, OSError, EOFError, ValueError, TypeError) as error:
         with contextlib.suppress(OSError):
-            os.write(told, str(error).encode("utf-8", "replace") or b"?")
+            why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            os.write(told, why.encode("utf-8", "replace"))
         return 1
     finally:
         if key is not None:
