@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from respaldo.catalog.trees import RUN_ENTRIES_SPLIT, TreeReader
-from respaldo.core.errors import ChunkMissing, Corruption, StorageError
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.flows.backup.frame import Frame
 from respaldo.flows.backup.memo import Memo, Totals
@@ -23,7 +23,8 @@ from respaldo.format.tree import META, Leaf, leaf_as_encoded, references
 
 COUNT_MAX = (1 << 63) - 1
 """Trees may share subtrees, so that a few of them stand for more entries than there can be."""
-_FAILED = (ChunkMissing, Corruption, StorageError)
+_GONE = (ChunkMissing, ObjectMissing, Corruption)
+"""What says that a tree is not to be had; a storage that fails says nothing about that, and ends the run as ever."""
 _Row = tuple[bytes, bytes | None, tuple[object, ...]]
 """A name; of a directory its tree's id, empty where it has none, else None; of all else what a restore brings back."""
 
@@ -179,7 +180,7 @@ class _Failing:
         pass
 
     def __exit__(self, kind: object, value: object, trace: object) -> bool:
-        if isinstance(value, _FAILED):
+        if isinstance(value, _GONE):
             self._count.unknown()
             return True
         return False
