@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     statuses=(3,),
     examples=(
         (
-            "A home directory, without caches and what builds leave behind:",
-            "respaldo snapshot ~ --exclude-caches --exclude .cache --exclude node_modules/",
+            "A home directory, without caches and builds; first, what would be read, and why:",
+            "respaldo snapshot ~ --exclude-caches --exclude node_modules/ --dry-run -v",
         ),
         (
             "Everything in a directory but its logs, and of the logs those of today:",
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
             "A mounted LVM or btrfs snapshot, recorded as what it is a picture of:",
             "respaldo snapshot /mnt/home-snap --as /home",
         ),
-        ("What would be read, and why:", "respaldo snapshot ~/Documents --dry-run -v"),
         ("From a timer, with a policy that runs afterwards:", "respaldo snapshot /home --prune --policy standard -q"),
     ),
     notes=(

@@ -28,7 +28,6 @@ _VIEWS = (*KINDS, *_CALENDAR)
     "snapshots",
     statuses=(4,),
     examples=(
-        ("All of them:", "respaldo snapshots -r /mnt/disk/backup"),
         ("The last three of this machine:", "respaldo snapshots --host $(hostname) --last 3"),
         ("Those that hold a file, by the sources they cover:", "respaldo snapshots --path /home/ana/thesis.tex"),
         ("The newest of each week, as it is kept by --keep-weekly:", "respaldo snapshots --view weekly"),
