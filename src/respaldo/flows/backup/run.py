@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
+from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import Sink, TreeReader, put_tree
 from respaldo.chunk.chunker import Chunker, ChunkerParams
@@ -36,7 +37,6 @@ from respaldo.flows.backup.paranoid import (
     sample_start,
 )
 from respaldo.flows.backup.reader import FileReader
-from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.flows.backup.sources import hierarchy, normal_path
 from respaldo.flows.backup.trust import Trust
 from respaldo.flows.backup.walker import Walker
