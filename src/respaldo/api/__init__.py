@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from respaldo.api.bench import Bench, Stage
     from respaldo.api.cached import cached_snapshots
+    from respaldo.api.copying import SyncResult, copy, sync
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from respaldo.flows.backup.options import BackupOptions, BackupResult
     from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
     from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
+    from respaldo.flows.copying.options import Copied, CopyResult
     from respaldo.flows.gc.options import (
         FREE_REPACK_BELOW,
         REPACK_BELOW,
@@ -89,6 +91,8 @@ __all__ = [
     "ChangeVerb",
     "Changes",
     "Checked",
+    "Copied",
+    "CopyResult",
     "Criteria",
     "Damage",
     "Dumped",
@@ -136,6 +140,7 @@ __all__ = [
     "Stats",
     "Step",
     "Subset",
+    "SyncResult",
     "Verb",
     "VerifyOptions",
     "VerifyResult",
@@ -143,6 +148,7 @@ __all__ = [
     "cached_snapshots",
     "choose",
     "choose_for",
+    "copy",
     "covers",
     "describe",
     "init",
@@ -160,6 +166,7 @@ __all__ = [
     "show_share",
     "shown_labels",
     "split_name",
+    "sync",
     "try_runs",
     "try_verify",
     "verify_keyless",
@@ -169,6 +176,7 @@ __all__ = [
 _WHERE = {
     "respaldo.api.bench": "Bench Stage",
     "respaldo.api.cached": "cached_snapshots",
+    "respaldo.api.copying": "SyncResult copy sync",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
@@ -191,6 +199,7 @@ _WHERE = {
     "respaldo.flows.backup.options": "BackupOptions BackupResult",
     "respaldo.flows.check.options": "Subset VerifyOptions parse_subset",
     "respaldo.flows.check.result": "Affected Damage KeylessResult VerifyResult",
+    "respaldo.flows.copying.options": "Copied CopyResult",
     "respaldo.flows.gc.options": (
         "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan"
     ),

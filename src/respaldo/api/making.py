@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from respaldo.api.places import Pins, Places, check_free
 from respaldo.api.repository import Repository
 from respaldo.backend.open import open_backend
@@ -9,8 +11,8 @@ from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec.parity import require as require_parity
 from respaldo.codec.slots import STANDARD, Kdf, Secret
 from respaldo.core.seams import SystemClock, system_random
+from respaldo.format.config import Config
 from respaldo.format.header import Header
-from respaldo.format.snapshot import Config
 from respaldo.store import repo as store
 from respaldo.store.ballast import keep_ballast
 from respaldo.store.sidecars import catch_up
@@ -25,18 +27,21 @@ def init(
     label: str = "",
     recovery: Secret | None = None,
     parity: int = 0,
+    like: Repository | None = None,
 ) -> Header:
     """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
 
-    ``parity``: the share of it that is kept of every object, in thousandths. Raises `ObjectExists` where there is a
-    repository already, `UsageError` where there is anything else.
+    ``parity``: the share of it that is kept of every object, in thousandths. ``like``: a repository that it cuts and
+    names content like, so that what is copied between the two goes over as it is. Raises `ObjectExists` where there is
+    a repository already, `UsageError` where there is anything else.
     """
     check_free(location)
     if parity:
         require_parity()
     params = ChunkerParams.standard()
     chunker = (params.minimum, params.average, params.maximum, params.strict, params.loose)
-    config = Config(chunker=chunker, parity=parity)
+    config = Config(chunker=chunker) if like is None else like.content_config
+    config = replace(config, parity=parity)
     clock = SystemClock()
     with open_backend(location, create=True) as backend:
         header = store.create(

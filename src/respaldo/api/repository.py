@@ -8,6 +8,7 @@ The flows are imported when they run: a listing needs none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -38,11 +39,13 @@ from respaldo.flows.check.result import VerifyResult
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
+from respaldo.format.config import Config
 from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api.repairing import Repairing
+    from respaldo.flows.copying.options import CopyOptions, CopyResult
     from respaldo.flows.restore.run import Restore
 
 
@@ -124,6 +127,11 @@ class Repository:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._repo.__exit__(kind, value, trace)
+
+    @property
+    def content_config(self) -> Config:
+        """Its configuration, with the keys by which it cuts and names content: for one that is to do so alike."""
+        return replace(self._repo.config, content_keys=self._repo.ring.content_keys)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -247,6 +255,17 @@ class Repository:
             target=target,
             options=options,
         )
+
+    # --- copying ---------------------------------------------------------------------------------------------------
+
+    def copy_to(
+        self, other: Repository, chosen: Sequence[Snapshot], options: CopyOptions, *, progress: Progress, cancel: Cancel
+    ) -> CopyResult:
+        """Copies snapshots into another repository, those that it lacks; nothing is written in this one."""
+        from respaldo.flows.copying.run import run_copy  # noqa: PLC0415 - start-up time
+
+        self._synchronise(progress)
+        return run_copy(self._repo, other._repo, chosen, options, progress=progress, cancel=cancel)
 
     # --- checking --------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import click
 
 from respaldo.cli import show
+from respaldo.cli.other import open_other, other_options
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 
@@ -22,6 +23,10 @@ from respaldo.cli.settings import Settings
         (
             "On a disk that may lose a sector now and then:",
             "respaldo init -r /mnt/disk/backup --parity 5%",
+        ),
+        (
+            "A second one, for copies of the first:",
+            "respaldo init -r /mnt/second/backup --like /mnt/disk/backup",
         ),
         (
             "In a script:",
@@ -50,11 +55,32 @@ from respaldo.cli.settings import Settings
     metavar="SHARE",
     help="Keep so much Reed-Solomon parity (5%, say) of all that is stored: it mends damaged sectors up to that share.",
 )
-def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: str, parity: str) -> int:
+@click.option(
+    "--like",
+    default="",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=str),
+    help="Cut and name content like the repository there, so that copies between the two go over as they are.",
+)
+@other_options
+def command(
+    settings: Settings,
+    *,
+    sensitive: bool,
+    label: str,
+    new_key_file: str,
+    parity: str,
+    like: str,
+    other_password_file: str,
+    other_key_file: str,
+) -> int:
     """Make a repository in a new or empty directory.
 
     All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
     can open a repository whose passphrase and keys are lost: write the passphrase down, or make a recovery key.
+
+    With --like, the new repository gets the keys by which the other one cuts and names content, and no key that opens
+    anything: each has a master key of its own.
     """
     from respaldo import api  # start-up time
     from respaldo.cli.passphrase import find_secret, new_key  # start-up time
@@ -62,7 +88,12 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
     location = settings.location()
     share = api.parse_share(parity) if parity else 0
     secret = find_secret(settings.password_file, settings.key_file, new=True)
-    with settings.places() as places, new_key(new_key_file) if new_key_file else nullcontext() as recovery:
+    given = {"other_password_file": other_password_file, "other_key_file": other_key_file}
+    with (
+        settings.places() as places,
+        open_other(settings, like, given, secret, writes=False) if like else nullcontext() as pattern,
+        new_key(new_key_file) if new_key_file else nullcontext() as recovery,
+    ):
         header = api.init(
             location,
             secret,
@@ -71,6 +102,7 @@ def command(settings: Settings, *, sensitive: bool, label: str, new_key_file: st
             label=label,
             recovery=recovery,
             parity=share,
+            like=pattern,
         )
     value = {
         "repository": header.repository.hex(),
