@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
     from respaldo.api.keyless import verify_keyless
+    from respaldo.api.importing import import_archive, time_from_name
     from respaldo.api.looking import Dumped, Looking
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Shares,
         SpacePlan,
     )
+    from respaldo.flows.importing.options import ImportOptions, ImportResult
     from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
     from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
@@ -101,6 +103,8 @@ __all__ = [
     "Found",
     "Goal",
     "Header",
+    "ImportOptions",
+    "ImportResult",
     "InTrash",
     "Kdf",
     "KernelState",
@@ -151,6 +155,7 @@ __all__ = [
     "copy",
     "covers",
     "describe",
+    "import_archive",
     "init",
     "is_reserved",
     "kind_of",
@@ -167,6 +172,7 @@ __all__ = [
     "shown_labels",
     "split_name",
     "sync",
+    "time_from_name",
     "try_runs",
     "try_verify",
     "verify_keyless",
@@ -181,6 +187,7 @@ _WHERE = {
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
     "respaldo.api.keyless": "verify_keyless",
+    "respaldo.api.importing": "import_archive time_from_name",
     "respaldo.api.looking": "Dumped Looking",
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
@@ -203,6 +210,7 @@ _WHERE = {
     "respaldo.flows.gc.options": (
         "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan"
     ),
+    "respaldo.flows.importing.options": "ImportOptions ImportResult",
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",

@@ -11,6 +11,7 @@ from respaldo.core.errors import Refused
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.copying.options import CopyOptions, CopyResult
+from respaldo.flows.copying.run import run_copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,8 @@ def copy(
     if not wanted:
         catalogue.need_whole()
     options = CopyOptions(dry_run=dry_run, pinned=source.pins() if pins else frozenset())
-    return source.copy_to(target, chosen, options, progress=progress, cancel=cancel)
+    source.opened.synchronise(progress, lenient=True)
+    return run_copy(source.opened, target.opened, chosen, options, progress=progress, cancel=cancel)
 
 
 def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:

@@ -45,7 +45,6 @@ from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api.repairing import Repairing
-    from respaldo.flows.copying.options import CopyOptions, CopyResult
     from respaldo.flows.restore.run import Restore
 
 
@@ -127,6 +126,11 @@ class Repository:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._repo.__exit__(kind, value, trace)
+
+    @property
+    def opened(self) -> store.Repo:
+        """The repository as the library knows it: for the other modules of this façade, and none else."""
+        return self._repo
 
     @property
     def content_config(self) -> Config:
@@ -255,17 +259,6 @@ class Repository:
             target=target,
             options=options,
         )
-
-    # --- copying ---------------------------------------------------------------------------------------------------
-
-    def copy_to(
-        self, other: Repository, chosen: Sequence[Snapshot], options: CopyOptions, *, progress: Progress, cancel: Cancel
-    ) -> CopyResult:
-        """Copies snapshots into another repository, those that it lacks; nothing is written in this one."""
-        from respaldo.flows.copying.run import run_copy  # noqa: PLC0415 - start-up time
-
-        self._synchronise(progress)
-        return run_copy(self._repo, other._repo, chosen, options, progress=progress, cancel=cancel)
 
     # --- checking --------------------------------------------------------------------------------------------------
 

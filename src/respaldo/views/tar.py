@@ -27,7 +27,7 @@ _TYPES = {
     stat.S_IFDIR: b"5",
     stat.S_IFIFO: b"6",
 }
-_LINK, _PAX = b"1", b"x"
+_LINK, _PAX, _GLOBAL = b"1", b"x", b"g"
 _ACLS = {b"system.posix_acl_access": b"SCHILY.acl.access", b"system.posix_acl_default": b"SCHILY.acl.default"}
 _ACL_VERSION, _ACL_ROW = 2, struct.Struct("<HHI")
 _ACL_TAGS = {1: b"user:", 2: b"user:", 4: b"group:", 8: b"group:", 16: b"mask:", 32: b"other:"}
@@ -43,6 +43,12 @@ class Tar:
         self._contents = contents
         self._firsts: dict[bytes, bytes] = {}
         self._at = 0
+
+    def comment(self, text: bytes) -> None:
+        """Says something of the whole archive, before its first member; readers pass over it."""
+        body = _record(b"comment", text)
+        self._block(b"PaxHeaders/comment", (0o644, 0, 0), len(body), 0, _GLOBAL)
+        self._padded(body)
 
     def add(self, name: bytes, entry: Entry) -> str:
         """Appends an entry under a name; returns "", or why it is left out."""

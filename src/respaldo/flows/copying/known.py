@@ -29,6 +29,8 @@ class Known:
         self._source = source
         self._txn: lmdb.Transaction | None = None
         self._queued: dict[str, _Rows] = {"files": {}, "trees": {}}
+        self._any_files = bool(self._environment.write(lambda txn: txn.stat(self._environment.dbs["files"])["entries"]))
+        """Whether it is worth looking: the first copy of all is full of files that nothing is known of."""
         self.frozen = False
         """Whether nothing is to be remembered (a dry run)."""
 
@@ -37,6 +39,8 @@ class Known:
 
     def content(self, content: Content) -> Content | None:
         """Returns what a file's content became."""
+        if not self._any_files:
+            return None
         found = self._get("files", self._key(bytes([content.level]), content.ids))
         return Content(level=found[0], ids=found[1:]) if found else None
 
@@ -82,6 +86,7 @@ class Known:
 
     def flush(self) -> None:
         """Writes what is queued."""
+        self._any_files = self._any_files or bool(self._queued["files"])
         if self._txn is not None:
             self._txn.abort()
             self._txn = None

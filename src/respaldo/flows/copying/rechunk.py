@@ -24,8 +24,8 @@ from respaldo.format.content import HOLE
 from respaldo.store.repo import Repo
 from respaldo.store.source import OPENED_AT_ONCE
 
-_AHEAD = 4
-_BLOCKS_KEPT = 12
+_AHEAD = 3
+_BLOCKS_KEPT = 6
 _HELD_BYTES = 1 << 20
 
 
