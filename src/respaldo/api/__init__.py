@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from respaldo.api.bench import Bench, Stage
     from respaldo.api.cached import cached_snapshots
-    from respaldo.api.copying import SyncResult, copy, sync
+    from respaldo.api.copying import SyncResult, copy, repository_id, sync
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
@@ -167,6 +167,7 @@ __all__ = [
     "parse_subset",
     "plain_path",
     "read_rules",
+    "repository_id",
     "repository_path",
     "show_share",
     "shown_labels",
@@ -182,7 +183,7 @@ __all__ = [
 _WHERE = {
     "respaldo.api.bench": "Bench Stage",
     "respaldo.api.cached": "cached_snapshots",
-    "respaldo.api.copying": "SyncResult copy sync",
+    "respaldo.api.copying": "SyncResult copy repository_id sync",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",

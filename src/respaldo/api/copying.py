@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from respaldo.api.repository import Repository
+from respaldo.backend.open import open_backend
+from respaldo.backend.wrap import ReadOnly
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.errors import Refused
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.copying.options import CopyOptions, CopyResult
 from respaldo.flows.copying.run import run_copy
+from respaldo.store.repo import read_header_mended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,12 @@ class SyncResult:
     deleted: tuple[Snapshot, ...] = ()
     pinned: tuple[Snapshot, ...] = ()
     """What is extra and stays, because it is pinned there."""
+
+
+def repository_id(location: str) -> str:
+    """Returns the id of the repository at a location, in hex, without opening it; raises `NotARepository`."""
+    with ReadOnly(open_backend(location)) as backend:
+        return read_header_mended(backend)[0].repository.hex()
 
 
 def copy(

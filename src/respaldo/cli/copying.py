@@ -59,9 +59,17 @@ def copy_options(function: F) -> F:
 @contextlib.contextmanager
 def both(settings: Settings, given: dict[str, Any], *, writes: bool) -> Iterator[tuple[Repository, Repository]]:
     """Opens both repositories; gives source and target. The source is never written to."""
+    from respaldo.api import repository_id  # start-up time
+
     to_repo, from_repo = given["to_repo"], given["from_repo"]
     if bool(to_repo) == bool(from_repo):
         raise UsageError("name the second repository with --to or with --from")
+    location = settings.location()
+    if repository_id(location) == repository_id(to_repo or from_repo):  # two caches of one name cannot be open at once
+        raise UsageError(
+            "both are the same repository, or one is a copy of the other's files",
+            hint="name another repository; respaldo init makes one",
+        )
     secret = settings.secret()
     limit = given["limit"]  # only the target is written to
     with (
