@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 
-from respaldo.core.model import Content, Mark
+from respaldo.core.model import Mark
 from respaldo.core.seams import Progress
 from respaldo.flows.importing.content import Contents
 from respaldo.flows.importing.fields import FieldError, acl
@@ -63,11 +64,6 @@ class Taker:
                 self._member(members, member, path)
             except FieldError as error:
                 self._fail(member.name, f"left out: {error}")
-            except EndedError:
-                if stat.S_ISREG(member.mode):
-                    self._spool.put(path, self._inode(member, Content(), Mark.UNREADABLE))
-                    self._fail(member.name, "its content is cut off, and was left out")
-                raise
             for replaced in self._spool.replaced:
                 self._fail(replaced, "it was replaced by a directory: other members lie below its name")
             self._spool.replaced.clear()
@@ -100,7 +96,13 @@ class Taker:
             raise FieldError("what it is relative to is a directory")
         inode = self._inode(member)  # what is wrong is found before content is stored for it
         if stat.S_ISREG(member.mode):
-            inode = self._inode(member, self._contents.store(members, member))
+            try:
+                content = self._contents.store(members, member)
+            except EndedError:
+                self._spool.put(path, replace(inode, mark=Mark.UNREADABLE))
+                self._fail(member.name, "its content is cut off, and was left out")
+                raise
+            inode = replace(inode, level=content.level, ids=content.ids)
         self._spool.put(path, inode)
         self._progress.advance(files=1)
 
@@ -116,7 +118,8 @@ class Taker:
             raise FieldError(why)
         # Its content comes with it: the name that it links to was left out of the archive.
         member.link, member.size = False, members.left
-        self._spool.put(path, self._inode(member, self._contents.store(members, member)))
+        content = self._contents.store(members, member)
+        self._spool.put(path, replace(self._inode(member), level=content.level, ids=content.ids))
 
     def _note_time(self, mtime_ns: int) -> None:
         if self.before_ns and mtime_ns > self.before_ns:
@@ -140,8 +143,8 @@ class Taker:
     def _gid(self, name: bytes) -> int | None:
         return self._gids[name] if name in self._gids else self._names.gid(name.decode("utf-8", "surrogateescape"))
 
-    def _inode(self, member: Member, content: Content | None = None, mark: int = Mark.NONE) -> Inode:
-        content = content or Content()
+    def _inode(self, member: Member) -> Inode:
+        """Returns what a member is, without its content."""
         size = member.size
         if stat.S_ISLNK(member.mode):
             size = len(member.target)
@@ -164,11 +167,8 @@ class Taker:
                 member.mtime_ns,
                 member.btime_ns,
             ),
-            level=content.level,
-            ids=content.ids,
             target=member.target if stat.S_ISLNK(member.mode) else b"",
             xattrs=self._xattrs(member),
-            mark=mark,
         )
 
     def _xattrs(self, member: Member) -> Xattrs:
