@@ -178,6 +178,12 @@ def flags(value: bytes) -> int:
     return sum({_FLAGS.get(word.strip().removeprefix(b"no_"), 0) for word in value.split(b",")})
 
 
+def mark(comment: bytes) -> int:
+    """Returns the mark that an export of Respaldo says an entry had, 0 for any other comment."""
+    found = re.fullmatch(rb"respaldo mark=([345])", comment)
+    return int(found[1]) if found else 0
+
+
 def attribute(key: bytes, value: bytes) -> tuple[bytes, bytes] | None:
     """Returns the extended attribute that a record is, None where it is none."""
     if key.startswith(b"SCHILY.xattr."):

@@ -18,6 +18,7 @@ from respaldo.flows.importing.fields import (
     attribute,
     flags,
     has_checksum,
+    mark,
     moment_ns,
     number,
     records,
@@ -75,6 +76,7 @@ class Member:
     btime_ns: int = 0
     attributes: int = 0
     rdev: int = 0
+    mark: int = 0
     target: bytes = b""
     xattrs: list[tuple[bytes, bytes]] = field(default_factory=list)
     acls: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -380,6 +382,7 @@ _FIELDS: dict[bytes, tuple[str, Callable[[bytes], object]]] = {
     b"uname": ("user", _as_it_is),
     b"gname": ("group", _as_it_is),
     b"SCHILY.fflags": ("attributes", _flags),
+    b"comment": ("mark", mark),
 }
 """Which field of a member a record says, and how it is read."""
 

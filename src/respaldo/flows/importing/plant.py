@@ -79,11 +79,10 @@ class Planter:
                 marks[row] = Mark.PARTIAL
             elif inode.mark:
                 marks[row] = inode.mark
-            if inode is not None:
-                uids.add(uid)
-                gids.add(gid)
-                if inode.xattrs:
-                    xattrs[row] = inode.xattrs
+            uids.add(uid)
+            gids.add(gid)
+            if inode is not None and inode.xattrs:
+                xattrs[row] = inode.xattrs
             if child.is_dir:
                 content += child.tree
                 self.directories += 1

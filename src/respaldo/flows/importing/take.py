@@ -169,6 +169,7 @@ class Taker:
             ),
             target=member.target if stat.S_ISLNK(member.mode) else b"",
             xattrs=self._xattrs(member),
+            mark=_mark(member),
         )
 
     def _xattrs(self, member: Member) -> Xattrs:
@@ -187,3 +188,10 @@ class Taker:
             if packed:
                 found[name] = packed
         return tuple(sorted(found.items()))
+
+
+def _mark(member: Member) -> int:
+    """Returns the mark that an archive of ours says, where it says something about what the member is."""
+    if stat.S_ISDIR(member.mode):
+        return 0 if member.mark == Mark.CHANGED else member.mark
+    return member.mark if stat.S_ISREG(member.mode) and member.mark == Mark.CHANGED else 0
