@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
-    from respaldo.api.keyless import verify_keyless
     from respaldo.api.importing import import_archive, time_from_name
+    from respaldo.api.keyless import verify_keyless
     from respaldo.api.looking import Dumped, Looking
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init

@@ -40,8 +40,9 @@ def init(
         require_parity()
     params = ChunkerParams.standard()
     chunker = (params.minimum, params.average, params.maximum, params.strict, params.loose)
-    config = Config(chunker=chunker) if like is None else like.content_config
-    config = replace(config, parity=parity)
+    config = Config(chunker=chunker, parity=parity)
+    if like is not None:
+        config = replace(like.opened.config, parity=parity, content_keys=like.opened.ring.content_keys)
     clock = SystemClock()
     with open_backend(location, create=True) as backend:
         header = store.create(

@@ -8,7 +8,6 @@ The flows are imported when they run: a listing needs none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -39,7 +38,6 @@ from respaldo.flows.check.result import VerifyResult
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
-from respaldo.format.config import Config
 from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
 
@@ -131,11 +129,6 @@ class Repository:
     def opened(self) -> store.Repo:
         """The repository as the library knows it: for the other modules of this façade, and none else."""
         return self._repo
-
-    @property
-    def content_config(self) -> Config:
-        """Its configuration, with the keys by which it cuts and names content: for one that is to do so alike."""
-        return replace(self._repo.config, content_keys=self._repo.ring.content_keys)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 

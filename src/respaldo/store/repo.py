@@ -182,14 +182,12 @@ class Repo:
     ) -> None:
         self.backend = backend
         self.header = header
-        self.ring = ring
         self.clock = clock
         self.random = random
         self.cache_dir = cache_dir / header.repository.hex()
         self.vault = _vault(ring, header, LEVEL, random)
         self.config = self._read_config()
-        if self.config.content_keys:
-            self.ring = ring = ring.naming_as(self.config.content_keys)
+        self.ring = ring = ring.naming_as(self.config.content_keys)
         if self.config.parity:
             self.backend = backend = with_parity(backend, self.config.parity)
         self.vault = _vault(ring, header, self.config.level, random)

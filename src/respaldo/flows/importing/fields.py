@@ -11,9 +11,12 @@ import binascii
 import re
 import struct
 import urllib.parse
+from array import array
 from collections.abc import Callable
 
 BLOCK = 512
+SIZE_END = 1 << 63
+_EXTENTS_MAX = 1 << 20
 _NS = 10**9
 _TIME_NS_END = 1 << 63
 _RECORD = re.compile(rb"(\d{1,8}) ([^=]+)=", re.DOTALL)
@@ -198,3 +201,18 @@ def attribute(key: bytes, value: bytes) -> tuple[bytes, bytes] | None:
             raise FieldError("an extended attribute of its pax header is not base64") from None
         return urllib.parse.unquote_to_bytes(key[len(b"LIBARCHIVE.xattr.") :]), raw
     return None
+
+
+def add_extent(extents: array[int], start: int, length: int) -> None:
+    """Adds an extent, joined to the one before where they touch."""
+    if not (0 <= start < SIZE_END and 0 <= length < SIZE_END):
+        raise FieldError("its map of holes is impossible")
+    if not length:
+        return
+    if extents and extents[-2] + extents[-1] == start:
+        extents[-1] += length
+        return
+    if len(extents) >= 2 * _EXTENTS_MAX:
+        raise FieldError("it has too many holes")
+    extents.append(start)
+    extents.append(length)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from respaldo.flows.importing.fields import (
     BLOCK,
+    SIZE_END,
     FieldError,
     Records,
+    add_extent,
     attribute,
     flags,
     has_checksum,
@@ -31,8 +33,6 @@ from respaldo.kernel.layout import INODE_FLAGS
 
 HEADER_BYTES_MAX = 4 << 20
 """Pax headers and long names are longer in no honest archive, and fit into a tree."""
-SPARSE_ENTRIES_MAX = 1 << 20
-_SIZE_END = 1 << 63
 _NS = 10**9
 _NOTE_BYTES_MAX = 4096
 _TYPES = {
@@ -160,7 +160,7 @@ class Members:
             kind = block[156:157]
             try:
                 size = number(block[124:136])
-                if not 0 <= size < _SIZE_END:
+                if not 0 <= size < SIZE_END:
                     raise FieldError("its size is impossible")
                 if kind in {b"x", b"X", b"g", b"L", b"K"}:
                     self._expect(size)
@@ -255,7 +255,7 @@ class Members:
             size = self._apply(member, known, size)
         except FieldError as error:
             member.wrong = str(error)
-        if not 0 <= size < _SIZE_END:
+        if not 0 <= size < SIZE_END:
             size, member.wrong = 0, "its size is impossible"
         self._type(member, kind, size)
         if kind not in _TYPES and not member.wrong:
@@ -317,7 +317,7 @@ class Members:
         for at in range(0, len(data), 24):
             if not data[at : at + 24].strip(b"\0"):
                 return False
-            _append(extents, number(data[at : at + 12]), number(data[at + 12 : at + 24]))
+            add_extent(extents, number(data[at : at + 12]), number(data[at + 12 : at + 24]))
         return True
 
     def _sparse(self, member: Member, known: Records, more: list[tuple[bytes, bytes]]) -> None:
@@ -327,7 +327,7 @@ class Members:
             member.size = whole(known.get(b"GNU.sparse.realsize", b""))
             count = self._line()
             for _ in range(count):
-                _append(extents, self._line(), self._line())
+                add_extent(extents, self._line(), self._line())
             self._held = b""
         else:
             member.size = whole(known.get(b"GNU.sparse.size") or known.get(b"GNU.sparse.realsize", b""))
@@ -339,7 +339,7 @@ class Members:
             if len(numbers) % 2:
                 raise FieldError("its map of holes is impossible")
             for at in range(0, len(numbers), 2):
-                _append(extents, numbers[at], numbers[at + 1])
+                add_extent(extents, numbers[at], numbers[at + 1])
         member.stored = self._left
         self._take_map(member, extents)
 
@@ -359,7 +359,7 @@ class Members:
             if start < end or start + length > member.size:
                 raise FieldError("its map of holes is impossible")
             end, stored = start + length, stored + length
-        if stored != self._left or member.size >= _SIZE_END:
+        if stored != self._left or member.size >= SIZE_END:
             raise FieldError("its map of holes does not fit its content")
         member.extents = extents
 
@@ -385,18 +385,3 @@ _FIELDS: dict[bytes, tuple[str, Callable[[bytes], object]]] = {
     b"comment": ("mark", mark),
 }
 """Which field of a member a record says, and how it is read."""
-
-
-def _append(extents: array[int], start: int, length: int) -> None:
-    """Adds an extent, joined to the one before where they touch."""
-    if not (0 <= start < _SIZE_END and 0 <= length < _SIZE_END):
-        raise FieldError("its map of holes is impossible")
-    if not length:
-        return
-    if extents and extents[-2] + extents[-1] == start:
-        extents[-1] += length
-        return
-    if len(extents) >= 2 * SPARSE_ENTRIES_MAX:
-        raise FieldError("it has too many holes")
-    extents.append(start)
-    extents.append(length)
