@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from respaldo.api.repairing import diagnose
 from respaldo.catalog.protection import list_pins
 from respaldo.catalog.snapshots import forget, load
 from respaldo.catalog.trees import TreeReader
@@ -18,6 +19,8 @@ from respaldo.flows.copying.options import CopyOptions
 from respaldo.flows.copying.run import run_copy
 from respaldo.flows.gc.options import PruneOptions
 from respaldo.flows.gc.run import run_prune
+from respaldo.flows.repair.options import RepairOptions
+from respaldo.flows.repair.run import Repair
 from tests.flows.copying.lab import Lab
 from tests.protocol.scene import change_tree, contents
 
@@ -317,3 +320,49 @@ def test_contents_agree_with_what_was_on_disk(lab):
     with lab.open_target() as repo:
         found = contents(repo, copied)
     assert found[str(lab.tree / "a" / "file0").encode()] == (lab.tree / "a" / "file0").read_bytes()
+
+
+def test_a_copy_that_lacks_something_is_made_again_only_where_that_helps(lab):
+    """While the source stays damaged no second copy is made, and it is told again; once it is mended, one is."""
+    (lab.tree / "victim").write_bytes(b"v" * 900)
+    lab.snapshot()
+    sound = {name: lab.a.get_whole(name, 1 << 30) for name in lab.a.names("packs")}
+    damage_file(lab, "victim")
+    first = lab.copy().copied[0]
+    again = lab.copy()
+    assert not again.complete
+    assert again.copied[0].copy == first.copy
+    for name, data in sound.items():
+        lab.a.damage(name, data)
+    mended = lab.copy()
+    assert mended.complete
+    assert mended.copied[0].copy != first.copy
+    assert lab.copy().copied == ()
+    with lab.open_target() as repo:
+        assert contents(repo, mended.copied[0].copy)[str(lab.tree / "victim").encode()] == b"v" * 900
+
+
+def test_what_was_lost_comes_back_from_the_copy(tmp_path):
+    """A repository that lost something, and was repaired, gets it back from one that it was copied to."""
+    lab = Lab(tmp_path, alike=True)
+    (lab.tree / "victim").write_bytes(b"v" * 900)
+    lab.snapshot()
+    lab.copy()
+    damage_file(lab, "victim")
+    repair(lab)
+    victim = str(lab.tree / "victim").encode()
+    with lab.open_source() as one, lab.open_target() as other:
+        (repaired,) = load(one).snapshots
+        assert repaired.manifest.lost
+        back = run_copy(other, one, load(other).snapshots, CopyOptions(), progress=Silent(), cancel=Cancel())
+        assert len(back.copied) == 1
+        for item in load(one).snapshots:
+            assert contents(one, item.id)[victim] == b"v" * 900
+
+
+def repair(lab: Lab) -> None:
+    with lab.open_source() as repo:
+        options = RepairOptions(read_data=True)
+        found = diagnose(repo, options, progress=Silent(), cancel=Cancel())
+        work = Repair(repo, found, options, cancel=Cancel())
+        work.execute(work.plan(), progress=Silent(), cancel=Cancel())

@@ -60,13 +60,23 @@ class CopyResult:
 
 
 def origin_of(repository: bytes, item: SnapshotId, manifest: Manifest) -> tuple[bytes, bytes]:
-    """Returns which snapshot of which repository this one is, or is a copy of."""
-    return manifest.origin or (repository, item)
+    """Returns which snapshot of which repository this one is, is a copy of, or was put in the place of by a repair."""
+    return manifest.origin or (repository, manifest.repairs or item)
 
 
 def copies_of(repository: bytes, snapshots: Sequence[Snapshot]) -> dict[tuple[bytes, bytes], Snapshot]:
-    """Returns a repository's snapshots by what they are, or are copies of."""
-    return {origin_of(repository, item.id, item.manifest): item for item in snapshots}
+    """Returns a repository's snapshots by what they are, or are copies of: of several the one that lacks least."""
+    found: dict[tuple[bytes, bytes], Snapshot] = {}
+    for item in snapshots:
+        origin = origin_of(repository, item.id, item.manifest)
+        if origin not in found or lacks(item.manifest) < lacks(found[origin].manifest):
+            found[origin] = item
+    return found
+
+
+def lacks(manifest: Manifest) -> tuple[bool, int, int]:
+    """Says how much a snapshot lacks: its root, things that could not be read or copied, chunks that were lost."""
+    return manifest.root_lost, manifest.figures.errors, len(manifest.lost)
 
 
 def as_copied(manifest: Manifest, copied: Copied) -> Manifest:

@@ -20,7 +20,7 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.copying.alike import AsTheyAre
 from respaldo.flows.copying.anew import Anew
 from respaldo.flows.copying.moving import SourceMovedError
-from respaldo.flows.copying.options import Copied, CopyOptions, CopyResult, copies_of, origin_of
+from respaldo.flows.copying.options import Copied, CopyOptions, CopyResult, copies_of, lacks, origin_of
 from respaldo.flows.copying.rechunk import Ahead
 from respaldo.format.snapshot import Manifest
 from respaldo.store.repo import Repo
@@ -89,7 +89,9 @@ class _Run:
             present: list[Snapshot] = []
             for item in sorted(wanted, key=lambda item: item.order):
                 if item.id not in self._done:
-                    (present if self._origins[item.id] in there else missing).append(item)
+                    known = there.get(self._origins[item.id])
+                    whole = known is not None and lacks(known.manifest) <= lacks(item.manifest)
+                    (present if whole else missing).append(item)
             if missing:
                 try:
                     self._each(session, catalogue, there, missing, wanted)
@@ -136,10 +138,12 @@ class _Run:
                     self._failed.append((item, str(error)))
                     self._progress.note(-1, f"snapshot {item.hex[:8]} cannot be copied: {error}")
                     continue
-                if manifest is not None:
-                    copied = self._commit(
-                        session, way, item, replace(manifest, parent=parent.id if parent else b""), copied, there
-                    )
+                known = there.get(self._origins[item.id])
+                if known is not None and manifest is not None and lacks(manifest) >= lacks(known.manifest):
+                    copied = replace(copied, copy=known.id)  # what is there lacks no more than this one would
+                elif manifest is not None:
+                    manifest = replace(manifest, parent=parent.id if parent is not None else b"")
+                    copied = self._commit(session, way, item, manifest, copied, there)
                 self._done[item.id] = copied
 
     def _commit(
