@@ -103,6 +103,18 @@ def test_sync_deletes_nothing_for_an_empty_source(cli, tree, second):
     assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 1
 
 
+def test_alike_stays_alike_when_the_configuration_changes(cli, tree, second):
+    """Content keys are in every later configuration; a third repository can be made like the second."""
+    cli("snapshot", tree)
+    cli("parity", "on", "5%", "-r", second)
+    assert cli("sync", "--to", second, "--json").json["alike"]
+    cli("parity", "off", "-r", second)
+    assert cli("copy", "--to", second, "--json").json["present"]
+    cli("init", "-r", second.with_name("third"), "--like", second)
+    assert cli("sync", "--to", second.with_name("third"), "--json").json["alike"]
+    assert cli("verify", "--read-data", "-r", second.with_name("third")).status == 0
+
+
 def test_copies_between_strangers_are_cut_anew(cli, tree, repository, place):
     """Repositories that were not made alike are copied between all the same, and it is said."""
     cli("init", "-r", place / "stranger")

@@ -88,7 +88,7 @@ def has_checksum(block: bytes) -> bool:
         return False
     rest = block[:148] + b" " * 8 + block[156:]
     unsigned = sum(rest)
-    return wanted in {unsigned, unsigned - 256 * sum(byte > 127 for byte in rest)}
+    return wanted == unsigned or (wanted < unsigned and wanted == unsigned - 256 * sum(byte > 127 for byte in rest))
 
 
 def records(data: bytes) -> list[tuple[bytes, bytes]]:
