@@ -378,6 +378,8 @@ def test_series_share_content_and_have_parents(shop):
     one = shop.take(first, time_ns=10**9)
     two = shop.take(second, time_ns=2 * 10**9)
     assert two.manifest.parent == one.snapshot
+    assert (one.manifest.label, one.manifest.kind) == ("v0.0.1-19700101_000001", "snapshot")
+    assert (two.manifest.label, two.manifest.kind) == ("v0.0.2-19700101_000002", "incremental")
     figures = two.manifest.figures
     assert (figures.files_new, figures.files_changed, figures.files_unchanged) == (1, 1, 1)
     assert figures.chunk_bytes_new < 1000

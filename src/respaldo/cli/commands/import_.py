@@ -13,11 +13,12 @@ import click
 
 from respaldo import __version__
 from respaldo.cli import show
+from respaldo.cli.calling import KINDS
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
-from respaldo.cli.values import MOMENT, RATE
+from respaldo.cli.values import LOCAL_ZONE, MOMENT, RATE
 from respaldo.core.errors import RespaldoError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the snapshots (repeatable).")
 @click.option("--label", default="", metavar="TEXT", help="Give the snapshot a name that it answers to.")
 @click.option("--reason", default="", metavar="TEXT", help="Record why it was made.")
-@click.option("--kind", default="", metavar="TEXT", help="Record its kind, such as full.")
+@click.option("--kind", type=click.Choice(KINDS), default=None, help="Its kind; without it, as for snapshot.")
 @click.option("--dry-run", "-n", is_flag=True, help="Read and count, store nothing.")
 @click.option(
     "--limit", type=RATE, default=0, metavar="RATE", help="Write to the repository at most so fast (20MiB/s)."
@@ -123,14 +124,16 @@ def command(settings: Settings, *, archives: tuple[bytes, ...], **given: Any) ->
 
 
 def _check(archives: tuple[bytes, ...], given: dict[str, Any]) -> None:
+    from respaldo.api import is_reserved  # start-up time
+
     base: bytes | None = given["base"]
     if base is not None and not base.startswith(b"/"):
         raise UsageError("--as needs an absolute path")
     if given["time_ns"] and (given["pattern"] or len(archives) > 1):
         raise UsageError("--time is the time of one archive", hint="of several, use --time-from-name")
     label = given["label"]
-    if label == "latest" or ":/" in label:
-        raise UsageError(f"a snapshot cannot be labelled {label!r}", hint='":/" and "latest" mean something in names')
+    if label == "latest" or ":/" in label or is_reserved(label):
+        raise UsageError(f"a snapshot cannot be labelled {label!r}", hint="such names mean something by themselves")
     if label and len(archives) > 1:
         raise UsageError("a label is the name of one snapshot", hint="of several archives, use --tag")
     if given["pattern"] and b"-" in archives:
@@ -165,10 +168,11 @@ def _options(archive: bytes, given: dict[str, Any], before_ns: int) -> ImportOpt
         default_host=socket.gethostname(),
         user=user,
         uid=uid,
-        kind=given["kind"],
+        kind=given["kind"] or "",
         label=given["label"],
         reason=given["reason"],
         tags=tuple(dict.fromkeys(given["tags"])),
+        zone=LOCAL_ZONE,
         program=f"respaldo {__version__}",
     )
 

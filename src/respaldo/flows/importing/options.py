@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 from respaldo.core.ids import SnapshotId
 from respaldo.format.snapshot import Manifest
@@ -31,6 +32,8 @@ class ImportOptions:
     reason: str = ""
     tags: tuple[str, ...] = ()
     program: str = ""
+    zone: tzinfo = UTC
+    """Whose days and weeks decide about the kind, where nothing else does, and whose time stands in the label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

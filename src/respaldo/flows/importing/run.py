@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from respaldo.catalog.kinds import is_near, kind_by_rule
+from respaldo.catalog.labels import Bump, next_label
 from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import TreeReader
@@ -24,7 +26,8 @@ from respaldo.flows.importing.plant import Planter
 from respaldo.flows.importing.spool import Spool
 from respaldo.flows.importing.take import Taker
 from respaldo.flows.importing.unpack import Stream, unpacked
-from respaldo.format.snapshot import Figures, Manifest
+from respaldo.format.figures import Figures
+from respaldo.format.snapshot import Manifest
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.drysink import DrySink
 from respaldo.store.repo import Repo
@@ -145,18 +148,23 @@ class _Run:
         root = planter.plant(above)
         if not options.dry_run:
             session.save()
+        time_ns = options.time_ns or about.time_ns or taker.times_ns or options.before_ns or self._started_ns
+        host = options.host or about.host or options.default_host
+        alike = [item for item in catalogue.snapshots if _is_of(item, host, sources)]
+        label = next_label(alike, host=host, sources=sources, bump=Bump.PATCH, time_ns=time_ns, zone=options.zone)
+        near = (item.time_ns for item in alike if is_near(time_ns, item.time_ns))
         manifest = Manifest(
             session=session.id,
             root=root,
             sources=sources,
-            time_ns=options.time_ns or about.time_ns or taker.times_ns or options.before_ns or self._started_ns,
+            time_ns=time_ns,
             started_ns=self._started_ns,
             ended_ns=repo.clock.now_ns(),
-            host=options.host or about.host or options.default_host,
+            host=host,
             user=about.user or options.user,
             uid=options.uid,
-            kind=options.kind or about.kind,
-            label=options.label or about.label,
+            kind=options.kind or about.kind or kind_by_rule(time_ns, near, options.zone),
+            label=options.label or about.label or label,
             reason=options.reason or about.reason,
             tags=options.tags or about.tags,
             program=options.program,
@@ -215,11 +223,13 @@ def _same(item: Snapshot, manifest: Manifest) -> bool:
     )
 
 
+def _is_of(item: Snapshot, host: str, sources: tuple[bytes, ...]) -> bool:
+    return item.manifest.sources == sources and item.manifest.host == host
+
+
 def _parent(snapshots: Sequence[Snapshot], manifest: Manifest) -> Snapshot | None:
     """Returns the latest snapshot of the same sources on the same host that is not later."""
     for item in reversed(snapshots):
-        if item.time_ns > manifest.time_ns:
-            continue
-        if item.manifest.sources == manifest.sources and item.manifest.host == manifest.host:
+        if item.time_ns <= manifest.time_ns and _is_of(item, manifest.host, manifest.sources):
             return item
     return None
