@@ -23,12 +23,15 @@ from respaldo.core.errors import StorageFailed
 ROOT = 1
 _CACHE_KIB = 16_000
 _DIRECTORIES_KEPT = 4096
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS levels ON nodes (dir, depth);
+CREATE INDEX IF NOT EXISTS names ON nodes (inode);
+"""
+"""Made when all is in: what is read only then costs half as much so."""
 _SCHEMA = """
 CREATE TABLE nodes (id INTEGER PRIMARY KEY, parent INTEGER, name BLOB, inode INTEGER, depth INTEGER, dir INTEGER,
     tree BLOB);
 CREATE UNIQUE INDEX children ON nodes (parent, name);
-CREATE INDEX levels ON nodes (dir, depth);
-CREATE INDEX names ON nodes (inode);
 CREATE TABLE inodes (id INTEGER PRIMARY KEY, row BLOB, names INTEGER, shared BLOB);
 INSERT INTO nodes VALUES (1, 0, x'', 0, 0, 1, NULL);
 """
@@ -148,7 +151,7 @@ class Spool:
 
     def put(self, path: Sequence[bytes], inode: Inode) -> None:
         """Takes in anything else under a name; whatever had the name goes, with all that is in it."""
-        self._name(path, self._insert("INSERT INTO inodes (row, names) VALUES (?, 0)", _pack(inode)))
+        self._name(path, self._insert("INSERT INTO inodes (row, names) VALUES (?, 1)", _pack(inode)))
 
     def link(self, path: Sequence[bytes], target: Sequence[bytes]) -> str:
         """Gives a file another name; returns "", or why that cannot be."""
@@ -164,6 +167,8 @@ class Spool:
         if found[1]:
             return "it is a hard link to a directory"
         if list(path) != list(target):
+            # Counted before the name that it may take the place of is taken away.
+            self._db.execute("UPDATE inodes SET names=names+1 WHERE id=?", (found[2],))
             self._name(path, found[2])
         return ""
 
@@ -179,7 +184,6 @@ class Spool:
             number,
             len(path),
         )
-        self._db.execute("UPDATE inodes SET names=names+1 WHERE id=?", (number,))
 
     def _drop(self, node: int) -> None:
         """Takes a node away with all that is below it."""
@@ -223,7 +227,9 @@ class Spool:
         return found
 
     def levels(self) -> Iterator[list[int]]:
-        """Yields the directories of each depth, the deepest first, the root last."""
+        """Yields the directories of each depth, the deepest first, the root last; nothing is taken in after that."""
+        for line in filter(str.strip, _INDEXES.split(";")):
+            self._db.execute(line)
         (depth,) = self._one("SELECT max(depth) FROM nodes WHERE dir=1") or (0,)
         for level in range(depth, -1, -1):
             yield [row[0] for row in self._db.execute("SELECT id FROM nodes WHERE dir=1 AND depth=?", (level,))]
