@@ -44,7 +44,8 @@ from respaldo.core.seams import Buffer, Cancel, Silent, SystemClock, system_rand
 from respaldo.flows.gc.options import PruneOptions
 from respaldo.flows.gc.run import run_prune
 from respaldo.format.catalogue import Roll
-from respaldo.format.snapshot import Config, Figures, Manifest, Verdict
+from respaldo.format.config import Config
+from respaldo.format.snapshot import Figures, Manifest, Verdict
 from respaldo.format.tree import META, Leaf
 from respaldo.store.packs import PackWriter, seal_block
 from respaldo.store.repo import Repo, create

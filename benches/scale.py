@@ -24,9 +24,9 @@ from pathlib import Path
 from respaldo.backend.local import LocalBackend
 from respaldo.codec.slots import STANDARD, Secret
 from respaldo.core.seams import SystemClock, system_random
+from respaldo.format.config import Config
 from respaldo.format.pack import BlockRow, Footer
 from respaldo.format.segment import Listed, Segment
-from respaldo.format.snapshot import Config
 from respaldo.store.repo import Repo, create
 from respaldo.store.segments import SEGMENT_FOOTER_BYTES
 

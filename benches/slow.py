@@ -29,7 +29,7 @@ from respaldo.backend.local import LocalBackend
 from respaldo.backend.wrap import Latency, Wrapper
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.core.seams import Buffer, Cancel, Silent, SystemClock, system_random
-from respaldo.format.snapshot import Config
+from respaldo.format.config import Config
 from respaldo.store.repo import Repo, create
 
 LATENCY_S = 0.02

@@ -49,3 +49,21 @@ def test_keys_have_32_bytes(master, header):
     """Anything else is a mistake of the program."""
     with pytest.raises(ValueError):
         KeyRing(master, header)
+
+
+def test_content_keys_open_nothing(ring):
+    """A ring that names content as another does names alike, and has no key that opens what the other sealed."""
+    other = KeyRing(b"N" * 32, b"I" * 32).naming_as(ring.content_keys)
+    assert other.content_keys == ring.content_keys
+    assert (other.id_keys, other.chunker_secret) == (ring.id_keys, ring.chunker_secret)
+    assert (other.name_order, other.link_group) == (ring.name_order, ring.link_group)
+    sealing = {ring.seal_key(kind) for kind in SEALED_KINDS} | {ring.hedge, ring.master}
+    assert sealing.isdisjoint({other.seal_key(kind) for kind in SEALED_KINDS} | {other.hedge, other.master})
+    assert not any(key in ring.content_keys for key in sealing)
+
+
+def test_content_keys_are_six_or_none(ring):
+    """Anything else is refused; none are a ring's own."""
+    assert ring.naming_as(b"") is ring
+    with pytest.raises(ValueError, match="192"):
+        ring.naming_as(bytes(191))

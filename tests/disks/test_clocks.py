@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from respaldo.backend.local import LocalBackend
+from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import load, put_pending
 from respaldo.catalog.trees import put_tree
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.seams import Silent, SystemClock, system_random
-from respaldo.flows.backup.session import Session
 from respaldo.format.snapshot import Manifest
 from respaldo.format.tree import META, Leaf
 from respaldo.store.repo import Repo

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from respaldo.api import Places, Repository
+from respaldo.catalog.session import Session
 from respaldo.catalog.trees import put_tree
 from respaldo.codec.slots import Secret
 from respaldo.core.ids import Kind
 from respaldo.core.model import Mark
 from respaldo.core.seams import Silent
-from respaldo.flows.backup.session import Session
 from respaldo.format.figures import Figures
 from respaldo.format.snapshot import Manifest
 from respaldo.format.tree import META, Leaf

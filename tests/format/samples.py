@@ -16,6 +16,7 @@ from respaldo.core.ids import CatalogueName, ChunkId, PackName, SegmentName, Sna
 from respaldo.format import (
     canonical,
     catalogue,
+    config,
     content,
     figures,
     frame,
@@ -134,7 +135,8 @@ CONDEMNATION = snapshot.Condemnation(
     collector=SESSION, time_ns=1_780_000_000_000_000_000, packs=(PackName(b"p" * 32), PackName(b"q" * 32))
 )
 MARKER = snapshot.Marker(session=SESSION, time_ns=1_780_000_000_000_000_000)
-CONFIG = snapshot.Config(chunker=(1 << 14, 1 << 16, 1 << 18, 1 << 54, 1 << 58))
+CONFIG = config.Config(chunker=(1 << 14, 1 << 16, 1 << 18, 1 << 54, 1 << 58))
+LIKE_ANOTHER = replace(CONFIG, parity=50, content_keys=bytes(range(192)))
 PIN = protection.Pin(time_ns=1_780_000_000_000_000_000, reason="before the move")
 TRASHED = protection.Trashed(time_ns=1_780_000_000_000_000_000, until_ns=1_780_604_800_000_000_000)
 HEADER = header.Header(repository=b"R" * 16, created_ns=1_780_000_000_000_000_000)
@@ -181,7 +183,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "outcome": lambda data: snapshot.parse_outcome(data, "x"),
     "condemnation": lambda data: snapshot.parse_condemnation(data, "x"),
     "marker": lambda data: snapshot.parse_marker(data, "x"),
-    "config": lambda data: snapshot.parse_config(data, "x"),
+    "config": lambda data: config.parse_config(data, "x"),
     "pin": lambda data: protection.parse_pin(data, "x"),
     "trash": lambda data: protection.parse_trashed(data, "x"),
 }
@@ -207,7 +209,7 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "outcome": (OUTCOME.encode(),),
     "condemnation": (CONDEMNATION.encode(),),
     "marker": (MARKER.encode(),),
-    "config": (CONFIG.encode(),),
+    "config": (CONFIG.encode(), LIKE_ANOTHER.encode()),
     "pin": (PIN.encode(),),
     "trash": (TRASHED.encode(),),
 }

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from respaldo.core.errors import Corruption
-from respaldo.format import canonical, figures, snapshot
+from respaldo.format import canonical, config, figures, snapshot
 from tests.format.samples import CONDEMNATION, CONFIG, COUNTED, MANIFEST, MARKER, OUTCOME, REPAIRED
 
 
@@ -121,7 +121,7 @@ def test_outcome_is_commit_or_abort(value):
 def test_impossible_configurations_are_refused(change):
     """A configuration that would make chunks, blocks or packs that nobody reads never takes effect."""
     with pytest.raises(Corruption):
-        snapshot.parse_config(replace(CONFIG, **change).encode(), "x")
+        config.parse_config(replace(CONFIG, **change).encode(), "x")
 
 
 @pytest.mark.parametrize("time_ns", [1 << 63, (1 << 64) - 1])

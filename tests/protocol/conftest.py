@@ -48,7 +48,7 @@ def _inline(monkeypatch):
 @pytest.fixture
 def _saves_always(monkeypatch):
     """A run makes durable what it has after every directory, as if each had taken half a minute."""
-    monkeypatch.setattr("respaldo.flows.backup.session.CHECKPOINT_NS", 0)
+    monkeypatch.setattr("respaldo.catalog.session.CHECKPOINT_NS", 0)
 
 
 @pytest.fixture(scope="module")

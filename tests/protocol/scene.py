@@ -25,8 +25,8 @@ from respaldo.core.model import Content
 from respaldo.core.seams import Cancel, Random, Silent, SystemClock, system_random
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.backup.run import run_backup
+from respaldo.format.config import Config
 from respaldo.format.content import HOLE, Row, parse_node
-from respaldo.format.snapshot import Config
 from respaldo.store.repo import Repo, create
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import load
 from respaldo.core.ids import SnapshotId
-from respaldo.flows.backup.session import Session
 from tests.protocol.collector import Collector, expire, forget
 from tests.protocol.play import Theatre, Told
 from tests.protocol.real import RealCondemnsAll

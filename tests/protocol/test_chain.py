@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import pending_name
 from respaldo.core.ids import SnapshotId
-from respaldo.flows.backup.session import Session
 from tests.protocol.collector import forget
 from tests.protocol.scheduler import Shared
 from tests.protocol.scripted import CondemnsAll

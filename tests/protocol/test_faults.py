@@ -114,7 +114,7 @@ def test_what_passes_is_passed_over(stage, after):
 def test_threads_that_meet_a_full_disk_say_so(stage, monkeypatch):
     """With the real workers too, a full disk is the repository's and never a file's."""
     monkeypatch.undo()
-    monkeypatch.setattr("respaldo.flows.backup.session.CHECKPOINT_NS", 0)
+    monkeypatch.setattr("respaldo.catalog.session.CHECKPOINT_NS", 0)
     puts = [verb for verb, _ in calls_of(stage)].count("put")
     for at in range(1, puts + 1):
         fault = Fault(at=at, error=full, verbs=frozenset({"put"}), times=1 << 30)

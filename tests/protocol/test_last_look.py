@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import load
 from respaldo.catalog.trees import put_tree
 from respaldo.core.ids import Kind, pack_object
 from respaldo.core.seams import Silent
-from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.format.tree import META, Leaf
 from respaldo.store.sweep import Sentence
 from tests.protocol.scene import Kept, committed, copy_cache, memory_with, open_repository

@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
-from respaldo.catalog import snapshots
+from respaldo.catalog import session, snapshots
 from respaldo.catalog.rolls import superseded_rolls
+from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import load, outcome_name
 from respaldo.core.errors import ObjectMissing
 from respaldo.core.ids import PackName, catalogue_object, segment_object
-from respaldo.flows.backup import session
-from respaldo.flows.backup.session import Session
 from respaldo.store import tiers
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.segments import Segments

@@ -8,12 +8,13 @@ from __future__ import annotations
 import pytest
 
 from respaldo.backend.faults import Fault, Faults, lasting_failure
+from respaldo.catalog import session
+from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import decide, list_pending, load, put_pending
 from respaldo.core.errors import StorageError, StorageFailed
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Silent
-from respaldo.flows.backup import run, session
-from respaldo.flows.backup.session import Session
+from respaldo.flows.backup import run
 from respaldo.format.snapshot import Verdict
 from tests.protocol.collector import Collector, expire, forget
 from tests.protocol.scene import Kept, committed, copy_cache, memory_with, open_repository

@@ -96,6 +96,7 @@ class Repository:
         self.root = derive("root", self._master(passphrase, key) + self.header_hash)
         self.chunks, self.links, self.complaints = {}, {}, []
         self.config = parse(self.record("config", max(self.names("config", r"[0-9a-f]{16}"))), "config")
+        self.id_keys = b"".join(self.config[6:] or [derive("id " + kind, self.root) for kind in KINDS.values()])
         for name in self.names("packs", r"[0-9a-f]{64}"):
             self._read_footer(name)
 
@@ -173,7 +174,7 @@ class Repository:
         need((kind, chunk_id) in self.chunks, f"{kind} chunk {chunk_id.hex()[:16]} is in no pack")
         block, at, length = self.chunks[kind, chunk_id]
         raw = self.block(*block)[at : at + length]
-        need(blake3(raw, key=derive("id " + kind, self.root)).digest() == chunk_id, f"{kind} chunk is another one")
+        need(blake3(raw, key=self.id_keys[32 * "dtl".index(kind[0]) :][:32]).digest() == chunk_id, f"{kind} is another")
         return raw
 
     def snapshots(self):

@@ -188,6 +188,18 @@ def test_damaged_pack_is_noticed(backed_up, tmp_path):
     assert b"has other bytes than its name" in done.stderr
 
 
+def test_reader_opens_one_that_names_content_like_another(backed_up, tmp_path):
+    """Content keys of another repository, as docs/format.md has them."""
+    source, location, _ = backed_up
+    places = Places(cache_dir=tmp_path / "cache", state_dir=tmp_path / "data")
+    with open_repository(str(location), PASSPHRASE, places=places) as pattern:
+        init(str(tmp_path / "like"), PASSPHRASE, places=places, like=pattern)
+    with open_repository(str(tmp_path / "like"), PASSPHRASE, places=places, writes=True) as repository:
+        result = repository.backup([bytes(source)], BackupOptions(), progress=Silent(), cancel=Cancel())
+    ran = run(tmp_path / "like", result.snapshot.hex(), tmp_path / "out", **OPENS)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_reader_shares_nothing_with_the_product():
     """It imports five libraries and the standard one, and is short enough to be trusted in an emergency."""
     text = READER.read_text("utf-8")

@@ -10,7 +10,7 @@ from respaldo.backend.base import Backend
 from respaldo.backend.memory import MemoryBackend
 from respaldo.codec.slots import STANDARD, Secret
 from respaldo.core.ids import ChunkId, Kind, PackName, SessionId
-from respaldo.format.snapshot import Config
+from respaldo.format.config import Config
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.repo import Repo, create
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_snapshots
+    from respaldo.api.copying import SyncResult, copy, repository_id, sync
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
+    from respaldo.api.importing import import_archive, time_from_name
     from respaldo.api.keyless import verify_keyless
     from respaldo.api.looking import Dumped, Looking
     from respaldo.api.machine import KernelState
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from respaldo.flows.backup.options import BackupOptions, BackupResult
     from respaldo.flows.check.options import Subset, VerifyOptions, parse_subset
     from respaldo.flows.check.result import Affected, Damage, KeylessResult, VerifyResult
+    from respaldo.flows.copying.options import Copied, CopyResult
     from respaldo.flows.gc.options import (
         FREE_REPACK_BELOW,
         REPACK_BELOW,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         Shares,
         SpacePlan,
     )
+    from respaldo.flows.importing.options import ImportOptions, ImportResult
     from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
     from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
@@ -90,6 +94,8 @@ __all__ = [
     "ChangeVerb",
     "Changes",
     "Checked",
+    "Copied",
+    "CopyResult",
     "Criteria",
     "Damage",
     "Dumped",
@@ -98,6 +104,8 @@ __all__ = [
     "Found",
     "Goal",
     "Header",
+    "ImportOptions",
+    "ImportResult",
     "InTrash",
     "Kdf",
     "KernelState",
@@ -138,6 +146,7 @@ __all__ = [
     "Stats",
     "Step",
     "Subset",
+    "SyncResult",
     "Timing",
     "Typed",
     "Verb",
@@ -147,9 +156,11 @@ __all__ = [
     "cached_snapshots",
     "choose",
     "choose_for",
+    "copy",
     "covers",
     "describe",
     "draw_recovery",
+    "import_archive",
     "init",
     "is_reserved",
     "kind_of",
@@ -162,10 +173,15 @@ __all__ = [
     "parse_subset",
     "plain_path",
     "read_rules",
+    "repository_id",
     "repository_path",
     "show_share",
     "shown_labels",
     "split_name",
+    "sync",
+    "time_from_name",
+    "try_runs",
+    "try_verify",
     "verify_keyless",
     "view",
 ]
@@ -173,10 +189,12 @@ __all__ = [
 _WHERE = {
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_snapshots",
+    "respaldo.api.copying": "SyncResult copy repository_id sync",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
     "respaldo.api.keyless": "verify_keyless",
+    "respaldo.api.importing": "import_archive time_from_name",
     "respaldo.api.looking": "Dumped Looking",
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
@@ -195,9 +213,11 @@ _WHERE = {
     "respaldo.flows.backup.options": "BackupOptions BackupResult",
     "respaldo.flows.check.options": "Subset VerifyOptions parse_subset",
     "respaldo.flows.check.result": "Affected Damage KeylessResult VerifyResult",
+    "respaldo.flows.copying.options": "Copied CopyResult",
     "respaldo.flows.gc.options": (
         "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan"
     ),
+    "respaldo.flows.importing.options": "ImportOptions ImportResult",
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",

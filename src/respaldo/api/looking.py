@@ -71,18 +71,20 @@ class Looking:
 
     def export(self, found: Found, form: str, write: Write, *, progress: Progress) -> Dumped:
         """Writes a directory or file as an archive in one of the `exporting.FORMATS`; the same bytes every time."""
-        from respaldo.views.archive import fill, write_tar  # noqa: PLC0415 - start-up time
+        from respaldo.views.archive import about, fill, write_tar  # noqa: PLC0415 - start-up time
         from respaldo.views.packed import gzip, zstd  # noqa: PLC0415 - start-up time
         from respaldo.views.zip import Zip  # noqa: PLC0415 - start-up time
 
         counted = _Counted(write)
+        folder = found.path if found.entry.is_dir else os.path.dirname(found.path)
+        comment = about(found.snapshot.manifest, folder)
         if form == "zip":
             files, left_out = fill(Zip(counted, self._contents), self._trees, found.entry, progress)
         elif form == "tar":
-            files, left_out = write_tar(self._trees, self._contents, found.entry, counted, progress)
+            files, left_out = write_tar(self._trees, self._contents, found.entry, counted, progress, comment)
         else:
             packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted)
-            files, left_out = write_tar(self._trees, self._contents, found.entry, packed, progress)
+            files, left_out = write_tar(self._trees, self._contents, found.entry, packed, progress, comment)
             packed.finish()
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest(), files=files, left_out=left_out)
 

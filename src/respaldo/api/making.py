@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from respaldo.api.places import Pins, Places, check_free
 from respaldo.api.repository import Repository
 from respaldo.backend.open import open_backend
@@ -10,8 +12,8 @@ from respaldo.codec.parity import require as require_parity
 from respaldo.codec.slots import STANDARD, Kdf, Secret
 from respaldo.core.ids import AES_256_GCM
 from respaldo.core.seams import SystemClock, system_random
+from respaldo.format.config import Config
 from respaldo.format.header import Header
-from respaldo.format.snapshot import Config
 from respaldo.store import repo as store
 from respaldo.store.ballast import keep_ballast
 from respaldo.store.sidecars import catch_up
@@ -27,10 +29,12 @@ def init(
     recovery: Secret | None = None,
     parity: int = 0,
     suite: str = AES_256_GCM,
+    like: Repository | None = None,
 ) -> Header:
     """Makes a repository that opens with a secret, and with a recovery key where one is given; pins its header.
 
-    ``parity``: the share of it that is kept of every object, in thousandths; ``suite``: one of `SUITES`. Raises
+    ``parity``: the share of it that is kept of every object, in thousandths; ``suite``: one of `SUITES`. ``like``: a
+    repository that it cuts and names content like, so that what is copied between the two goes over as it is. Raises
     `ObjectExists` where there is a repository already, `UsageError` where there is anything else.
     """
     check_free(location)
@@ -39,6 +43,8 @@ def init(
     params = ChunkerParams.standard()
     chunker = (params.minimum, params.average, params.maximum, params.strict, params.loose)
     config = Config(chunker=chunker, parity=parity)
+    if like is not None:
+        config = replace(like.within.config, parity=parity, content_keys=like.within.ring.content_keys)
     clock = SystemClock()
     with open_backend(location, create=True) as backend:
         header = store.create(

@@ -133,6 +133,11 @@ class Repository:
     ) -> None:
         self._repo.__exit__(kind, value, trace)
 
+    @property
+    def within(self) -> store.Repo:
+        """The repository as the library knows it: for the other modules of this façade, and none else."""
+        return self._repo
+
     # --- looking ---------------------------------------------------------------------------------------------------
 
     @property

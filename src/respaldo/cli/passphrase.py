@@ -47,6 +47,25 @@ def find_secret(password_file: str, key_file: str, *, recovery: bool = False, ne
     return ask_twice() if new else _ask("passphrase: ")
 
 
+def find_other_secret(password_file: str, key_file: str) -> Secret | None:
+    """Returns the secret of the second repository of a command, None where nothing says what it is."""
+    if password_file and key_file:
+        raise UsageError("--other-password-file and --other-key-file exclude each other")
+    if key_file or (key_file := os.environ.get("RESPALDO_OTHER_KEY_FILE", "") if not password_file else ""):
+        return read_key(key_file)
+    if password_file or (password_file := os.environ.get("RESPALDO_OTHER_PASSWORD_FILE", "")):
+        return read_passphrase(password_file)
+    if command := os.environ.get("RESPALDO_OTHER_PASSWORD_COMMAND"):
+        return _secret(_run(command, "RESPALDO_OTHER_PASSWORD_COMMAND"), "RESPALDO_OTHER_PASSWORD_COMMAND")
+    passphrase = os.environb.get(b"RESPALDO_OTHER_PASSWORD")
+    return None if passphrase is None else _secret(passphrase, "RESPALDO_OTHER_PASSWORD")
+
+
+def ask_for(what: str) -> Secret | None:
+    """Asks for the passphrase of something; None where there is no terminal."""
+    return _ask(f"passphrase of {what}: ") if sys.stdin and sys.stdin.isatty() else None
+
+
 def ask_twice(what: str = "passphrase") -> Secret:
     """Asks for a new passphrase, twice."""
     first = _ask(f"new {what}: ")
@@ -81,7 +100,7 @@ def _without_line_end(data: bytes) -> bytes:
     return data.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _run(command: str) -> bytes:
+def _run(command: str, name: str = "RESPALDO_PASSWORD_COMMAND") -> bytes:
     import shlex  # start-up time
     import subprocess  # start-up time
 
@@ -89,9 +108,9 @@ def _run(command: str) -> bytes:
         words = shlex.split(command)
         result = subprocess.run(words, stdout=subprocess.PIPE, check=False)
     except (OSError, ValueError, IndexError) as error:
-        raise UsageError(f"RESPALDO_PASSWORD_COMMAND cannot be run: {error}") from None
+        raise UsageError(f"{name} cannot be run: {error}") from None
     if result.returncode:
-        raise UsageError(f"RESPALDO_PASSWORD_COMMAND failed with status {result.returncode}")
+        raise UsageError(f"{name} failed with status {result.returncode}")
     return _without_line_end(result.stdout)
 
 

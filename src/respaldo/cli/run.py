@@ -41,6 +41,9 @@ COMMANDS = {
     "diff": "Say what changed between two snapshots, or since one.",
     "dump": "Print a file of a snapshot, or a directory as a tar archive.",
     "export": "Write a snapshot as a tar or zip archive.",
+    "copy": "Copy snapshots into another repository.",
+    "sync": "Bring everything that another repository lacks.",
+    "import": "Make snapshots of tar archives.",
     "mount": "Show all snapshots as directories.",
     "stats": "Count snapshots, chunks and bytes.",
     "log": "Show who did what, and tell whether anything was taken back.",
@@ -51,6 +54,9 @@ COMMANDS = {
     "completion": "Print the completion script of a shell.",
 }
 """Names and what they do: here, so that `--help` imports none of them."""
+
+_MODULES = {"import": "import_"}
+"""Names that no module can have."""
 
 COMPLETE_VARIABLE = "_RESPALDO_COMPLETE"
 
@@ -66,7 +72,7 @@ class Commands(click.Group):
         """Loads one."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"respaldo.cli.commands.{cmd_name}")
+        module = importlib.import_module(f"respaldo.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = module.command
         return command
 

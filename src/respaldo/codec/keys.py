@@ -6,13 +6,16 @@ key never works under another header. Never writes a key anywhere. Implements do
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cache
+from typing import Self
 
 from blake3 import blake3
 
 from respaldo.core.ids import Kind
 
 KEY_BYTES = 32
+CONTENT_KEYS_BYTES = 6 * KEY_BYTES
 CONTEXT = "respaldo 2026-11 "
 
 SEALED_KINDS = frozenset(
@@ -63,6 +66,31 @@ class KeyRing:
         self.name_order = self._purpose("name order")
         self.admin_seed = self._purpose("admin signature")
         self.id_keys = {kind: self._purpose("id " + kind.word) for kind in Kind}
+
+    @property
+    def content_keys(self) -> bytes:
+        """The keys that say how content is cut and named, joined: ids of data, trees, lists; chunker, order, links.
+
+        They open nothing. Repositories that have the same ones name equal content alike.
+        """
+        ids = [self.id_keys[kind] for kind in (Kind.DATA, Kind.TREE, Kind.LIST)]
+        return b"".join((*ids, self.chunker_secret, self.name_order, self.link_group))
+
+    def naming_as(self, content_keys: bytes) -> Self:
+        """Returns a ring that opens and seals what this one does, and cuts and names content by other keys.
+
+        Empty ones are its own. Raises ValueError where they are not six.
+        """
+        if not content_keys:
+            return self
+        if len(content_keys) != CONTENT_KEYS_BYTES:
+            msg = f"content keys are {CONTENT_KEYS_BYTES} bytes"
+            raise ValueError(msg)
+        keys = [content_keys[at : at + KEY_BYTES] for at in range(0, CONTENT_KEYS_BYTES, KEY_BYTES)]
+        ring = copy(self)
+        ring.id_keys = dict(zip((Kind.DATA, Kind.TREE, Kind.LIST), keys, strict=False))
+        ring.chunker_secret, ring.name_order, ring.link_group = keys[3:]
+        return ring
 
     def _purpose(self, purpose: str) -> bytes:
         return derive(purpose, self._root)

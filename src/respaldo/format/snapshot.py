@@ -1,4 +1,4 @@
-"""Manifests, outcomes and the other small records of the protocol: markers, condemnations, the configuration.
+"""Manifests, outcomes and the other small records of the protocol: markers, condemnations.
 
 A manifest is a snapshot only together with an outcome that says commit and names the manifest's bytes. Implements
 docs/format.md, "Records".
@@ -41,6 +41,7 @@ class Manifest:
     restore can spare it. Of a snapshot that a repair has put in the place of another: ``repairs`` is the id of that
     one, ``root_lost`` whether the tree ``root`` itself was lost, ``lost`` the ids of the first lost chunks, joined.
     ``changes``: None where nobody counted them.
+    ``origin`` says which snapshot a copy is one of: ids of repository and snapshot.
     """
 
     session: bytes
@@ -65,6 +66,7 @@ class Manifest:
     root_lost: bool = False
     lost: bytes = b""
     changes: Changes | None = None
+    origin: tuple[bytes, bytes] | None = None
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
@@ -75,6 +77,8 @@ class Manifest:
             more["lost"] = self.lost
         if self.changes is not None:
             more["changes"] = [self.changes.added, self.changes.changed, self.changes.removed]
+        if self.origin is not None:
+            more["origin"] = list(self.origin)
         return canonical.pack(
             more
             | {
@@ -163,6 +167,7 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
             root_lost=value.get("mark") == ROOT_LOST,
             lost=_bytes_of(value, "lost"),
             changes=_changes(value),
+            origin=_origin(value),
         )
     except (KeyError, TypeError):
         raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
@@ -209,6 +214,16 @@ def _changes(value: dict[str, canonical.Value]) -> Changes | None:
         case [int(added), int(changed), int(removed)] if min(added, changed, removed) >= 0:
             return Changes(added=added, changed=changed, removed=removed)
     raise TypeError
+
+
+def _origin(value: dict[str, canonical.Value]) -> tuple[bytes, bytes] | None:
+    """Returns which snapshot of which repository a copy is one of."""
+    match value.get("origin"):
+        case None:
+            return None
+        case [bytes(repository), bytes(snapshot)] if len(repository) == len(snapshot) == RANDOM_ID_BYTES:
+            return repository, snapshot
+    raise TypeError("origin")
 
 
 def _list_of(value: dict[str, canonical.Value], key: str, kind: type[T]) -> list[T]:
@@ -317,56 +332,3 @@ def parse_marker(data: bytes, what: str) -> Marker:
         case [1, bytes(session), int(time_ns)] if len(session) == RANDOM_ID_BYTES and canonical.is_time(time_ns):
             return Marker(session=session, time_ns=time_ns)
     raise Corruption(what, "not a session marker of this format")
-
-
-PARITY_MAX = 500
-"""In thousandths."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """Is the configuration of a repository: what every client must agree on.
-
-    Sealed and versioned; the highest version counts. ``chunker``: minimum, average, maximum (bytes), strict and loose
-    threshold. ``pack_bytes``: the size packs are closed at. ``parity``: the share of it, in thousandths, 0 for none.
-    """
-
-    chunker: tuple[int, int, int, int, int]
-    block_bytes: int = 1 << 20
-    pack_bytes: int = 32 << 20
-    level: int = 3
-    parity: int = 0
-
-    def encode(self) -> bytes:
-        """Returns the canonical bytes."""
-        parity = [self.parity] if self.parity else []
-        return canonical.pack([1, list(self.chunker), self.block_bytes, self.pack_bytes, self.level, *parity])
-
-
-def parse_config(data: bytes, what: str) -> Config:
-    """Parses a configuration; raises `Corruption`."""
-    match canonical.unpack(data, what):
-        case [
-            1,
-            [int(low), int(mean), int(high), int(strict), int(loose)],
-            int(block),
-            int(pack),
-            int(level),
-            *more,
-        ] if (
-            64 <= low <= mean <= high <= block <= (8 << 20)
-            and (1 << 20) <= pack <= (128 << 20)
-            and 0 <= strict < 1 << 64
-            and 0 <= loose < 1 << 64
-            and -7 <= level <= 22
-        ):
-            match more:
-                case []:
-                    parity = 0
-                case [int(share)] if 0 < share <= PARITY_MAX:
-                    parity = share
-                case _:
-                    raise Corruption(what, "not a configuration of this format")
-            chunker = (low, mean, high, strict, loose)
-            return Config(chunker=chunker, block_bytes=block, pack_bytes=pack, level=level, parity=parity)
-    raise Corruption(what, "not a configuration of this format")

@@ -41,10 +41,11 @@ from respaldo.core.ids import (
     parse_random_leaf,
 )
 from respaldo.core.seams import Clock, Progress, Random
+from respaldo.format.config import Config, parse_config
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
-from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, Config, parse_condemnation, parse_config
+from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
 from respaldo.store.header import read_header
@@ -160,12 +161,12 @@ class Repo:
         """The key slot that it was opened with."""
         self.backend = backend
         self.header = header
-        self.ring = ring
         self.clock = clock
         self.random = random
         self.cache_dir = cache_dir / header.repository.hex()
         self.vault = _vault(ring, header, LEVEL, random)
         self.config = self._read_config()
+        self.ring = ring = ring.naming_as(self.config.content_keys)
         if self.config.parity:
             self.backend = backend = with_parity(backend, self.config.parity)
         self.vault = _vault(ring, header, self.config.level, random)

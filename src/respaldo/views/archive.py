@@ -6,12 +6,14 @@ not the root of a whole snapshot, which is nobody's. Two runs over one snapshot 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Protocol
 
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.model import Entry
 from respaldo.core.seams import Progress
+from respaldo.format.snapshot import Manifest
 from respaldo.views.content import Contents
 from respaldo.views.tar import Tar
 from respaldo.views.walk import walk
@@ -29,11 +31,36 @@ class Archive(Protocol):
         ...
 
 
+def about(manifest: Manifest, path: bytes) -> bytes:
+    """Returns what an archive says of the snapshot it was made of, so that an import knows; ASCII."""
+    value = {
+        "respaldo": 1,
+        "path": path.decode("utf-8", "surrogateescape"),
+        "sources": [source.decode("utf-8", "surrogateescape") for source in manifest.sources],
+        "time_ns": manifest.time_ns,
+        "host": manifest.host,
+        "user": manifest.user,
+        "kind": manifest.kind,
+        "label": manifest.label,
+        "reason": manifest.reason,
+        "tags": list(manifest.tags),
+    }
+    return json.dumps(value, sort_keys=True).encode("ascii")
+
+
 def write_tar(
-    trees: TreeReader, contents: Contents, top: Entry, write: Callable[[bytes], object], progress: Progress
+    trees: TreeReader,
+    contents: Contents,
+    top: Entry,
+    write: Callable[[bytes], object],
+    progress: Progress,
+    comment: bytes = b"",
 ) -> tuple[int, int]:
     """Writes a directory, or one file, as a tar archive; returns the number of members and of entries left out."""
-    return fill(Tar(write, contents), trees, top, progress)
+    archive = Tar(write, contents)
+    if comment:
+        archive.comment(comment)
+    return fill(archive, trees, top, progress)
 
 
 def fill(archive: Archive, trees: TreeReader, top: Entry, progress: Progress) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 
-from respaldo.core.model import Entry
+from respaldo.core.model import Entry, Mark
 from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents, Span
 
 BLOCK = 512
@@ -27,11 +27,13 @@ _TYPES = {
     stat.S_IFDIR: b"5",
     stat.S_IFIFO: b"6",
 }
-_LINK, _PAX = b"1", b"x"
+_LINK, _PAX, _GLOBAL = b"1", b"x", b"g"
 _ACLS = {b"system.posix_acl_access": b"SCHILY.acl.access", b"system.posix_acl_default": b"SCHILY.acl.default"}
 _ACL_VERSION, _ACL_ROW = 2, struct.Struct("<HHI")
 _ACL_TAGS = {1: b"user:", 2: b"user:", 4: b"group:", 8: b"group:", 16: b"mask:", 32: b"other:"}
 _ACL_NAMED = frozenset({2, 8})
+_MARKS_KEPT = frozenset({Mark.EXCLUDED, Mark.PARTIAL, Mark.CHANGED})
+"""What an import is told of an entry, in a comment that other readers pass over."""
 Records = dict[bytes, bytes]
 
 
@@ -43,6 +45,12 @@ class Tar:
         self._contents = contents
         self._firsts: dict[bytes, bytes] = {}
         self._at = 0
+
+    def comment(self, text: bytes) -> None:
+        """Says something of the whole archive, before its first member; readers pass over it."""
+        body = _record(b"comment", text)
+        self._block(b"PaxHeaders/comment", (0o644, 0, 0), len(body), 0, _GLOBAL)
+        self._padded(body)
 
     def add(self, name: bytes, entry: Entry) -> str:
         """Appends an entry under a name; returns "", or why it is left out."""
@@ -56,6 +64,8 @@ class Tar:
             self._header(name, entry, _LINK, target=first)
             return ""
         records = _attributes(entry)
+        if entry.mark in _MARKS_KEPT:
+            records[b"comment"] = b"respaldo mark=%d" % entry.mark
         if entry.is_dir:
             self._header(name + b"/", entry, _TYPES[kind], records)
         elif entry.is_regular:

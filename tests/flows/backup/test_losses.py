@@ -7,9 +7,9 @@ import os
 import lmdb
 import pytest
 
+from respaldo.catalog import session as session_module
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, pack_object
-from respaldo.flows.backup import session as session_module
 from respaldo.format.snapshot import Condemnation
 from tests.flows.backup.world import World, assert_equal, walk_model
 

@@ -11,11 +11,12 @@ import pytest
 
 from respaldo.backend.memory import MemoryBackend
 from respaldo.backend.wrap import Wrapper
+from respaldo.catalog import session
 from respaldo.catalog.snapshots import load
 from respaldo.core.errors import Interrupted, StorageFull, UsageError
 from respaldo.core.seams import Cancel
 from respaldo.flows.backup import files as files_module
-from respaldo.flows.backup import reader, session
+from respaldo.flows.backup import reader
 from respaldo.flows.backup.options import BackupOptions
 from respaldo.flows.backup.run import run_stream
 from tests.flows.backup.test_model import CancelAfter

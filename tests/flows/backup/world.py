@@ -23,9 +23,9 @@ from respaldo.core.seams import Cancel, Silent, system_random
 from respaldo.flows.backup import files as files_module
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.backup.run import run_backup
+from respaldo.format.config import Config
 from respaldo.format.content import HOLE
 from respaldo.format.figures import Changes
-from respaldo.format.snapshot import Config
 from respaldo.store.repo import Repo, create
 
 HOUR_NS = 3600 * 10**9

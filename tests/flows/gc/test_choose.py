@@ -7,10 +7,10 @@ import pytest
 
 from respaldo.backend.memory import MemoryBackend
 from respaldo.core.ids import Kind, PackName
-from respaldo.flows.gc.bitmaps import Bitmaps
 from respaldo.flows.gc.choose import GROUP_MIN, SMALL_BYTES, choose, groups, settle_duplicates, weigh
 from respaldo.flows.gc.options import PackPlan, PruneOptions
 from respaldo.format.pack import BlockRow, Footer
+from respaldo.store.bitmaps import Bitmaps
 from tests.store.repositories import SESSION, initialise, opened, pieces, sink, store
 
 

@@ -5,8 +5,8 @@ import pytest
 from respaldo.backend.memory import MemoryBackend
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import pack_object
-from respaldo.flows.gc.bitmaps import Bitmaps
 from respaldo.flows.gc.sound import needed_after_all
+from respaldo.store.bitmaps import Bitmaps
 from tests.protocol.ground import Cancel, lay_ground, prune
 from tests.protocol.scene import fresh_cache, memory_with, open_repository
 from tests.store.repositories import initialise, opened, pieces, store

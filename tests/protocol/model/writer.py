@@ -1,4 +1,4 @@
-"""A writer: W1 to W5 as `respaldo.flows.backup.session` does them, one snapshot, once.
+"""A writer: W1 to W5 as `respaldo.catalog.session` does them, one snapshot, once.
 
 What it relies on is noted by chunk: in which pack it was found or put. A chunk of a subtree that was taken over unread
 is not noted at all.

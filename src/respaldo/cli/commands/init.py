@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import click
 
 from respaldo.cli import show
+from respaldo.cli.other import open_other, other_options
 from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
@@ -24,6 +25,10 @@ from respaldo.core.ids import SUITES
         (
             "On a disk that may lose a sector now and then:",
             "respaldo init -r /mnt/disk/backup --parity 5%",
+        ),
+        (
+            "A second one, for copies of the first:",
+            "respaldo init -r /mnt/second/backup --like /mnt/disk/backup",
         ),
         (
             "In a script:",
@@ -58,11 +63,33 @@ from respaldo.core.ids import SUITES
     show_default=True,
     help="The cipher. The second is the faster one where a processor has no AES instructions.",
 )
-def command(settings: Settings, *, suite: str, kdf: str | None, label: str, new_key_file: str, parity: str) -> int:
+@click.option(
+    "--like",
+    default="",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=str),
+    help="Cut and name content like the repository there, so that copies between the two go over as they are.",
+)
+@other_options
+def command(
+    settings: Settings,
+    *,
+    suite: str,
+    kdf: str | None,
+    label: str,
+    new_key_file: str,
+    parity: str,
+    like: str,
+    other_password_file: str,
+    other_key_file: str,
+) -> int:
     """Make a repository in a new or empty directory.
 
     All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
     can open a repository whose passphrase and keys are lost: write the passphrase down, or make a recovery key.
+
+    With --like, the new repository gets the keys by which the other one cuts and names content, and no key that opens
+    anything: each has a master key of its own.
     """
     from respaldo import api  # start-up time
     from respaldo.cli.passphrase import find_secret, new_key  # start-up time
@@ -72,7 +99,12 @@ def command(settings: Settings, *, suite: str, kdf: str | None, label: str, new_
     location = settings.location()
     share = api.parse_share(parity) if parity else 0
     secret = find_secret(settings.password_file, settings.key_file, new=True)
-    with settings.places() as places, new_key(new_key_file) if new_key_file else nullcontext() as recovery:
+    given = {"other_password_file": other_password_file, "other_key_file": other_key_file}
+    with (
+        settings.places() as places,
+        open_other(settings, like, given, secret, writes=False) if like else nullcontext() as pattern,
+        new_key(new_key_file) if new_key_file else nullcontext() as recovery,
+    ):
         header = api.init(
             location,
             secret,
@@ -82,6 +114,7 @@ def command(settings: Settings, *, suite: str, kdf: str | None, label: str, new_
             recovery=recovery,
             parity=share,
             suite=suite,
+            like=pattern,
         )
     value = {
         "repository": header.repository.hex(),

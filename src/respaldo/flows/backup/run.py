@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
+from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import Sink, TreeReader, put_tree
 from respaldo.chunk.chunker import Chunker, ChunkerParams
@@ -36,7 +37,6 @@ from respaldo.flows.backup.paranoid import (
     sample_start,
 )
 from respaldo.flows.backup.reader import FileReader
-from respaldo.flows.backup.session import ContentGoneError, Session
 from respaldo.flows.backup.sources import hierarchy, normal_path
 from respaldo.flows.backup.trust import Trust
 from respaldo.flows.backup.walker import Walker
@@ -53,7 +53,8 @@ from respaldo.store.repo import Repo
 from respaldo.store.spoilt import Wanting
 
 _TRIES = 3
-_REPAIRS = b"repairs"
+_LOST = b"\xa4lost"
+"""The key of a manifest, as it is encoded."""
 
 
 class Stream(Protocol):
@@ -328,10 +329,10 @@ class _Run:
             self._progress.note(0, f"{len(gone)} packs are gone or damaged: looking up what is there of every file")
 
     def _lost(self, catalogue: Catalogue) -> set[bytes]:
-        """Returns the chunks that repaired snapshots lack, as far as they say which."""
+        """Returns the chunks that repaired snapshots and copies lack, as far as they say which."""
         found: set[bytes] = set()
         for item in catalogue.snapshots:
-            if _REPAIRS in item.encoded:  # where it stands nowhere, nothing needs to be parsed
+            if _LOST in item.encoded:  # where it stands nowhere, nothing needs to be parsed
                 lost = item.manifest.lost
                 found.update(lost[at : at + CHUNK_ID_BYTES] for at in range(0, len(lost), CHUNK_ID_BYTES))
         index = self._repo.index

@@ -31,6 +31,7 @@ from respaldo.flows.check.findings import Findings
 from respaldo.flows.check.packs import NOT_ITS_NAME, Pieces
 from respaldo.flows.check.result import Note
 from respaldo.format.catalogue import Row
+from respaldo.format.config import parse_config
 from respaldo.format.header import HEADER
 from respaldo.format.protection import parse_pin, parse_trashed
 from respaldo.format.segment import Listed
@@ -38,7 +39,6 @@ from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
     Verdict,
     parse_condemnation,
-    parse_config,
     parse_manifest,
     parse_marker,
     parse_outcome,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 from respaldo.core.ids import SnapshotId, pack_object
-from respaldo.flows.gc.bitmaps import Bitmaps, Position, set_bits
 from respaldo.flows.gc.options import LAST_PACK_BYTES, REPACK_BELOW, PackPlan, PruneOptions, PrunePlan
 from respaldo.format.pack import Footer, parse_footer
+from respaldo.store.bitmaps import Bitmaps, Position, set_bits
 from respaldo.store.repo import Listing, Repo
 
 SMALL_BYTES = 4 << 20

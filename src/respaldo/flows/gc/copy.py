@@ -16,10 +16,10 @@ from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, pack_object
 from respaldo.core.seams import Cancel
-from respaldo.flows.gc.bitmaps import Bitmaps, set_bits
 from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import BlockRow, Footer, parse_footer
 from respaldo.store.ballast import with_ballast
+from respaldo.store.bitmaps import Bitmaps, set_bits
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.packs import Block, Finished, open_block
 from respaldo.store.repo import Repo

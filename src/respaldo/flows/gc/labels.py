@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 
-from respaldo.flows.gc.bitmaps import Bitmaps, Position
 from respaldo.format.pack import Footer
+from respaldo.store.bitmaps import Bitmaps, Position
 
 SHARED = 1
 """The lowest bit: more than one root holds it. Above it stands the number of the first root."""

@@ -15,10 +15,10 @@ from respaldo.catalog.snapshots import list_pending
 from respaldo.core.errors import ChunkMissing, ObjectMissing, StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, SnapshotId
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.gc.bitmaps import Bitmaps, Position
 from respaldo.flows.gc.roots import Roots, list_roots
 from respaldo.format.content import parse_node_ids
 from respaldo.format.tree import References, parse_references
+from respaldo.store.bitmaps import Bitmaps, Position
 from respaldo.store.bulk import BULK_IDS_MAX
 from respaldo.store.repo import Listing, Repo
 

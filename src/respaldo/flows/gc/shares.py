@@ -13,13 +13,13 @@ from collections.abc import Collection, Sequence
 
 from respaldo.core.ids import SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.gc.bitmaps import Bitmaps
 from respaldo.flows.gc.choose import settled_duplicates
 from respaldo.flows.gc.labels import SHARED, Labels, weigh_labels
 from respaldo.flows.gc.mark import Mark
 from respaldo.flows.gc.options import Shares
 from respaldo.flows.gc.roots import Roots, expirable
 from respaldo.format.pack import parse_footer
+from respaldo.store.bitmaps import Bitmaps
 from respaldo.store.markers import read_markers
 from respaldo.store.repo import Repo
 

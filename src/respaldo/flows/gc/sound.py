@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import Kind
 from respaldo.core.seams import Cancel
-from respaldo.flows.gc.bitmaps import Bitmaps, set_bits
 from respaldo.format.pack import parse_footer
+from respaldo.store.bitmaps import Bitmaps, set_bits
 from respaldo.store.repo import Repo
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from respaldo.core.errors import UsageError
-from respaldo.format.snapshot import PARITY_MAX
+from respaldo.format.config import PARITY_MAX
 
 _SHARE = re.compile(r"(\d{1,2})(?:\.(\d))?%", re.ASCII)
 _DAMAGED = 4

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
+from respaldo.catalog.losses import Rewriter
 from respaldo.catalog.protection import list_pins, load_trash, pin, pin_name, trash_name
 from respaldo.catalog.snapshots import (
     announce_forgetting,
@@ -22,7 +23,6 @@ from respaldo.catalog.snapshots import (
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.flows.repair.salvage import Salvage
-from respaldo.flows.repair.trees import Rewriter
 from respaldo.format.snapshot import Manifest, Verdict
 from respaldo.store.aside import set_aside
 from respaldo.store.repo import Repo

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from respaldo.catalog.losses import Rewriter
 from respaldo.catalog.snapshots import list_pending, load
 from respaldo.core.errors import Corruption, ObjectMissing, RespaldoError, StorageError, StorageFull
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SegmentName, SnapshotId, pack_object, parse_hash_leaf
@@ -20,7 +21,6 @@ from respaldo.flows.repair.cases import decide_case, known_packs
 from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, RepairResult, Step, Verb
 from respaldo.flows.repair.plan import Planner
 from respaldo.flows.repair.salvage import Salvage
-from respaldo.flows.repair.trees import Rewriter
 from respaldo.format.snapshot import Manifest, Marker
 from respaldo.store.aside import set_aside
 from respaldo.store.ballast import BALLAST, keep_ballast

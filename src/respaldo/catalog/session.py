@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Self
 
 from respaldo.catalog.decided import commit_of, keep
+from respaldo.catalog.litter import sweep_if_due
 from respaldo.catalog.snapshots import Catalogue, decide, list_pending, load, pending_name, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
 from respaldo.core.seams import Progress
-from respaldo.flows.backup.litter import sweep_if_due
 from respaldo.format.content import HOLE
 from respaldo.format.pack import parse_footer
 from respaldo.format.snapshot import Manifest, Marker, Verdict

@@ -8,6 +8,7 @@ Goes through trees without recursion. Implements docs/format.md, "Tree" (mark 6)
 from __future__ import annotations
 
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from respaldo.core.errors import ChunkMissing, Corruption
@@ -45,12 +46,22 @@ class _Frame:
 class Rewriter:
     """Writes trees. One thread; remembers what became of each tree, so that what snapshots share is written once."""
 
-    def __init__(self, repo: Repo, sink: ChunkSink, distrusted: set[int], cancel: Cancel) -> None:
+    def __init__(
+        self,
+        repo: Repo,
+        sink: ChunkSink,
+        distrusted: set[int],
+        cancel: Cancel,
+        *,
+        known_lost: Collection[bytes] = frozenset(),
+    ) -> None:
         self._repo = repo
         self._sink = sink
         self._distrusted = distrusted
         """Numbers of packs that are there and damaged: nothing that lies in them alone counts as there."""
         self._cancel = cancel
+        self._known_lost = known_lost
+        """Chunks that are not to be had though packs list them: whoever looked found all copies damaged."""
         self._whole: set[ChunkId] = set()
         self._done: dict[ChunkId, Rewritten] = {}
         self._lists: dict[tuple[ChunkId, int], int] = {}
@@ -104,6 +115,8 @@ class Rewriter:
 
     def _tree(self, tree_id: ChunkId) -> Leaf | Branch | None:
         try:
+            if tree_id in self._known_lost:
+                raise ChunkMissing("tree", tree_id)
             return parse_tree(self._repo.source.get(Kind.TREE, tree_id), "tree")
         except (ChunkMissing, Corruption):
             self._lack(tree_id)
@@ -171,6 +184,8 @@ class Rewriter:
 
     def _list_length(self, chunk_id: ChunkId, level: int) -> int:
         try:
+            if chunk_id in self._known_lost:
+                raise ChunkMissing("list", chunk_id)
             rows = parse_node(self._repo.source.get(Kind.LIST, chunk_id), "list")
         except (ChunkMissing, Corruption):
             self._lack(chunk_id)
@@ -181,6 +196,8 @@ class Rewriter:
         return sum(lengths)
 
     def _find(self, chunk_id: ChunkId) -> tuple[int, int] | None:
+        if chunk_id in self._known_lost:
+            return None
         found = self._repo.index.find(chunk_id, usable_only=False)
         if found is None or found[0] not in self._distrusted:
             return found

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from respaldo.flows.gc.bitmaps import Bitmaps, set_bits
+from respaldo.store.bitmaps import Bitmaps, set_bits
 
 positions = st.tuples(st.integers(1, 3), st.integers(0, 70))
 steps = st.lists(

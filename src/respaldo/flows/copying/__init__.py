@@ -1,0 +1,1 @@
+"""Copies snapshots from one repository into another."""

@@ -1,0 +1,1 @@
+"""Makes snapshots of tar archives."""
