@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from respaldo.api.bench import Bench, Stage
-    from respaldo.api.cached import cached_snapshots
+    from respaldo.api.cached import cached_conditions, cached_snapshots
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
@@ -140,6 +140,7 @@ __all__ = [
     "VerifyOptions",
     "VerifyResult",
     "Version",
+    "cached_conditions",
     "cached_snapshots",
     "choose",
     "choose_for",
@@ -168,7 +169,7 @@ __all__ = [
 
 _WHERE = {
     "respaldo.api.bench": "Bench Stage",
-    "respaldo.api.cached": "cached_snapshots",
+    "respaldo.api.cached": "cached_conditions cached_snapshots",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",

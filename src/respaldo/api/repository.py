@@ -8,7 +8,7 @@ The flows are imported when they run: a listing needs none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -25,6 +25,7 @@ from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.catalog import protection, snapshots
 from respaldo.catalog.retention import Policy
+from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import STANDARD, Kdf, Secret
@@ -70,6 +71,8 @@ class Repository:
         self._limit = limit
         self._trees = TreeReader(repo.source)
         self._synchronised = False
+        self.zone: tzinfo = UTC
+        """Whose days and hours the times are that name snapshots."""
         self.pinned = pinned
         """Whether the header's hash could be remembered."""
 
@@ -159,7 +162,14 @@ class Repository:
     def find(self, name: str, *, host: str = "") -> naming.Found:
         """Returns what ``SNAPSHOT`` or ``SNAPSHOT:/PATH`` means; raises `NoSuchSnapshot`, `NoSuchPath`."""
         self._synchronise(Silent())
-        return naming.resolve(self.snapshots(), self._trees, name, host=host)
+        return naming.resolve(self.snapshots(), self._trees, name, self._context(), host=host)
+
+    def meant(self, names: Iterable[str]) -> tuple[Chosen, ...]:
+        """Returns what names of snapshots that are to be forgotten mean; raises `Refused` for one that is not exact."""
+        return retention.find_all(self.snapshots(), names, self._context(), trash=True, strict=True)
+
+    def _context(self) -> Context:
+        return Context(now_ns=self._repo.clock.now_ns(), zone=self.zone)
 
     def _synchronise(self, progress: Progress) -> None:
         if not self._synchronised:
@@ -342,7 +352,13 @@ class Repository:
     ) -> tuple[Snapshot, ...]:
         """Forgets snapshots, none of them where one is pinned (`Refused`); returns them."""
         return retention.forget_named(
-            self._repo, self.snapshots(), names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel
+            self._repo,
+            self.snapshots(),
+            names,
+            self._context(),
+            grace_ns=grace_ns,
+            dry_run=dry_run,
+            cancel=cancel,
         )
 
     def pins(self) -> frozenset[SnapshotId]:
@@ -351,11 +367,11 @@ class Repository:
 
     def pin(self, names: Iterable[str], reason: str = "") -> retention.Changed:
         """Protects snapshots from every policy; returns them, and those that were not protected before."""
-        return retention.pin(self._repo, self.snapshots(), names, reason)
+        return retention.pin(self._repo, self.snapshots(), names, self._context(), reason)
 
     def unpin(self, names: Iterable[str]) -> retention.Changed:
         """Takes pins away; returns the snapshots, and those that had one."""
-        return retention.unpin(self._repo, self.snapshots(), names)
+        return retention.unpin(self._repo, self.snapshots(), names, self._context())
 
     def trash(self) -> tuple[retention.InTrash, ...]:
         """Lists what is in the trash."""
@@ -363,7 +379,7 @@ class Repository:
 
     def undo(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
         """Brings snapshots back out of the trash; raises `Refused` where it is too late."""
-        return retention.undo(self._repo, self.snapshots(), names)
+        return retention.undo(self._repo, self.snapshots(), names, self._context())
 
     def empty_trash(self, *, dry_run: bool = False) -> Sequence[SnapshotId]:
         """Takes away for good what has been in the trash for its time of grace; returns what that is."""
