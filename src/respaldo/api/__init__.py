@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from respaldo.api.repository import Repository
     from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
+    from respaldo.api.safety import PutAway, Restoring
     from respaldo.api.trial import try_runs, try_verify
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
     from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
+    from respaldo.flows.restore.preview import Preview, What
+    from respaldo.flows.restore.preview import Row as PreviewRow
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
@@ -113,9 +116,12 @@ __all__ = [
     "Places",
     "Planned",
     "Policy",
+    "Preview",
+    "PreviewRow",
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
+    "PutAway",
     "RepairOptions",
     "RepairPlan",
     "RepairResult",
@@ -123,6 +129,7 @@ __all__ = [
     "RestoreOptions",
     "RestorePlan",
     "RestoreResult",
+    "Restoring",
     "RetentionPlan",
     "Rollback",
     "Rules",
@@ -140,6 +147,7 @@ __all__ = [
     "VerifyOptions",
     "VerifyResult",
     "Version",
+    "What",
     "cached_conditions",
     "cached_snapshots",
     "choose",
@@ -182,6 +190,7 @@ _WHERE = {
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
+    "respaldo.api.safety": "PutAway Restoring",
     "respaldo.api.trial": "try_runs try_verify",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
@@ -199,6 +208,7 @@ _WHERE = {
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
     "respaldo.format.figures": "Changes Figures",
+    "respaldo.flows.restore.preview": "Preview What",
     "respaldo.format.header": "Header",
     "respaldo.format.snapshot": "Manifest",
     "respaldo.fs.match": "Rules read_rules",
@@ -220,6 +230,8 @@ def __getattr__(name: str) -> object:
         kernel = import_module("respaldo.kernel")
         state = import_module(_MODULES["KernelState"]).KernelState
         value = state(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)
+    elif name == "PreviewRow":
+        value = import_module("respaldo.flows.restore.preview").Row
     elif name == "ChangeVerb":
         value = import_module("respaldo.views.diff").Verb
     elif name in _MODULES:

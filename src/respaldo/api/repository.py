@@ -44,7 +44,8 @@ from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api.repairing import Repairing
-    from respaldo.flows.restore.run import Restore
+    from respaldo.api.safety import Restoring
+    from respaldo.flows.restore.begin import Restore
 
 
 class Stream(Protocol):
@@ -245,8 +246,14 @@ class Repository:
 
         return plan_restore(self._restore(found, target, options), progress=progress, cancel=cancel)
 
+    def restoring(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restoring:
+        """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
+        from respaldo.api.safety import Restoring  # noqa: PLC0415 - start-up time
+
+        return Restoring(self._repo, self._restore(found, target, options), found, self.snapshots)
+
     def _restore(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restore:
-        from respaldo.flows.restore.run import Restore  # noqa: PLC0415 - start-up time
+        from respaldo.flows.restore.begin import Restore  # noqa: PLC0415 - start-up time
 
         return Restore(
             blocks=Blocks(self._repo),
@@ -352,13 +359,7 @@ class Repository:
     ) -> tuple[Snapshot, ...]:
         """Forgets snapshots, none of them where one is pinned (`Refused`); returns them."""
         return retention.forget_named(
-            self._repo,
-            self.snapshots(),
-            names,
-            self._context(),
-            grace_ns=grace_ns,
-            dry_run=dry_run,
-            cancel=cancel,
+            self._repo, self.snapshots(), names, self._context(), grace_ns=grace_ns, dry_run=dry_run, cancel=cancel
         )
 
     def pins(self) -> frozenset[SnapshotId]:
