@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
+    from respaldo.api.opening import open_repository
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
     from respaldo.api.repository import Repository
-    from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
     from respaldo.api.safety import PutAway, Restoring
     from respaldo.api.trial import try_runs, try_verify
@@ -55,15 +55,16 @@ if TYPE_CHECKING:
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
+    from respaldo.format.verification import How, WasWhole
     from respaldo.fs.match import Rules, read_rules
     from respaldo.store.slots import SlotInfo
+    from respaldo.views.checksums import Checksum, sum_line
     from respaldo.views.diff import Change
     from respaldo.views.diff import Verb as ChangeVerb
     from respaldo.views.find import Criteria, Version
     from respaldo.views.history import State
 
     KERNEL: KernelState
-    open_repository = _Repository.open
 
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "ChangeVerb",
     "Changes",
     "Checked",
+    "Checksum",
     "Criteria",
     "Damage",
     "Dumped",
@@ -100,6 +102,7 @@ __all__ = [
     "Found",
     "Goal",
     "Header",
+    "How",
     "InTrash",
     "Kdf",
     "KernelState",
@@ -147,6 +150,7 @@ __all__ = [
     "VerifyOptions",
     "VerifyResult",
     "Version",
+    "WasWhole",
     "What",
     "cached_conditions",
     "cached_snapshots",
@@ -169,6 +173,7 @@ __all__ = [
     "show_share",
     "shown_labels",
     "split_name",
+    "sum_line",
     "try_runs",
     "try_verify",
     "verify_keyless",
@@ -186,6 +191,7 @@ _WHERE = {
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
+    "respaldo.api.opening": "open_repository",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.repository": "Repository",
@@ -211,8 +217,10 @@ _WHERE = {
     "respaldo.flows.restore.preview": "Preview What",
     "respaldo.format.header": "Header",
     "respaldo.format.snapshot": "Manifest",
+    "respaldo.format.verification": "How WasWhole",
     "respaldo.fs.match": "Rules read_rules",
     "respaldo.store.slots": "SlotInfo",
+    "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",
     "respaldo.views.find": "Criteria Version",
     "respaldo.views.history": "State",
@@ -224,9 +232,7 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names.s
 def __getattr__(name: str) -> object:
     """Loads what is asked for."""
     value: object
-    if name == "open_repository":
-        value = import_module(_MODULES["Repository"]).Repository.open
-    elif name == "KERNEL":
+    if name == "KERNEL":
         kernel = import_module("respaldo.kernel")
         state = import_module(_MODULES["KernelState"]).KernelState
         value = state(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from respaldo.api.opening import open_repository
 from respaldo.api.places import Pins, Places, check_free
-from respaldo.api.repository import Repository
 from respaldo.backend.open import open_backend
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec.parity import require as require_parity
@@ -46,6 +46,6 @@ def init(
         catch_up(backend, parity)
     Pins(places, location).trust(header)
     if recovery is not None:
-        with Repository.open(location, secret, places=places, writes=True) as repository:
+        with open_repository(location, secret, places=places, writes=True) as repository:
             repository.add_key(recovery, label="recovery")
     return header

@@ -7,23 +7,20 @@ The flows are imported when they run: a listing needs none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from respaldo.api import keys, naming, retention
 from respaldo.api.bench import Bench, measure_stages
-from respaldo.api.blocks import Blocks
+from respaldo.api.blocks import restore_of
 from respaldo.api.figures import Stats, measure
 from respaldo.api.history import History, Rollback
 from respaldo.api.looking import Looking
 from respaldo.api.parity import Parity
-from respaldo.api.places import Pins, Places
-from respaldo.backend.base import Backend
-from respaldo.backend.open import open_backend
-from respaldo.backend.wrap import RateLimit, ReadOnly
-from respaldo.catalog import protection, snapshots
+from respaldo.backend.wrap import RateLimit
+from respaldo.catalog import protection, snapshots, verification
 from respaldo.catalog.retention import Policy
 from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
@@ -32,20 +29,20 @@ from respaldo.codec.slots import STANDARD, Kdf, Secret
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
-from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
+from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import VerifyResult
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
+from respaldo.format.verification import WasWhole
 from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api.repairing import Repairing
     from respaldo.api.safety import Restoring
-    from respaldo.flows.restore.begin import Restore
 
 
 class Stream(Protocol):
@@ -76,50 +73,6 @@ class Repository:
         """Whose days and hours the times are that name snapshots."""
         self.pinned = pinned
         """Whether the header's hash could be remembered."""
-
-    @classmethod
-    def open(
-        cls,
-        location: str,
-        secret: Secret,
-        *,
-        places: Places,
-        writes: bool = False,
-        limit_bytes_per_s: int = 0,
-        rollback: Rollback = Rollback.REFUSE,
-    ) -> Self:
-        """Opens a repository; unless ``writes``, nothing in it can be changed.
-
-        ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
-        header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
-        ``rollback`` says otherwise.
-        """
-        backend = open_backend(location)
-        try:
-            wrapped: Backend = backend if writes else ReadOnly(backend)
-            limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
-            header, wrapped = store.read_header_mended(wrapped if limit is None else limit)
-            pins = Pins(places, location)
-            pins.check(header)
-            repo = store.Repo.open(
-                wrapped,
-                secret,
-                cache_dir=places.cache_dir,
-                clock=SystemClock(),
-                random=system_random,
-                header=header,
-                state_dir=places.state_dir,
-            )
-        except BaseException:
-            backend.close()
-            raise
-        opened = cls(repo, secret, pinned=pins.trust(header), limit=limit, rollback=rollback)
-        try:
-            opened.history.follow()
-        except BaseException:
-            repo.close()
-            raise
-        return opened
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +123,11 @@ class Repository:
         return retention.find_all(self.snapshots(), names, self._context(), trash=True, strict=True)
 
     def _context(self) -> Context:
-        return Context(now_ns=self._repo.clock.now_ns(), zone=self.zone)
+        return Context(now_ns=self._repo.clock.now_ns(), zone=self.zone, verified=self.verified)
+
+    def verified(self) -> Mapping[SnapshotId, WasWhole]:
+        """Returns the snapshots that were read and found whole, and when and how."""
+        return verification.load_verified(self._repo, self.snapshots().snapshots)
 
     def _synchronise(self, progress: Progress) -> None:
         if not self._synchronised:
@@ -235,7 +192,7 @@ class Repository:
         """Writes what was found to a target: what is in a directory directly into it, a file as it or into it."""
         from respaldo.flows.restore.run import run_restore  # noqa: PLC0415 - start-up time
 
-        restore = self._restore(found, target, options)
+        restore = restore_of(self._repo, self._trees, found, target, options)
         return run_restore(restore, progress=progress, cancel=cancel, clock=self._repo.clock, random=self._repo.random)
 
     def plan_restore(
@@ -244,34 +201,23 @@ class Repository:
         """Returns what `restore` would do; changes nothing."""
         from respaldo.flows.restore.run import plan_restore  # noqa: PLC0415 - start-up time
 
-        return plan_restore(self._restore(found, target, options), progress=progress, cancel=cancel)
+        restore = restore_of(self._repo, self._trees, found, target, options)
+        return plan_restore(restore, progress=progress, cancel=cancel)
 
     def restoring(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restoring:
         """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
         from respaldo.api.safety import Restoring  # noqa: PLC0415 - start-up time
 
-        return Restoring(self._repo, self._restore(found, target, options), found, self.snapshots)
-
-    def _restore(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restore:
-        from respaldo.flows.restore.begin import Restore  # noqa: PLC0415 - start-up time
-
-        return Restore(
-            blocks=Blocks(self._repo),
-            trees=self._trees,
-            manifest=found.snapshot.manifest,
-            entry=found.entry,
-            path=found.path,
-            target=target,
-            options=options,
-        )
+        restore = restore_of(self._repo, self._trees, found, target, options)
+        return Restoring(self._repo, restore, found, self.snapshots)
 
     # --- checking --------------------------------------------------------------------------------------------------
 
     def verify(self, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
         """Checks structure, and as much of the content as the options say."""
-        from respaldo.flows.check.run import run_verify  # noqa: PLC0415 - start-up time
+        from respaldo.api.verifying import verify  # noqa: PLC0415 - start-up time
 
-        return run_verify(self._repo, options, progress=progress, cancel=cancel)
+        return verify(self._repo, self._trees, options, progress=progress, cancel=cancel)
 
     def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from respaldo.api.bench import Stage
 from respaldo.api.making import init
 from respaldo.api.naming import Found
+from respaldo.api.opening import open_repository
 from respaldo.api.places import Places
-from respaldo.api.repository import Repository
 from respaldo.codec.keys import KEY_BYTES
 from respaldo.codec.slots import Secret
 from respaldo.core.seams import Cancel, Progress, SystemClock, system_random
@@ -44,7 +44,7 @@ def try_runs(
     secret = Secret(key=system_random(KEY_BYTES))
     location = f"file:{directory / 'repository'}"
     init(location, secret, places=places)
-    with Repository.open(location, secret, places=places, writes=True) as trial:
+    with open_repository(location, secret, places=places, writes=True) as trial:
         for name in ("backup", "backup, unchanged"):
             made = trial.backup([os.fsencode(restored)], BackupOptions(), progress=progress, cancel=cancel)
             figures = made.figures

@@ -40,6 +40,7 @@ COMMANDS = {
     "diff": "Say what changed between two snapshots, or since one.",
     "dump": "Print a file of a snapshot, or a directory as a tar archive.",
     "export": "Write a snapshot as a tar or zip archive.",
+    "checksums": "Print the SHA-256 of every file of a snapshot.",
     "mount": "Show all snapshots as directories.",
     "stats": "Count snapshots, chunks and bytes.",
     "log": "Show who did what, and tell whether anything was taken back.",

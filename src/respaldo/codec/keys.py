@@ -33,6 +33,8 @@ SEALED_KINDS = frozenset(
         "about",
         "log",
         "catalogue",
+        "verified",
+        "sums",
     }
 )
 
