@@ -131,6 +131,10 @@ class Looking:
         folder = (os.path.dirname(target) or b".") if named else target
         if named and not force and os.path.lexists(target):
             raise TargetError(target, "it exists already", hint="name another, or use --force")
+        if named and os.path.lexists(target) and not os.path.isfile(target):
+            # As root, a rename would put the archive in the place of /dev/null.
+            hint = "an archive for a pipe or a device goes to standard output: -o - > TARGET"
+            raise TargetError(target, "it is no regular file, and is not replaced", hint=hint)
         with exporting.new_file(folder) as (file, publish):
             done = self.export(found, form, file.write, progress=progress)
             path = target

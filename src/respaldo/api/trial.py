@@ -14,6 +14,7 @@ from respaldo.api.making import init
 from respaldo.api.naming import Found
 from respaldo.api.opening import open_repository
 from respaldo.api.places import Places
+from respaldo.api.repository import Repository
 from respaldo.codec.keys import KEY_BYTES
 from respaldo.codec.slots import Secret
 from respaldo.core.seams import Cancel, Progress, SystemClock, system_random
