@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from respaldo.catalog.selectors import ID_SHOWN, Context, Selector, choose, covers, plain_path
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath
+from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.views.walk import tree_of
 from respaldo.views.walk import walk as below
 
 __all__ = ["ID_SHOWN", "Found", "covers", "find_entry", "plain_path", "resolve", "split_name", "walk"]
+
+_HOSTS_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,9 @@ def resolve(catalogue: Catalogue, trees: TreeReader, name: str, context: Context
     ``host`` leaves the others' snapshots aside, but not damaged ones: they may be this one's.
     """
     snapshots = tuple(item for item in catalogue.snapshots if not host or item.manifest.host == host)
+    if host and not snapshots and catalogue.snapshots:
+        hosts = sorted({item.manifest.host for item in catalogue.snapshots})[:_HOSTS_SHOWN]
+        raise NoSuchSnapshot(name, f"no snapshot is of host {host}", hint=f"there are some of {', '.join(hosts)}")
     trash = tuple(item for item in catalogue.trash if not host or item.manifest.host == host)
     catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=catalogue.damaged, trash=trash)
     wanted, path = split_name(name)

@@ -125,9 +125,9 @@ class Repository:
     def _context(self) -> Context:
         return Context(now_ns=self._repo.clock.now_ns(), zone=self.zone, verified=self.verified)
 
-    def verified(self) -> Mapping[SnapshotId, WasWhole]:
-        """Returns the snapshots that were read and found whole, and when and how."""
-        return verification.load_verified(self._repo, self.snapshots().snapshots)
+    def verified(self, items: Iterable[Snapshot] | None = None) -> Mapping[SnapshotId, WasWhole]:
+        """Returns which snapshots, of all or of some, were read and found whole, and when and how."""
+        return verification.load_verified(self._repo, self.snapshots().snapshots if items is None else items)
 
     def _synchronise(self, progress: Progress) -> None:
         if not self._synchronised:

@@ -82,7 +82,7 @@ def command(settings: Settings, *, name: str, read_data: bool, host: str) -> int
 
     with settings.open(writes=True) as repository, cancelling() as cancel:
         found = repository.find(name, host=host)
-        checked = repository.verified().get(found.snapshot.id)
+        checked = repository.verified([found.snapshot]).get(found.snapshot.id)
         with watching(settings.level, display=settings.display and not sys.stdout.isatty()) as progress:
             figures = found.snapshot.manifest.figures
             if found.path == b"/":

@@ -40,8 +40,8 @@ _VIEWS = (*KINDS, *_CALENDAR)
         "snapshots: a list of id, time, host, user, session, sources, kind, label, reason, tags, root (hash of all "
         "that is in it), changes: added, changed, removed since the parent (null where nobody knows), files, "
         "directories, bytes, files_new, files_changed, files_unchanged (what had to be read), read_bytes, new_bytes, "
-        "stored_bytes, errors, duration_s, parent, pinned, verified (time and how, when all of it was last read and found "
-        "whole, or null); with a view by the calendar also bucket; with --trash also forgotten and until. undecided: "
+        "stored_bytes, errors, duration_s, parent, pinned, verified (time and how, when all of it was last read and "
+        "found whole, or null); with a view by the calendar also bucket; with --trash also forgotten and until. undecided: "
         "ids of snapshots under way or interrupted. damaged: names of records that cannot be read."
     ),
 )
@@ -86,7 +86,7 @@ def command(
     with settings.open() as repository:
         catalogue = repository.snapshots()
         pins = repository.pins()
-        verified = repository.verified()
+        verified = repository.verified((*catalogue.snapshots, *catalogue.trash))
         trash = {item.snapshot.id: item for item in repository.trash()} if in_trash else {}
     wanted = api.plain_path(path) if path else b""
     chosen = [
