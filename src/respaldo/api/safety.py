@@ -70,7 +70,7 @@ class Restoring:
         places = [
             place
             for name, place in zip(as_named, touched(self._found, self._restore.target, os.path.realpath), strict=True)
-            if os.path.lexists(place)
+            if _holds_something(place)
             and (everywhere or any(covers(item, name) or covers(item, place) for item in items))
         ]
         return tuple(places) if places and loses_something(self._restore, cancel=cancel) else ()
@@ -115,6 +115,17 @@ def touched(found: Found, target: bytes, resolve: Callable[[bytes], bytes]) -> l
     below = sorted(source for source in found.snapshot.manifest.sources if source.startswith(above))
     outermost = [source for source in below if not any(source.startswith(other + b"/") for other in below)]
     return [os.path.join(top, source[len(above) :]) for source in outermost]
+
+
+def _holds_something(path: bytes) -> bool:
+    """Whether there is something at a path that can be lost: an empty directory is nothing."""
+    if not _is_dir(path):
+        return os.path.lexists(path)
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return True
 
 
 def _is_dir(path: bytes) -> bool:
