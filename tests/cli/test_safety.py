@@ -87,8 +87,13 @@ def test_snapshot_for_safety_says_what_it_is(cli, saved, tree):
     assert f"note: to get it back: respaldo restore {made['id'][:8]}:{tree} {tree} --delete" in ran.err
     assert cli("ls", "latest", "--json").json["snapshot"] == saved
     assert cli("ls", f"latest:tag=safety:{tree}", "--json").json["snapshot"] == made["id"]
+    assert made["kind"] == "incremental"
+    assert made["parent"] == saved
+    assert json.loads(cli("snapshot", tree, "--json").out)["snapshot"] != made["id"]
+    [later] = [item for item in snapshots(cli) if item["id"] not in {saved, made["id"]}]
+    assert later["parent"] == saved
     plan = cli("forget", "--keep-daily", "1", "--dry-run", "--json").json
-    assert plan["forgotten"] == []
+    assert plan["forgotten"] == [saved]
 
 
 def test_file_is_put_away_alone(cli, saved, tree):

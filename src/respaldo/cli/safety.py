@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from respaldo import __version__
 from respaldo.cli import show
 from respaldo.cli.settings import Settings
+from respaldo.cli.values import LOCAL_ZONE
 
 if TYPE_CHECKING:
     from respaldo.api import Found, PutAway, RestoreOptions, Restoring
@@ -44,6 +45,8 @@ def put_away(
         user=user,
         uid=uid,
         gid=os.getgid(),
+        kind="incremental",  # it is no day's and no week's first
+        zone=LOCAL_ZONE,
         reason=f"before the restore of {found.snapshot.hex[:8]}:{show.shown(found.path)} to {show.shown(target)}",
         program=f"respaldo {__version__}",
     )

@@ -41,8 +41,8 @@ _VIEWS = (*KINDS, *_CALENDAR)
         "that is in it), changes: added, changed, removed since the parent (null where nobody knows), files, "
         "directories, bytes, files_new, files_changed, files_unchanged (what had to be read), read_bytes, new_bytes, "
         "stored_bytes, errors, duration_s, parent, pinned, verified (time and how, when all of it was last read and "
-        "found whole, or null); with a view by the calendar also bucket; with --trash also forgotten and until. undecided: "
-        "ids of snapshots under way or interrupted. damaged: names of records that cannot be read."
+        "found whole, or null); with a view by the calendar also bucket; with --trash also forgotten and until. "
+        "undecided: ids of snapshots under way or interrupted. damaged: names of records that cannot be read."
     ),
 )
 @click.option("--host", default="", metavar="HOST", help="Only those of a machine.")
