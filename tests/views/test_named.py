@@ -25,7 +25,9 @@ def made(scene):
 
 def test_name_is_a_link_to_the_snapshot_it_means(made):
     """Times, labels, ids, conditions; another one is not there, and nothing is listed."""
-    named = Named(made, Names(zone=UTC), lambda: Context(now_ns=NOW_NS, verified=lambda: {made[0].id}))
+    names = Names(zone=UTC)
+    names.look_at(made)
+    named = Named(made, names, lambda: Context(now_ns=NOW_NS, verified=lambda: {made[0].id}))
     for name, label in (
         ("latest", "second"),
         ("yesterday", "second"),

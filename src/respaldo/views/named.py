@@ -15,10 +15,13 @@ from respaldo.views.layout import Link, Names, Spec
 
 
 class Named(Mapping[bytes, Spec]):
-    """Is links to snapshots by what they are called; looked up, not listed: there is no end of them."""
+    """Is links to snapshots by what they are called; looked up, not listed: there is no end of them.
+
+    ``names`` has looked at the snapshots.
+    """
 
     def __init__(self, snapshots: Sequence[Snapshot], names: Names, context: Callable[[], Context]) -> None:
-        self._catalogue = Catalogue(snapshots=tuple(snapshots), undecided=(), damaged=())
+        self._catalogue = Catalogue(snapshots=tuple(snapshots), undecided=(), damaged=(), trash=tuple(names.apart))
         self._names = names
         self._context = context
 

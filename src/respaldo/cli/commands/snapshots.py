@@ -29,7 +29,6 @@ _VIEWS = (*KINDS, *_CALENDAR)
     statuses=(4,),
     examples=(
         ("All of them:", "respaldo snapshots -r /mnt/disk/backup"),
-        ("The last three of this machine:", "respaldo snapshots --host $(hostname) --last 3"),
         ("Those that hold a file, by the sources they cover:", "respaldo snapshots --path /home/ana/thesis.tex"),
         ("The newest of each week, as it is kept by --keep-weekly:", "respaldo snapshots --view weekly"),
         ("What each of a day's later ones changed since the one before:", "respaldo snapshots --view incremental"),
