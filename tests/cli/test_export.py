@@ -126,3 +126,13 @@ def test_unzip_accepts_the_archive(cli, made, tree, place):
     assert (status.st_mode & 0o777, status.st_mtime) == (0o640, 1_500_000_000)
     assert os.readlink(place / "unpacked" / "link") == "docs/a.txt"
     assert (place / "unpacked" / "ñ ü").read_bytes() == b"accents"
+
+
+def test_nothing_but_a_file_is_replaced(cli, repository, tree, place):
+    """A FIFO, as a device, stays what it is, also with --force; and nothing is put beside it."""
+    cli("snapshot", tree)
+    os.mkfifo(place / "fifo")
+    ran = cli("export", "latest", "-o", place / "fifo", "--force", expected=1)
+    assert "no regular file" in ran.err
+    assert (place / "fifo").is_fifo()
+    assert not (place / "fifo.sha256").exists()

@@ -98,11 +98,11 @@ def test_everything_has_its_birth_recorded(product, everything):
         os.close(fd)
     births = dict(zip(names.split(b"\0"), (row[6] for row in META.iter_unpack(meta)), strict=False))
     assert all(births.values())
-    from respaldo.api import Places, Repository
+    from respaldo.api import Places, open_repository
     from respaldo.codec.slots import Secret
 
     places = Places(cache_dir=product.place / "cache", state_dir=product.place / "state" / "respaldo")
-    with Repository.open(str(product.repository), Secret(key=bytes(range(32))), places=places) as repository:
+    with open_repository(str(product.repository), Secret(key=bytes(range(32))), places=places) as repository:
         found = repository.find(f"latest:{everything}")
         recorded = {os.path.basename(path): entry.btime_ns for path, entry in repository.ls(found)}
     assert recorded == births

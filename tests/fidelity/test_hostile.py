@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from respaldo.api import Places, Repository
+from respaldo.api import Places, open_repository
 from respaldo.catalog.session import Session
 from respaldo.catalog.trees import put_tree
 from respaldo.codec.slots import Secret
@@ -34,7 +34,7 @@ class Forger:
 
     def __enter__(self):
         places = Places(cache_dir=self._product.place / "cache", state_dir=self._product.place / "forged")
-        self._opened = Repository.open(
+        self._opened = open_repository(
             str(self._product.repository), Secret(key=bytes(range(32))), places=places, writes=True
         )
         self._repo = self._opened.__enter__()._repo

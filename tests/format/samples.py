@@ -27,6 +27,7 @@ from respaldo.format import (
     segment,
     snapshot,
     tree,
+    verification,
 )
 from respaldo.kernel.layout import INODE_FLAGS
 
@@ -139,6 +140,17 @@ CONFIG = config.Config(chunker=(1 << 14, 1 << 16, 1 << 18, 1 << 54, 1 << 58))
 LIKE_ANOTHER = replace(CONFIG, parity=50, content_keys=bytes(range(192)))
 PIN = protection.Pin(time_ns=1_780_000_000_000_000_000, reason="before the move")
 TRASHED = protection.Trashed(time_ns=1_780_000_000_000_000_000, until_ns=1_780_604_800_000_000_000)
+VERIFIED = verification.Verified(
+    rows=(
+        verification.WasWhole(
+            snapshot=SnapshotId(b"a" * 16), root=IDS[0], time_ns=1_780_000_000_000_000_000, how=verification.How.VERIFY
+        ),
+        verification.WasWhole(
+            snapshot=SnapshotId(b"b" * 16), root=IDS[1], time_ns=1_780_000_000_000_000_001, how=verification.How.EXPORT
+        ),
+    )
+)
+SUMS = verification.sums_of({b"k" * 48: b"d" * 32, b"l" * 48: b"e" * 32})
 HEADER = header.Header(repository=b"R" * 16, created_ns=1_780_000_000_000_000_000)
 SLOT = slots.Slot(
     name="keys/00112233445566aa",
@@ -186,6 +198,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "config": lambda data: config.parse_config(data, "x"),
     "pin": lambda data: protection.parse_pin(data, "x"),
     "trash": lambda data: protection.parse_trashed(data, "x"),
+    "verified": lambda data: verification.parse_verified(data, "x"),
+    "sums": lambda data: verification.parse_sums(data, "x"),
 }
 """Each takes bytes from anybody and raises nothing but `REFUSALS`."""
 
@@ -212,6 +226,8 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "config": (CONFIG.encode(), LIKE_ANOTHER.encode()),
     "pin": (PIN.encode(),),
     "trash": (TRASHED.encode(),),
+    "verified": (VERIFIED.encode(), verification.Verified(rows=()).encode()),
+    "sums": (SUMS.encode(), verification.sums_of({}).encode()),
 }
 
 

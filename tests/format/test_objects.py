@@ -27,6 +27,8 @@ RECORDS = {
     "marker": ("sessions/" + "0a" * 16 + ".1", samples.MARKER.encode()),
     "pin": ("pins/" + "0a" * 16, samples.PIN.encode()),
     "trash": ("trash/" + "0a" * 16, samples.TRASHED.encode()),
+    "verified": ("verified/" + "0a" * 16, samples.VERIFIED.encode()),
+    "sums": ("sums/" + "0a" * 16, samples.SUMS.encode()),
     "config": ("config/" + "0" * 15 + "1", samples.CONFIG.encode()),
 }
 

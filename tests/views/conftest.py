@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from respaldo.api import Places, Repository, Secret, init, view
+from respaldo.api import Places, Secret, init, open_repository, view
 from respaldo.api.blocks import Blocks
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.options import BackupOptions
@@ -37,7 +37,7 @@ class Scene:
         places = Places(cache_dir=place / "cache", state_dir=place / "state")
         secret = Secret(key=bytes(range(32)))
         init(str(place / "repository"), secret, places=places)
-        self.repository = Repository.open(str(place / "repository"), secret, places=places, writes=True)
+        self.repository = open_repository(str(place / "repository"), secret, places=places, writes=True)
         self.clock = Hands()
         self.looked = 0
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
-    from respaldo.api.cached import cached_snapshots
+    from respaldo.api.cached import cached_conditions, cached_snapshots
     from respaldo.api.copying import SyncResult, copy, repository_id, sync
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
+    from respaldo.api.opening import open_repository
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
     from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
     from respaldo.api.repository import Repository
-    from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
+    from respaldo.api.safety import PutAway, Restoring
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
     from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe, kind_of
@@ -53,18 +54,21 @@ if TYPE_CHECKING:
     from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
     from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
+    from respaldo.flows.restore.preview import Preview, What
+    from respaldo.flows.restore.preview import Row as PreviewRow
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
+    from respaldo.format.verification import How, WasWhole
     from respaldo.fs.match import Rules, read_rules
     from respaldo.store.slots import SlotInfo
+    from respaldo.views.checksums import Checksum, sum_line
     from respaldo.views.diff import Change
     from respaldo.views.diff import Verb as ChangeVerb
     from respaldo.views.find import Criteria, Version
     from respaldo.views.history import State
 
     KERNEL: KernelState
-    open_repository = _Repository.open
 
 
 __all__ = [
@@ -94,6 +98,7 @@ __all__ = [
     "ChangeVerb",
     "Changes",
     "Checked",
+    "Checksum",
     "Copied",
     "CopyResult",
     "Criteria",
@@ -104,6 +109,7 @@ __all__ = [
     "Found",
     "Goal",
     "Header",
+    "How",
     "ImportOptions",
     "ImportResult",
     "InTrash",
@@ -123,10 +129,13 @@ __all__ = [
     "Places",
     "Planned",
     "Policy",
+    "Preview",
+    "PreviewRow",
     "Printed",
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
+    "PutAway",
     "RepairOptions",
     "RepairPlan",
     "RepairResult",
@@ -134,6 +143,7 @@ __all__ = [
     "RestoreOptions",
     "RestorePlan",
     "RestoreResult",
+    "Restoring",
     "RetentionPlan",
     "Rollback",
     "Rules",
@@ -153,6 +163,9 @@ __all__ = [
     "VerifyOptions",
     "VerifyResult",
     "Version",
+    "WasWhole",
+    "What",
+    "cached_conditions",
     "cached_snapshots",
     "choose",
     "choose_for",
@@ -178,6 +191,7 @@ __all__ = [
     "show_share",
     "shown_labels",
     "split_name",
+    "sum_line",
     "sync",
     "time_from_name",
     "try_runs",
@@ -188,7 +202,7 @@ __all__ = [
 
 _WHERE = {
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
-    "respaldo.api.cached": "cached_snapshots",
+    "respaldo.api.cached": "cached_conditions cached_snapshots",
     "respaldo.api.copying": "SyncResult copy repository_id sync",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
@@ -199,11 +213,13 @@ _WHERE = {
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
+    "respaldo.api.opening": "open_repository",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.recovery": "Printed Typed draw_recovery parse_recovery",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
+    "respaldo.api.safety": "PutAway Restoring",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
     "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",
@@ -222,10 +238,13 @@ _WHERE = {
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
     "respaldo.format.figures": "Changes Figures",
+    "respaldo.flows.restore.preview": "Preview What",
     "respaldo.format.header": "Header",
     "respaldo.format.snapshot": "Manifest",
+    "respaldo.format.verification": "How WasWhole",
     "respaldo.fs.match": "Rules read_rules",
     "respaldo.store.slots": "SlotInfo",
+    "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",
     "respaldo.views.find": "Criteria Version",
     "respaldo.views.history": "State",
@@ -237,12 +256,12 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names.s
 def __getattr__(name: str) -> object:
     """Loads what is asked for."""
     value: object
-    if name == "open_repository":
-        value = import_module(_MODULES["Repository"]).Repository.open
-    elif name == "KERNEL":
+    if name == "KERNEL":
         kernel = import_module("respaldo.kernel")
         state = import_module(_MODULES["KernelState"]).KernelState
         value = state(native=kernel.NATIVE, reason=kernel.WHY_NOT_NATIVE)
+    elif name == "PreviewRow":
+        value = import_module("respaldo.flows.restore.preview").Row
     elif name == "ChangeVerb":
         value = import_module("respaldo.views.diff").Verb
     elif name in _MODULES:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from respaldo.api.naming import Found
+from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.store.header import still_there
 from respaldo.store.repo import Repo
 from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
+
+if TYPE_CHECKING:
+    from respaldo.flows.restore.begin import Restore
+    from respaldo.flows.restore.options import RestoreOptions
 
 
 class Blocks:
@@ -58,3 +65,18 @@ class Blocks:
         """Looks again which packs there are."""
         self._repo.source.forget_positions()
         self._repo.synchronise(lenient=True)
+
+
+def restore_of(repo: Repo, trees: TreeReader, found: Found, target: bytes, options: RestoreOptions) -> Restore:
+    """Returns what the flow needs to know of one restore."""
+    from respaldo.flows.restore.begin import Restore  # noqa: PLC0415 - start-up time
+
+    return Restore(
+        blocks=Blocks(repo),
+        trees=trees,
+        manifest=found.snapshot.manifest,
+        entry=found.entry,
+        path=found.path,
+        target=target,
+        options=options,
+    )

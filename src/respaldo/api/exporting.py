@@ -17,6 +17,7 @@ from typing import BinaryIO
 from respaldo.api.naming import Found
 from respaldo.catalog.retention import kind_of
 from respaldo.core.errors import TargetError, UsageError
+from respaldo.views.checksums import sum_line
 
 FORMATS = ("tar", "tar.gz", "tar.zst", "zip")
 TEMPLATE = "{prefix}_{kind}_{time:%Y%m%d_%H%M}_{checksum:.8}"
@@ -132,9 +133,7 @@ def _link(path: bytes, target: bytes) -> None:
 
 def write_checksum(path: bytes, sha256: str) -> None:
     """Writes the SHA-256 of a file beside it, as ``sha256sum -c`` reads it; raises `TargetError`."""
-    name = os.path.basename(path)
-    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-    line = (b"\\" if escaped != name else b"") + sha256.encode() + b"  " + escaped + b"\n"
+    line = sum_line(sha256, os.path.basename(path))
     try:
         with open(path + b".sha256", "wb") as file:
             file.write(line)

@@ -15,10 +15,13 @@ from datetime import UTC, tzinfo
 from respaldo.api import exporting
 from respaldo.api.naming import Found
 from respaldo.catalog.snapshots import Snapshot
+from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import SourceError, TargetError, UsageError
-from respaldo.core.seams import Progress
+from respaldo.core.seams import Cancel, Progress
+from respaldo.format.verification import How
 from respaldo.store.repo import Repo
+from respaldo.views.checksums import Checksum, Summing
 from respaldo.views.content import WITHOUT_CONTENT, Contents
 from respaldo.views.diff import Change, Verb, compare
 from respaldo.views.find import Criteria
@@ -70,7 +73,11 @@ class Looking:
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest())
 
     def export(self, found: Found, form: str, write: Write, *, progress: Progress) -> Dumped:
-        """Writes a directory or file as an archive in one of the `exporting.FORMATS`; the same bytes every time."""
+        """Writes a directory or file as an archive in one of the `exporting.FORMATS`; the same bytes every time.
+
+        Remembers the SHA-256 of each file, and of a whole snapshot that all of it was read, where that can be written.
+        """
+        from respaldo.api.verifying import remember  # noqa: PLC0415 - start-up time
         from respaldo.views.archive import about, fill, write_tar  # noqa: PLC0415 - start-up time
         from respaldo.views.packed import gzip, zstd  # noqa: PLC0415 - start-up time
         from respaldo.views.zip import Zip  # noqa: PLC0415 - start-up time
@@ -78,15 +85,32 @@ class Looking:
         counted = _Counted(write)
         folder = found.path if found.entry.is_dir else os.path.dirname(found.path)
         comment = about(found.snapshot.manifest, folder)
-        if form == "zip":
-            files, left_out = fill(Zip(counted, self._contents), self._trees, found.entry, progress)
-        elif form == "tar":
-            files, left_out = write_tar(self._trees, self._contents, found.entry, counted, progress, comment)
-        else:
-            packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted)
-            files, left_out = write_tar(self._trees, self._contents, found.entry, packed, progress, comment)
-            packed.finish()
+        with SumsKept(self._repo) as known:
+            contents = Summing(self._repo.source, self._trees, known)
+            if form == "zip":
+                files, left_out = fill(Zip(counted, contents), self._trees, found.entry, progress)
+            elif form == "tar":
+                files, left_out = write_tar(self._trees, contents, found.entry, counted, progress, comment)
+            else:
+                packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted)
+                files, left_out = write_tar(self._trees, contents, found.entry, packed, progress, comment)
+                packed.finish()
+        if found.path == b"/" and not left_out:
+            remember(self._repo, [(found.snapshot.id, found.snapshot.manifest.root)], How.EXPORT)
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest(), files=files, left_out=left_out)
+
+    def checksums(
+        self, found: Found, *, anew: bool, progress: Progress, cancel: Cancel, failed: Callable[[bytes, object], None]
+    ) -> Iterator[Checksum]:
+        """Yields the SHA-256 of every file of a directory, or of one; ``failed`` is told of those that have none.
+
+        With ``anew`` from the content, whatever is kept; a whole snapshot that is read so counts as verified.
+        """
+        from respaldo.api.verifying import list_checksums  # noqa: PLC0415 - start-up time
+
+        return list_checksums(
+            self._repo, self._trees, found, anew=anew, progress=progress, cancel=cancel, failed=failed
+        )
 
     def export_to(
         self,
@@ -109,6 +133,10 @@ class Looking:
         folder = (os.path.dirname(target) or b".") if named else target
         if named and not force and os.path.lexists(target):
             raise TargetError(target, "it exists already", hint="name another, or use --force")
+        if named and os.path.lexists(target) and not os.path.isfile(target):
+            # As root, a rename would put the archive in the place of /dev/null.
+            hint = "an archive for a pipe or a device goes to standard output: -o - > TARGET"
+            raise TargetError(target, "it is no regular file, and is not replaced", hint=hint)
         with exporting.new_file(folder) as (file, publish):
             done = self.export(found, form, file.write, progress=progress)
             path = target

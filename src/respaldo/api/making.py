@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from respaldo.api.opening import open_repository
 from respaldo.api.places import Pins, Places, check_free
 from respaldo.api.repository import Repository
 from respaldo.backend.open import open_backend
@@ -61,6 +62,6 @@ def init(
         catch_up(backend, parity)
     Pins(places, location).trust(header)
     if recovery is not None:
-        with Repository.open(location, secret, places=places, writes=True) as repository:
+        with open_repository(location, secret, places=places, writes=True) as repository:
             repository.slots.add(recovery, label="recovery")
     return header

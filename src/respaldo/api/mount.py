@@ -9,7 +9,9 @@ from respaldo.api import retention
 from respaldo.api.blocks import Blocks
 from respaldo.api.repository import Repository
 from respaldo.catalog import protection, snapshots
+from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import Snapshot
+from respaldo.catalog.verification import load_verified
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel
 from respaldo.store.repo import Repo
@@ -18,6 +20,7 @@ from respaldo.views.fuse import MountOptions, Session
 from respaldo.views.fuse_answers import Answers
 from respaldo.views.layout import Folder, Names, layout
 from respaldo.views.mounted import Mounted
+from respaldo.views.named import Named
 from respaldo.views.versions import incremental, versions
 
 __all__ = ["MountOptions", "mount"]
@@ -62,12 +65,16 @@ def mount(
     look = _Look(repo)
     names = Names(zone=zone)
 
+    def context(items: Sequence[Snapshot]) -> Context:
+        return Context(now_ns=repo.clock.now_ns(), zone=zone, verified=lambda: load_verified(repo, items))
+
     def lay_out(items: Sequence[Snapshot], directories: Directories) -> Folder:
         names.apart = look.trash
         names.look_at(items)
         more = {
             b"incremental": incremental(directories, items, names),
             b"versions": versions(directories, items, zone),
+            b"at": Folder(children=lambda: Named(items, names, lambda: context(items))),
         }
         return layout(items, names, lambda items, period: retention.view(items, period, zone), more)
 

@@ -7,9 +7,10 @@ older snapshot is never taken silently. Symbolic links on the way are not follow
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from respaldo.catalog.selectors import ID_SHOWN, Context, Selector, choose, covers, plain_path
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot
@@ -17,8 +18,9 @@ from respaldo.core.model import Content, Entry, Mark
 from respaldo.views.walk import tree_of
 from respaldo.views.walk import walk as below
 
-ID_SHOWN = 8
-"""Digits of a snapshot's id that are shown to people."""
+__all__ = ["ID_SHOWN", "Found", "covers", "find_entry", "plain_path", "resolve", "split_name", "walk"]
+
+_HOSTS_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class Found:
     snapshot: Snapshot
     path: bytes
     entry: Entry
+    selector: Selector | None = None
+    """How it was named, unless by its id or label."""
 
 
 def split_name(name: str) -> tuple[str, bytes | None]:
@@ -36,17 +40,6 @@ def split_name(name: str) -> tuple[str, bytes | None]:
     if not separator:
         return name, None
     return snapshot, plain_path(path)
-
-
-def plain_path(path: str) -> bytes:
-    """Returns a recorded path, absolute and without empty parts."""
-    parts = [part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part not in {b"", b"."}]
-    return b"/" + b"/".join(parts)
-
-
-def covers(snapshot: Snapshot, path: bytes) -> bool:
-    """Whether one of a snapshot's sources is the path or lies above it."""
-    return any(path == source or path.startswith(source.rstrip(b"/") + b"/") for source in snapshot.manifest.sources)
 
 
 def lies_above(snapshot: Snapshot, path: bytes) -> bool:
@@ -75,37 +68,30 @@ def find_entry(trees: TreeReader, snapshot: Snapshot, path: bytes) -> Entry | No
     return entry
 
 
-def resolve(catalogue: Catalogue, trees: TreeReader, name: str, *, host: str = "") -> Found:
+def resolve(catalogue: Catalogue, trees: TreeReader, name: str, context: Context, *, host: str = "") -> Found:
     """Returns what a name means; raises `NoSuchSnapshot`, `NoSuchPath`, and `Corruption` as `Catalogue.find` does.
 
     ``host`` leaves the others' snapshots aside, but not damaged ones: they may be this one's.
     """
     snapshots = tuple(item for item in catalogue.snapshots if not host or item.manifest.host == host)
+    if host and not snapshots and catalogue.snapshots:
+        hosts = sorted({item.manifest.host for item in catalogue.snapshots})[:_HOSTS_SHOWN]
+        raise NoSuchSnapshot(name, f"no snapshot is of host {host}", hint=f"there are some of {', '.join(hosts)}")
     trash = tuple(item for item in catalogue.trash if not host or item.manifest.host == host)
     catalogue = Catalogue(snapshots=snapshots, undecided=(), damaged=catalogue.damaged, trash=trash)
     wanted, path = split_name(name)
-    if wanted == "latest" and path not in {None, b"/"}:
-        catalogue.need_whole()
-        snapshot = _latest(snapshots, path or b"/")
-    else:
-        snapshot = catalogue.find(wanted)
     path = path or b"/"
+    tests: tuple[Callable[[Snapshot], bool], ...] = ()
+    if path != b"/":
+        tests = (lambda item: covers(item, path), lambda item: lies_above(item, path))
+    where = ":" + path.decode("utf-8", "surrogateescape")
+    chosen = choose(catalogue, wanted, context, tests=tests, where=where)
+    snapshot = chosen.snapshot
     entry = find_entry(trees, snapshot, path)
     if entry is None:
         last = next(_holding(trees, reversed(snapshots), path, snapshot), None)
         raise NoSuchPath(path, snapshot.hex[:ID_SHOWN], last_in=last.hex[:ID_SHOWN] if last else "")
-    return Found(snapshot=snapshot, path=path, entry=entry)
-
-
-def _latest(snapshots: tuple[Snapshot, ...], path: bytes) -> Snapshot:
-    for test in (covers, lies_above):
-        for snapshot in reversed(snapshots):
-            if test(snapshot, path):
-                return snapshot
-    if not snapshots:
-        raise NoSuchSnapshot("latest", "there is no snapshot yet")
-    shown = path.decode("utf-8", "surrogateescape")
-    raise NoSuchSnapshot(f"latest:{shown}", "no snapshot has a source that covers this path")
+    return Found(snapshot=snapshot, path=path, entry=entry, selector=chosen.selector)
 
 
 def _holding(trees: TreeReader, snapshots: Iterable[Snapshot], path: bytes, but: Snapshot) -> Iterator[Snapshot]:

@@ -7,37 +7,34 @@ The flows are imported when they run: a listing needs none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from datetime import tzinfo
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from respaldo.api import naming
-from respaldo.api.blocks import Blocks
+from respaldo.api.blocks import restore_of
 from respaldo.api.history import History, Rollback
 from respaldo.api.later import Later
 from respaldo.api.parity import Parity
-from respaldo.api.places import Pins, Places, Uses
-from respaldo.backend.base import Backend
-from respaldo.backend.open import open_backend
-from respaldo.backend.wrap import RateLimit, ReadOnly
-from respaldo.catalog import protection, snapshots
+from respaldo.api.places import Uses
+from respaldo.backend.wrap import RateLimit
+from respaldo.catalog import protection, snapshots, verification
+from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
-from respaldo.codec.slots import Opened, Secret
+from respaldo.codec.slots import Opened
 from respaldo.core.errors import RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
-from respaldo.core.seams import Cancel, Progress, Silent, SystemClock, system_random
+from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.store import repo as store
-from respaldo.store import slots
-from respaldo.store.header import read_header_mended
 
 if TYPE_CHECKING:
     from respaldo.api import figures, keys, looking, retention
     from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.repairing import Repairing
+    from respaldo.api.safety import Restoring
     from respaldo.catalog.retention import Policy
     from respaldo.flows.backup.options import BackupOptions, BackupResult
     from respaldo.flows.check.options import VerifyOptions
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
     from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
     from respaldo.flows.repair.options import RepairOptions
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
-    from respaldo.flows.restore.run import Restore
+    from respaldo.format.verification import WasWhole
 else:  # start-up time
     figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
 
@@ -74,56 +71,10 @@ class Repository:
         self._limit = limit
         self._trees = TreeReader(repo.source)
         self._synchronised = False
+        self.zone: tzinfo = UTC
+        """Whose days and hours the times are that name snapshots."""
         self.pinned = pinned
         """Whether the header's hash could be remembered."""
-
-    @classmethod
-    def open(
-        cls,
-        location: str,
-        secret: Secret | Opened | keys.KeySource,
-        *,
-        places: Places,
-        writes: bool = False,
-        limit_bytes_per_s: int = 0,
-        rollback: Rollback = Rollback.REFUSE,
-    ) -> Self:
-        """Opens a repository, with a secret or with what one gave before; unless ``writes``, it cannot be changed.
-
-        ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
-        header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
-        ``rollback`` says otherwise.
-        """
-        backend = open_backend(location)
-        try:
-            wrapped: Backend = backend if writes else ReadOnly(backend)
-            limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
-            header, wrapped = read_header_mended(wrapped if limit is None else limit)
-            pins = Pins(places, location)
-            pins.check(header)
-            if not isinstance(secret, Secret | Opened):
-                secret = secret(header.hash, partial(slots.is_there, wrapped))
-            repo = store.Repo.open(
-                wrapped,
-                secret,
-                cache_dir=places.cache_dir,
-                clock=SystemClock(),
-                random=system_random,
-                header=header,
-                state_dir=places.state_dir,
-            )
-        except BaseException:
-            backend.close()
-            raise
-        uses = Uses(places, header.repository)
-        uses.note(repo.slot, repo.clock.now_ns())
-        opened = cls(repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback)
-        try:
-            opened.history.follow()
-        except BaseException:
-            repo.close()
-            raise
-        return opened
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +133,18 @@ class Repository:
     def find(self, name: str, *, host: str = "") -> naming.Found:
         """Returns what ``SNAPSHOT`` or ``SNAPSHOT:/PATH`` means; raises `NoSuchSnapshot`, `NoSuchPath`."""
         self._synchronise(Silent())
-        return naming.resolve(self.snapshots(), self._trees, name, host=host)
+        return naming.resolve(self.snapshots(), self._trees, name, self._context(), host=host)
+
+    def meant(self, names: Iterable[str]) -> tuple[Chosen, ...]:
+        """Returns what names of snapshots that are to be forgotten mean; raises `Refused` for one that is not exact."""
+        return retention.find_all(self.snapshots(), names, self._context(), trash=True, strict=True)
+
+    def _context(self) -> Context:
+        return Context(now_ns=self._repo.clock.now_ns(), zone=self.zone, verified=self.verified)
+
+    def verified(self, items: Iterable[Snapshot] | None = None) -> Mapping[SnapshotId, WasWhole]:
+        """Returns which snapshots, of all or of some, were read and found whole, and when and how."""
+        return verification.load_verified(self._repo, self.snapshots().snapshots if items is None else items)
 
     def _synchronise(self, progress: Progress) -> None:
         if not self._synchronised:
@@ -250,7 +212,7 @@ class Repository:
         """Writes what was found to a target: what is in a directory directly into it, a file as it or into it."""
         from respaldo.flows.restore.run import run_restore  # noqa: PLC0415 - start-up time
 
-        restore = self._restore(found, target, options)
+        restore = restore_of(self._repo, self._trees, found, target, options)
         return run_restore(restore, progress=progress, cancel=cancel, clock=self._repo.clock, random=self._repo.random)
 
     def plan_restore(
@@ -259,28 +221,23 @@ class Repository:
         """Returns what `restore` would do; changes nothing."""
         from respaldo.flows.restore.run import plan_restore  # noqa: PLC0415 - start-up time
 
-        return plan_restore(self._restore(found, target, options), progress=progress, cancel=cancel)
+        restore = restore_of(self._repo, self._trees, found, target, options)
+        return plan_restore(restore, progress=progress, cancel=cancel)
 
-    def _restore(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restore:
-        from respaldo.flows.restore.run import Restore  # noqa: PLC0415 - start-up time
+    def restoring(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restoring:
+        """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
+        from respaldo.api.safety import Restoring  # noqa: PLC0415 - start-up time
 
-        return Restore(
-            blocks=Blocks(self._repo),
-            trees=self._trees,
-            manifest=found.snapshot.manifest,
-            entry=found.entry,
-            path=found.path,
-            target=target,
-            options=options,
-        )
+        restore = restore_of(self._repo, self._trees, found, target, options)
+        return Restoring(self._repo, restore, found, self.snapshots)
 
     # --- checking --------------------------------------------------------------------------------------------------
 
     def verify(self, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
         """Checks structure, and as much of the content as the options say."""
-        from respaldo.flows.check.run import run_verify  # noqa: PLC0415 - start-up time
+        from respaldo.api.verifying import verify  # noqa: PLC0415 - start-up time
 
-        return run_verify(self._repo, options, progress=progress, cancel=cancel)
+        return verify(self._repo, self._trees, options, progress=progress, cancel=cancel)
 
     def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
@@ -368,7 +325,7 @@ class Repository:
     ) -> tuple[Snapshot, ...]:
         """Forgets snapshots, none of them where one is pinned (`Refused`); returns them."""
         return retention.forget_named(
-            self._repo, self.snapshots(), names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel
+            self._repo, self.snapshots(), names, self._context(), grace_ns=grace_ns, dry_run=dry_run, cancel=cancel
         )
 
     def pins(self) -> frozenset[SnapshotId]:
@@ -377,11 +334,11 @@ class Repository:
 
     def pin(self, names: Iterable[str], reason: str = "") -> retention.Changed:
         """Protects snapshots from every policy; returns them, and those that were not protected before."""
-        return retention.pin(self._repo, self.snapshots(), names, reason)
+        return retention.pin(self._repo, self.snapshots(), names, self._context(), reason)
 
     def unpin(self, names: Iterable[str]) -> retention.Changed:
         """Takes pins away; returns the snapshots, and those that had one."""
-        return retention.unpin(self._repo, self.snapshots(), names)
+        return retention.unpin(self._repo, self.snapshots(), names, self._context())
 
     def trash(self) -> tuple[retention.InTrash, ...]:
         """Lists what is in the trash."""
@@ -389,7 +346,7 @@ class Repository:
 
     def undo(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
         """Brings snapshots back out of the trash; raises `Refused` where it is too late."""
-        return retention.undo(self._repo, self.snapshots(), names)
+        return retention.undo(self._repo, self.snapshots(), names, self._context())
 
     def empty_trash(self, *, dry_run: bool = False) -> Sequence[SnapshotId]:
         """Takes away for good what has been in the trash for its time of grace; returns what that is."""

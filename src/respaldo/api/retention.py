@@ -23,6 +23,7 @@ from respaldo.catalog.retention import (
     kind_of,
     newest_of_each,
 )
+from respaldo.catalog.selectors import SAFETY, Chosen, Context, choose, need_exact, parse_selector
 from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, forget, pending_name
 from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
@@ -123,7 +124,12 @@ def candidates(
                 parent=manifest.parent,
                 stored_ns=stored.get(pending_name(item.id)),
             ),
-            group=tuple((name, shared[name]) for name in GROUPINGS if name in group_by),
+            group=tuple(
+                # What restores put away is no day's or week's snapshot: it must not push one of those out.
+                (name, shared[name])
+                for name in GROUPINGS
+                if name in group_by or (name == "tags" and SAFETY in manifest.tags)
+            ),
             kind=kind_of(manifest.kind, manifest.parent),
             tags=manifest.tags,
             pinned=item.id in pins,
@@ -196,26 +202,41 @@ def _take(repo: Repo, going: Iterable[Snapshot], grace_ns: int, *, cancel: Cance
     return tuple(gone)
 
 
-def find_all(catalogue: Catalogue, names: Iterable[str], *, trash: bool = False) -> tuple[Snapshot, ...]:
-    """Returns the snapshots that names mean, each once; with ``trash`` also, by id or label, what is in the trash."""
-    found: dict[SnapshotId, Snapshot] = {}
+def find_all(
+    catalogue: Catalogue, names: Iterable[str], context: Context, *, trash: bool = False, strict: bool = False
+) -> tuple[Chosen, ...]:
+    """Returns the snapshots that names mean, each once; with ``trash`` also, by id or label, what is in the trash.
+
+    ``strict``: for what cannot be undone. A time then means a snapshot only where it is the one that lies in the day,
+    minute or second that was named; else `Refused` says which one it would have been.
+    """
+    found: dict[SnapshotId, Chosen] = {}
     apart = Catalogue(snapshots=catalogue.trash, undecided=(), damaged=())
     for name in names:
         try:
-            item = catalogue.find(name)
+            item = choose(catalogue, name, context)
         except NoSuchSnapshot as error:
-            if not trash or name == "latest" or error.several:
+            if not trash or error.several or parse_selector(name, context) is not None:
                 raise
-            item = apart.find(name)
-        found[item.id] = item
+            item = Chosen(name=name, snapshot=apart.find(name))
+        if strict:
+            need_exact(catalogue, item, context)
+        found.setdefault(item.snapshot.id, item)
     return tuple(found.values())
 
 
 def forget_named(
-    repo: Repo, catalogue: Catalogue, names: Iterable[str], *, grace_ns: int, dry_run: bool, cancel: Cancel
+    repo: Repo,
+    catalogue: Catalogue,
+    names: Iterable[str],
+    context: Context,
+    *,
+    grace_ns: int,
+    dry_run: bool,
+    cancel: Cancel,
 ) -> tuple[Snapshot, ...]:
     """Forgets snapshots, all or, where one of them is pinned, none; what is in the trash already goes for good."""
-    items = find_all(catalogue, names, trash=True)
+    items = tuple(item.snapshot for item in find_all(catalogue, names, context, trash=True, strict=True))
     pins = protection.list_pins(repo)
     for item in items:
         if item.id in pins:
@@ -231,15 +252,15 @@ def forget_named(
     return items
 
 
-def pin(repo: Repo, catalogue: Catalogue, names: Iterable[str], reason: str = "") -> Changed:
+def pin(repo: Repo, catalogue: Catalogue, names: Iterable[str], context: Context, reason: str = "") -> Changed:
     """Pins snapshots; returns them, and those that were not pinned before."""
-    items = find_all(catalogue, names)
+    items = tuple(item.snapshot for item in find_all(catalogue, names, context))
     return items, tuple(item for item in items if protection.pin(repo, item.id, reason))
 
 
-def unpin(repo: Repo, catalogue: Catalogue, names: Iterable[str]) -> Changed:
+def unpin(repo: Repo, catalogue: Catalogue, names: Iterable[str], context: Context) -> Changed:
     """Takes pins away; returns the snapshots, and those that had one."""
-    items = find_all(catalogue, names, trash=True)
+    items = tuple(item.snapshot for item in find_all(catalogue, names, context, trash=True, strict=True))
     return items, tuple(item for item in items if protection.unpin(repo, item.id))
 
 
@@ -249,10 +270,10 @@ def trash(repo: Repo, catalogue: Catalogue) -> tuple[InTrash, ...]:
     return tuple(InTrash(snapshot=item, record=records[item.id]) for item in catalogue.trash if item.id in records)
 
 
-def undo(repo: Repo, catalogue: Catalogue, names: Iterable[str]) -> tuple[Snapshot, ...]:
+def undo(repo: Repo, catalogue: Catalogue, names: Iterable[str], context: Context) -> tuple[Snapshot, ...]:
     """Brings snapshots back out of the trash; returns them."""
     apart = Catalogue(snapshots=catalogue.trash, undecided=(), damaged=())
-    items = find_all(apart, names)
+    items = tuple(item.snapshot for item in find_all(apart, names, context))
     for item in items:
         protection.take_back(repo, item.id)
     return items

@@ -93,10 +93,10 @@ class Catalogue:
             if not self.snapshots:
                 raise NoSuchSnapshot(name, "there is no snapshot yet")
             return self.snapshots[-1]
-        found = [item for item in self.snapshots if item.hex == name]  # whole, no label can stand before it
-        if name and not found:
-            found = self._find_by_label(name)
-        found = found or [item for item in self.snapshots if name and item.hex.startswith(name)]
+        exact = self.named(name)
+        if exact is not None:
+            return exact
+        found = [item for item in self.snapshots if name and item.hex.startswith(name)]
         if name and not found:
             self.need_whole(name)
         if not found:
@@ -104,6 +104,16 @@ class Catalogue:
         if len(found) > 1:
             raise NoSuchSnapshot(name, "several snapshots begin so", several=True)
         return found[0]
+
+    def named(self, name: str) -> Snapshot | None:
+        """Returns the snapshot with this id, whole, which no label can stand before, else the one of this label.
+
+        Raises `NoSuchSnapshot` where several bear a label that the program gave.
+        """
+        whole = next((item for item in self.snapshots if item.hex == name), None)
+        if whole is not None or not name:
+            return whole
+        return next(iter(self._find_by_label(name)), None)
 
     def _find_by_label(self, name: str) -> list[Snapshot]:
         """Returns the snapshot that bears a label; raises `NoSuchSnapshot` where several do that were not named.

@@ -63,7 +63,7 @@ def called_as(given: Mapping[str, Any]) -> Called:
     from respaldo.api import Bump, is_reserved  # start-up time
 
     label, kind, milestone = given["label"], given["kind"] or "", given["milestone"].strip()
-    if label == "latest" or ":/" in label:
+    if label == "latest" or label.startswith(("latest:", "latest~")) or ":/" in label:
         raise UsageError(f"a snapshot cannot be labelled {label!r}", hint='":/" and "latest" mean something in names')
     if is_reserved(label):
         raise UsageError(

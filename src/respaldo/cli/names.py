@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,29 +12,43 @@ from click.shell_completion import CompletionItem
 from respaldo.cli import show
 from respaldo.cli.settings import Settings
 
+_WORDS = ("today", "yesterday")
+
 
 class SnapshotName(click.ParamType[str]):
-    """Is ``latest``, the beginning of an id or a label, each with ``:/PATH`` behind it where a part is meant."""
+    """Is the name of a snapshot (see the page of `respaldo`), with ``:/PATH`` behind it where a part is meant."""
 
     name = "snapshot"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
         if not value:
-            self.fail("the name of a snapshot is empty; write latest, an id or a label", param, ctx)
+            self.fail("the name of a snapshot is empty; write latest, an id, a label or a time", param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         found = [CompletionItem("latest", help="the newest snapshot")]
+        if incomplete:
+            found += [CompletionItem(word, help="the newest snapshot of then") for word in _WORDS]
         with contextlib.suppress(Exception):  # a completion that fails completes nothing
-            from respaldo.api import cached_snapshots  # start-up time
+            from respaldo.api import cached_conditions, cached_snapshots  # start-up time
 
             settings = ctx.find_root().ensure_object(Settings)
             with settings.places() as places:
+                if incomplete.startswith("latest:"):
+                    known = cached_conditions(settings.location(), places=places)
+                    return _conditions(incomplete, known)
                 for name, about in cached_snapshots(settings.location(), places=places):
                     # A shell that shows a label sends it to the terminal as it is, and reads it line by line.
                     if name.isprintable():
                         found.append(CompletionItem(name, help=show.shown(about)))
         return [item for item in found if item.value.startswith(incomplete)]
+
+
+def _conditions(incomplete: str, known: Sequence[str]) -> list[CompletionItem]:
+    """Completes the last condition of several."""
+    before = incomplete[: max(incomplete.rfind(":"), incomplete.rfind(",")) + 1]
+    words = [before + condition for condition in known if condition.isprintable()]
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 SNAPSHOT = SnapshotName()

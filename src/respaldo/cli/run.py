@@ -41,6 +41,7 @@ COMMANDS = {
     "diff": "Say what changed between two snapshots, or since one.",
     "dump": "Print a file of a snapshot, or a directory as a tar archive.",
     "export": "Write a snapshot as a tar or zip archive.",
+    "checksums": "Print the SHA-256 of every file of a snapshot.",
     "copy": "Copy snapshots into another repository.",
     "sync": "Bring everything that another repository lacks.",
     "import": "Make snapshots of tar archives.",
@@ -103,8 +104,13 @@ def group() -> None:
     """Back up files into an encrypted store that keeps every piece of content once.
 
     A repository is a directory, on an external disk say. A snapshot is what was backed up at one time: each is
-    complete, and costs only what changed since the ones before. SNAPSHOT is always "latest", the beginning of an id,
-    or a label, with ":/PATH" behind it where only a part is meant.
+    complete, and costs only what changed since the ones before.
+
+    SNAPSHOT is always an id or its beginning, a label, "latest", the second before it as "latest~2", or a time:
+    "2026-11-20" (the end of that day), "2026-11-20 14:30", "2026-11-20T14:30Z", "yesterday", "3 days ago". A time is in
+    local time and means the newest snapshot not after it. Latest and times take conditions: "latest:verified",
+    "latest:kind=full,host=web", also tag=, path=, user=, complete; of "yesterday:tag=x", too. ":/PATH" behind any of
+    them means a part.
     """
 
 

@@ -116,6 +116,7 @@ class Settings:
         ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
         """
         from respaldo.api import KERNEL, Rollback, open_repository  # start-up time
+        from respaldo.cli.values import LOCAL_ZONE  # start-up time
 
         location = self.location()
         if not KERNEL.native:
@@ -130,6 +131,7 @@ class Settings:
                 limit_bytes_per_s=limit_bytes_per_s,
                 rollback=rollback,
             ) as repository:
+                repository.zone = LOCAL_ZONE
                 if not repository.pinned and self.level > 0:
                     show.err("note: the repository's header could not be pinned: the state directory is not writable")
                 if not repository.history.remembers and self.level > 0:

@@ -36,6 +36,8 @@ SEALED_KINDS = frozenset(
         "about",
         "log",
         "catalogue",
+        "verified",
+        "sums",
     }
 )
 

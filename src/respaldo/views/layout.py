@@ -14,6 +14,7 @@ from datetime import UTC, datetime, tzinfo
 
 from respaldo.catalog.labels import SUFFIX_DIGITS
 from respaldo.catalog.retention import kind_of
+from respaldo.catalog.selectors import ordinary
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.model import Entry
@@ -184,10 +185,11 @@ def _period(
 def latest(snapshots: Sequence[Snapshot]) -> Spec:
     """Returns the newest snapshot of each source, every source at its own path; one inside another stands in that one.
 
-    Where several machines have a source of the same path, the newest of all is shown.
+    Where several machines have a source of the same path, the newest of all is shown. What a restore put away for
+    safety is nobody's newest.
     """
     newest: dict[bytes, Snapshot] = {}
-    for item in snapshots:  # by time: the last one counts
+    for item in ordinary(snapshots):  # by time: the last one counts
         for source in item.manifest.sources:
             newest[source] = item
     outermost = {

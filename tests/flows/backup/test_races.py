@@ -15,7 +15,8 @@ from respaldo.core.errors import StorageFailed
 from respaldo.core.model import Mark
 from respaldo.flows.backup import files as files_module
 from respaldo.flows.backup import opening, reader, walker
-from respaldo.flows.restore.run import Restore, run_restore
+from respaldo.flows.restore.begin import Restore
+from respaldo.flows.restore.run import run_restore
 from respaldo.store.chunks import ChunkSink
 from tests.flows.backup.world import World, assert_equal, entries_below, walk_model
 

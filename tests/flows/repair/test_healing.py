@@ -16,8 +16,9 @@ from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.run import run_backup
 from respaldo.flows.gc.options import PruneOptions
 from respaldo.flows.gc.run import run_prune
+from respaldo.flows.restore.begin import Restore
 from respaldo.flows.restore.options import RestoreOptions
-from respaldo.flows.restore.run import Restore, run_restore
+from respaldo.flows.restore.run import run_restore
 from respaldo.format.pack import parse_footer
 from respaldo.store.repo import Repo
 from tests.flows.repair.ward import (

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from respaldo.api.making import init
+from respaldo.api.opening import open_repository
 from respaldo.api.places import Places
-from respaldo.api.repository import Repository
 from respaldo.codec.slots import Secret
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.options import BackupOptions
@@ -41,13 +41,13 @@ def source(tmp_path):
 def repository(tmp_path, places, source):
     location = str(tmp_path / "repository")
     init(location, SECRET, places=places)
-    with Repository.open(location, SECRET, places=places, writes=True) as opened:
+    with open_repository(location, SECRET, places=places, writes=True) as opened:
         opened.backup([os.fsencode(source)], BackupOptions(host="host"), progress=Silent(), cancel=Cancel())
     return location
 
 
 def restore(location, places, source, target, options=None):
-    with Repository.open(location, SECRET, places=places) as opened:
+    with open_repository(location, SECRET, places=places) as opened:
         found = opened.find(f"latest:{source}")
         return opened.restore(
             found, os.fsencode(target), options or RestoreOptions(), progress=Silent(), cancel=Cancel()

@@ -15,8 +15,9 @@ from dataclasses import replace
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry
+from respaldo.flows.restore.begin import Restore
 from respaldo.flows.restore.columns import leaf_of
-from respaldo.flows.restore.run import Restore, plan_restore, run_restore
+from respaldo.flows.restore.run import plan_restore, run_restore
 from respaldo.format.content import HOLE, Row
 from respaldo.format.figures import Figures
 from respaldo.format.snapshot import Manifest

@@ -19,6 +19,7 @@ from respaldo.api.bench.values import BenchOptions, Timing
 from respaldo.api.blocks import Blocks
 from respaldo.api.making import init
 from respaldo.api.naming import Found
+from respaldo.api.opening import open_repository
 from respaldo.api.places import Places
 from respaldo.api.repository import Repository
 from respaldo.catalog.trees import TreeReader
@@ -29,8 +30,9 @@ from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.backup.options import BackupOptions
 from respaldo.flows.check.options import Subset, VerifyOptions
+from respaldo.flows.restore.begin import Restore
 from respaldo.flows.restore.options import RestoreOptions, RestoreResult
-from respaldo.flows.restore.run import Restore, run_restore
+from respaldo.flows.restore.run import run_restore
 from respaldo.flows.restore.seams import Trees
 from respaldo.fs.meta import sync_filesystem
 from respaldo.store.repo import Repo
@@ -152,7 +154,7 @@ class Runs:
         secret = Secret(key=self._repo.random(KEY_BYTES))
         location = f"file:{os.path.join(self._other, 'repository')}"
         init(location, secret, places=places)
-        with Repository.open(location, secret, places=places, writes=True) as trial:
+        with open_repository(location, secret, places=places, writes=True) as trial:
             for name in ("snapshot", "snapshot, unchanged"):
                 with self._timed(self._folder):
                     result = trial.backup(

@@ -78,11 +78,12 @@ def command(
 
     The same snapshot gives the same bytes, whenever and wherever it is exported. Tar holds everything but sockets and
     inode flags; zip holds files, directories and links with modes, owners and times to the second. What is left out is
-    named: status 3. Damage ends it with status 4, and no file is there then.
+    named: status 3. Damage ends it with status 4, and no file is there then. The SHA-256 of every file is remembered in
+    the repository, for "checksums", and that a whole snapshot was read.
     """
     from respaldo.api import Exported  # start-up time
 
-    with settings.open() as repository:
+    with settings.open(writes=True) as repository:
         found = repository.find(name, host=host)
         if output == "-":
             if sys.stdout.isatty():

@@ -16,7 +16,7 @@ from respaldo.cli.signals import cancelling
 from respaldo.core.errors import ChunkMissing, Corruption, UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Repository, Shares
+    from respaldo.api import Repository, Shares, Snapshot
     from respaldo.core.ids import SnapshotId
     from respaldo.core.seams import Cancel, Progress
 
@@ -70,7 +70,13 @@ def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, **give
             run = policies.run_policy(repository, policy, given, dry_run=dry_run, cancel=cancel)
         gone = run.gone if run is not None else ()
         if run is None:
-            gone = repository.forget(names, grace_ns=grace_ns, dry_run=dry_run, cancel=cancel)
+            named = repository.meant(names)
+            for item in named:
+                if item.selector is not None and settings.level >= 0:
+                    show.err(f"note: {show.shown(item.name)} is {_described(item.snapshot)}")
+            gone = repository.forget(
+                [item.snapshot.hex for item in named], grace_ns=grace_ns, dry_run=dry_run, cancel=cancel
+            )
         shares = _measured(repository, [item.id for item in gone], progress, cancel) if dry_run else None
     status = 4 if (dry_run and shares is None) or (run is not None and run.plan.damaged) else 0
     if run is not None:
@@ -89,6 +95,12 @@ def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, **give
         lines.append(f"together that frees {show.size(shares.together)}")
     settings.report(value, "\n".join(lines))
     return status
+
+
+def _described(snapshot: Snapshot) -> str:
+    manifest = snapshot.manifest
+    where = f"{show.shown(manifest.host)}:{show.some(manifest.sources)}"
+    return f"{snapshot.hex[:8]} of {show.local_time(manifest.time_ns)}, {where}"
 
 
 def _measured(repository: Repository, going: list[SnapshotId], progress: Progress, cancel: Cancel) -> Shares | None:

@@ -43,7 +43,8 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
 
     latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time;
     daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/ shows what changed from one to the next,
-    versions/ every version of a file. New snapshots appear by themselves.
+    versions/ every version of a file. at/NAME is a link to the snapshot of any name: at/yesterday, at/latest:verified.
+    New snapshots appear by themselves.
     Without --allow-other, only the user who mounts gets in, and reads everything.
     """
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it

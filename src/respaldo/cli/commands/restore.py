@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respaldo.cli import preview as previews
+from respaldo.cli import safety as safe
 from respaldo.cli import show
 from respaldo.cli.names import SNAPSHOT, host_option
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
+from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
     from respaldo.api import Found, RestoreOptions, RestorePlan, RestoreResult
@@ -32,7 +35,7 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
         ("One file, over the one that was broken:", "respaldo restore before-upgrade:/etc/fstab /etc/fstab"),
         (
             "A directory made equal to the snapshot; look first, then do it:",
-            "respaldo restore latest:/srv/app /srv/app --delete --dry-run",
+            "respaldo restore latest:/srv/app /srv/app --delete --preview",
         ),
         (
             "Pictures only, read back and compared afterwards:",
@@ -42,8 +45,12 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
     notes=(
         "snapshot, path, target, complete, directories, created, overwritten, attributes, unchanged, kept, deleted, "
         "failed, damaged, written_bytes, duration_s, bytes_per_s, failures (path, reason), missed (what, count, "
-        "example: what could not be set), notes. With --dry-run: write_bytes, delete_bytes and actions (verb, path, "
-        "size) instead."
+        "example: what could not be set), notes, safety (snapshot, path, command: what was put away first, and what "
+        "brings it back). With --dry-run: write_bytes, delete_bytes and actions (verb, path, size) instead. With "
+        "--preview: counts (added, overwritten, metadata, deleted, kept, unchanged, failed), write_bytes, "
+        "delete_bytes, entries in the order of a tree (what, path relative to the target, directory, size, "
+        "size_before, counts of what is below, reason), cut (how many that change are not listed), safety (whether "
+        "something would be put away)."
     ),
 )
 @click.argument("name", metavar="SNAPSHOT[:PATH]", type=SNAPSHOT)
@@ -69,6 +76,17 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
 @click.option(
     "--dry-run", "-n", is_flag=True, help="Print what would be created, overwritten, deleted; change nothing."
 )
+@click.option(
+    "--preview",
+    is_flag=True,
+    help="Show the target as a tree, with sizes, and what would become of each name; change nothing.",
+)
+@click.option(
+    "--safety/--no-safety",
+    default=None,
+    help="Take a snapshot of what is there first, and say how to get back. Without either option: where something "
+    "would be overwritten or deleted and lies under a source of the repository. If it fails, nothing is touched.",
+)
 @click.option("--verify", is_flag=True, help="Read everything back from the disk and compare it.")
 @click.option("--no-owner", is_flag=True, help="Leave owners and groups as the system gives them.")
 @click.option("--numeric-ids", is_flag=True, help="Set owners by number, not by name.")
@@ -80,30 +98,71 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
 )
 @click.option("--no-space-check", is_flag=True, help="Begin although the target seems too small.")
 @host_option
-def command(settings: Settings, *, name: str, target: bytes, host: str, dry_run: bool, **given: Any) -> int:  # noqa: ANN401
+def command(
+    settings: Settings,
+    *,
+    name: str,
+    target: bytes,
+    host: str,
+    dry_run: bool,
+    preview: bool,
+    safety: bool | None,
+    **given: Any,  # noqa: ANN401
+) -> int:
     """Write a snapshot back. What is in a directory lands directly in TARGET; a file becomes TARGET, or lands in it.
 
     Every file is whole under its name or not there (but for --in-place), and run again, a restore goes on where it was
     interrupted. Each chunk is checked against what was backed up: a file that is damaged is named and left out, the
     rest is restored, and the exit status is 4; 3 where a file could not be written. Symbolic links in TARGET are never
     followed.
+
+    Where something would be overwritten or deleted in a directory that is backed up here, its present state is put away
+    first, as a snapshot with the tag "safety", and the command that gets back is printed. Such snapshots are never the
+    "latest" ones. Where the repository cannot be written to, or something there cannot be read, nothing is touched; see
+    --no-safety.
     """
+    if preview and dry_run:
+        raise UsageError("--preview and --dry-run are two forms of the same; use one of them")
     options = _options(given)
+    looks_only = dry_run or preview
+    careful = safety is not False and not looks_only and os.path.lexists(target)
+    put_away: list[dict[str, object]] = []
     with (
-        settings.open() as repository,
+        settings.open(writes=careful) as repository,
         cancelling() as cancel,
         watching(settings.level, display=settings.display) as progress,
     ):
         found = repository.find(name, host=host)
-        if dry_run:
+        restoring = repository.restoring(found, target, options)
+        if preview:
+            tree = restoring.preview(cancel=cancel)
+            endangered = safety is not False and restoring.endangered(everywhere=bool(safety), cancel=cancel)
+        elif dry_run:
             plan = repository.plan_restore(found, target, options, progress=progress, cancel=cancel)
         else:
+            if careful:
+                put_away = safe.put_away(
+                    settings,
+                    restoring,
+                    found,
+                    target,
+                    options,
+                    everywhere=bool(safety),
+                    progress=progress,
+                    cancel=cancel,
+                )
             result = repository.restore(found, target, options, progress=progress, cancel=cancel)
     head = {"snapshot": found.snapshot.hex, **show.path_fields(found.path), **show.path_fields(target, "target")}
+    if preview:
+        lines = [*previews.text(tree, target)]
+        if endangered:
+            lines.append("what is there would be put away first, as a snapshot with the tag safety")
+        settings.report(head | previews.fields(tree) | {"safety": bool(endangered)}, "\n".join(lines))
+        return 3 if any(what == "failed" for what in tree.counts) else 0
     if dry_run:
         settings.report(head | _plan_fields(plan), _plan_text(plan, found, target))
         return 3 if plan.failed else 0
-    settings.report(head | _fields(result), _text(result, found, target))
+    settings.report(head | _fields(result) | {"safety": put_away}, _text(result, found, target))
     for missed in result.missed:
         example = show.shown(missed.example)
         count = show.count(missed.count, "entry", "entries")

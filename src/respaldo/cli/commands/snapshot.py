@@ -36,10 +36,6 @@ if TYPE_CHECKING:
             "respaldo snapshot ~ --exclude-caches --exclude node_modules/ --dry-run -v",
         ),
         (
-            "Everything in a directory but its logs, and of the logs those of today:",
-            "respaldo snapshot /srv/app --exclude '*.log' --include 'today-*.log' --tag daily",
-        ),
-        (
             "A database; if the dump fails, there is no snapshot:",
             "respaldo snapshot --command 'pg_dump -Fc shop' --stdin shop.dump --reason nightly",
         ),

@@ -18,7 +18,7 @@ from respaldo.core.errors import UsageError
 from respaldo.core.ids import SnapshotId
 
 if TYPE_CHECKING:
-    from respaldo.api import InTrash, Snapshot
+    from respaldo.api import InTrash, Snapshot, WasWhole
 
 _CALENDAR = {"hourly": "HOUR", "daily": "DAY", "weekly": "WEEK", "monthly": "MONTH", "yearly": "YEAR"}
 _VIEWS = (*KINDS, *_CALENDAR)
@@ -28,7 +28,7 @@ _VIEWS = (*KINDS, *_CALENDAR)
     "snapshots",
     statuses=(4,),
     examples=(
-        ("The last three of this machine:", "respaldo snapshots --host $(hostname) --last 3"),
+        ("All of them:", "respaldo snapshots -r /mnt/disk/backup"),
         ("Those that hold a file, by the sources they cover:", "respaldo snapshots --path /home/ana/thesis.tex"),
         ("The newest of each week, as it is kept by --keep-weekly:", "respaldo snapshots --view weekly"),
         ("What each of a day's later ones changed since the one before:", "respaldo snapshots --view incremental"),
@@ -39,9 +39,9 @@ _VIEWS = (*KINDS, *_CALENDAR)
         "snapshots: a list of id, time, host, user, session, sources, kind, label, reason, tags, root (hash of all "
         "that is in it), changes: added, changed, removed since the parent (null where nobody knows), files, "
         "directories, bytes, files_new, files_changed, files_unchanged (what had to be read), read_bytes, new_bytes, "
-        "stored_bytes, errors, duration_s, parent, pinned; with a view by the calendar also bucket; with --trash also "
-        "forgotten and until. undecided: ids of snapshots under way or interrupted. damaged: names of records that "
-        "cannot be read."
+        "stored_bytes, errors, duration_s, parent, pinned, verified (time and how, when all of it was last read and "
+        "found whole, or null); with a view by the calendar also bucket; with --trash also forgotten and until. "
+        "undecided: ids of snapshots under way or interrupted. damaged: names of records that cannot be read."
     ),
 )
 @click.option("--host", default="", metavar="HOST", help="Only those of a machine.")
@@ -85,6 +85,7 @@ def command(
     with settings.open() as repository:
         catalogue = repository.snapshots()
         pins = repository.pins()
+        verified = repository.verified((*catalogue.snapshots, *catalogue.trash))
         trash = {item.snapshot.id: item for item in repository.trash()} if in_trash else {}
     wanted = api.plain_path(path) if path else b""
     chosen = [
@@ -104,7 +105,7 @@ def command(
     if last:
         chosen = chosen[-last:]
     labels = api.shown_labels(chosen, (*catalogue.trash, *catalogue.snapshots))
-    about = _About(pins=pins, buckets=buckets, trash=trash, labels=labels)
+    about = _About(pins=pins, buckets=buckets, trash=trash, labels=labels, verified=verified)
     value = {
         "snapshots": [_fields(item, about) for item in chosen],
         "undecided": [item.hex() for item in catalogue.undecided],
@@ -119,7 +120,7 @@ def command(
 
 _Column = tuple[str, "Callable[[Snapshot], str]"]
 _RIGHT = frozenset({"FILES", "DIRS", "SIZE", "NEW", "CHANGED", "REMOVED", "READ", "ADDED"})
-_OPTIONAL = frozenset({"LABEL", "TAGS"})
+_OPTIONAL = frozenset({"LABEL", "TAGS", "VERIFIED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +131,19 @@ class _About:
     buckets: Mapping[SnapshotId, str]
     trash: Mapping[SnapshotId, InTrash]
     labels: Mapping[SnapshotId, str]
+    verified: Mapping[SnapshotId, WasWhole]
 
 
 def _kind(item: Snapshot) -> str:
     from respaldo.api import kind_of  # start-up time
 
     return kind_of(item.manifest.kind, item.manifest.parent)
+
+
+def _verified(item: Snapshot, about: _About) -> str:
+    """Returns when all of a snapshot was last read and found whole, and by what; empty where it was not."""
+    checked = about.verified.get(item.id)
+    return f"{show.local_time(checked.time_ns)}, by {checked.how.value}" if checked is not None else ""
 
 
 def _columns(view: str, about: _About) -> list[_Column]:
@@ -147,6 +155,7 @@ def _columns(view: str, about: _About) -> list[_Column]:
         ("KIND", lambda item: show.shown(_kind(item))),
         ("LABEL", lambda item: show.shown(about.labels[item.id])),
         ("TAGS", lambda item: ", ".join(map(show.shown, item.manifest.tags))),
+        ("VERIFIED", lambda item: _verified(item, about)[:10]),
     ]
     if about.buckets:
         columns.insert(0, (_CALENDAR[view], lambda item: about.buckets[item.id]))
@@ -207,6 +216,7 @@ def _block(item: Snapshot, about: _About) -> str:
         ("holds", f"{holds}, {show.count(figures.others, 'other')}: {show.size(figures.length_bytes)}"),
         ("added", f"{show.size(figures.chunk_bytes_new)}, {show.size(figures.stored_bytes)} compressed"),
         ("errors", show.count(figures.errors) if figures.errors else ""),
+        ("verified", _verified(item, about)),
         ("root", manifest.root.hex()),
         ("session", manifest.session.hex()),
         ("program", show.shown(manifest.program)),
@@ -218,6 +228,7 @@ def _block(item: Snapshot, about: _About) -> str:
 
 def _fields(item: Snapshot, about: _About) -> dict[str, object]:
     manifest, figures = item.manifest, item.manifest.figures
+    checked = about.verified.get(item.id)
     more: dict[str, object] = {"bucket": about.buckets[item.id]} if about.buckets else {}
     if about.trash:
         record = about.trash[item.id].record
@@ -248,5 +259,6 @@ def _fields(item: Snapshot, about: _About) -> dict[str, object]:
         "duration_s": figures.duration_ns / 1e9,
         "parent": manifest.parent.hex(),
         "pinned": item.id in about.pins,
+        "verified": None if checked is None else {"time": show.iso_time(checked.time_ns), "how": checked.how.value},
         **more,
     }

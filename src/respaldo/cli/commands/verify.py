@@ -27,6 +27,7 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         ("Is every piece of every snapshot there (seconds; reads trees, no content):", "respaldo verify"),
         ("Read and check everything:", "respaldo verify --read-data"),
         ("Every night half an hour of it, what was checked longest ago first:", "respaldo verify --subset 30m"),
+        ("Everything, and the SHA-256 of every file:", "respaldo verify --read-data --checksums"),
         ("A seventh every day of the week:", "respaldo verify --subset $(date +%u)/7"),
         ("On the machine that stores it, without any passphrase:", "respaldo verify --keyless -r /srv/backup"),
     ),
@@ -34,7 +35,8 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         "ok, snapshots, segments, packs, pack_bytes, trees, references, packs_read, read_bytes, chunks, duration_s, "
         "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, mendable, "
         "affected_count, affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a "
-        "repair has marked as lost, and that has not come back. With --keyless: ok, objects, read_bytes, duration_s, "
+        "repair has marked as lost, and that has not come back; whole: ids of the snapshots of which all was read and "
+        "found whole. With --keyless: ok, objects, read_bytes, duration_s, "
         "bytes_per_s, damages."
     ),
 )
@@ -46,17 +48,30 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     help="Read a part: 5% of the bytes, 2/7 (the second of seven parts), 10GiB, or 30m (also s, h). What was checked "
     "longest ago comes first.",
 )
+@click.option(
+    "--checksums",
+    is_flag=True,
+    help="With --read-data: compute the SHA-256 of all files, too, for: respaldo checksums.",
+)
+@click.option(
+    "--no-record", is_flag=True, help="Do not remember in the repository which snapshots were read and found whole."
+)
 @click.option("--keyless", is_flag=True, help="Check every object's bytes against its hash; needs no passphrase.")
-def command(settings: Settings, *, read_data: bool, subset: str, keyless: bool) -> int:
+def command(
+    settings: Settings, *, read_data: bool, subset: str, checksums: bool, no_record: bool, keyless: bool
+) -> int:
     """Check the repository, and say which files of which snapshots are affected where something is damaged.
 
     Without options, all that snapshots refer to must be there, and every tree must open. Nothing in the repository is
-    changed. The exit status is 4 where damage was found.
+    changed, but that after --read-data it remembers which snapshots were read and found whole: "snapshots" shows it,
+    and "latest:verified" names the newest of them. The exit status is 4 where damage was found.
     """
     from respaldo import api  # start-up time
 
     if keyless and (read_data or subset):
         raise UsageError("--keyless reads every object; leave out --read-data and --subset")
+    if checksums and not read_data:
+        raise UsageError("--checksums reads everything: it goes with --read-data")
     level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
     if keyless:
         location = settings.location()
@@ -65,9 +80,14 @@ def command(settings: Settings, *, read_data: bool, subset: str, keyless: bool) 
             duration_ns = progress.elapsed_ns()
         settings.report(_keyless_fields(checked, duration_ns), _keyless_text(checked, duration_ns))
         return checked.exit_status
-    options = api.VerifyOptions(read_data=read_data, subset=api.parse_subset(subset) if subset else None)
+    options = api.VerifyOptions(
+        read_data=read_data,
+        subset=api.parse_subset(subset) if subset else None,
+        remember=read_data and not no_record,
+        checksums=checksums,
+    )
     with (
-        settings.open(reports=True) as repository,
+        settings.open(writes=options.remember or checksums, reports=True) as repository,
         cancelling() as cancel,
         watching(level, display=settings.display) as progress,
     ):
@@ -158,6 +178,7 @@ def _fields(result: VerifyResult, duration_ns: int) -> dict[str, object]:
         "damages": [_damage_fields(damage) for damage in result.damages],
         "lost_count": result.lost_count,
         "lost": [_affected_fields(item) for item in result.lost],
+        "whole": [snapshot.hex() for snapshot, _ in result.whole],
     }
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from respaldo.catalog.kinds import is_near, kind_by_rule
 from respaldo.catalog.labels import next_label
+from respaldo.catalog.selectors import ordinary
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.flows.backup.options import BackupOptions
 
 
 def parent_of(catalogue: Catalogue, host: str, sources: tuple[bytes, ...]) -> Snapshot | None:
-    """Returns the latest snapshot of a source."""
-    return next((item for item in reversed(catalogue.snapshots) if _is_of(item, host, sources)), None)
+    """Returns the latest snapshot of a source; what a restore put away for safety is none."""
+    return next((item for item in reversed(ordinary(catalogue.snapshots)) if _is_of(item, host, sources)), None)
 
 
 def kind_and_label(
@@ -23,7 +24,7 @@ def kind_and_label(
     snapshots = catalogue.snapshots
     others_ns = (
         item.time_ns
-        for item in reversed(snapshots)
+        for item in reversed(ordinary(snapshots))
         if is_near(time_ns, item.time_ns) and _is_of(item, options.host, sources)
     )
     kind = options.kind or kind_by_rule(time_ns, others_ns, options.zone)

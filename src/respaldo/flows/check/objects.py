@@ -43,6 +43,7 @@ from respaldo.format.snapshot import (
     parse_marker,
     parse_outcome,
 )
+from respaldo.format.verification import parse_sums, parse_verified
 from respaldo.store import slots
 from respaldo.store.header import read_header, still_there
 from respaldo.store.packrow import Indexed
@@ -119,6 +120,8 @@ class Inspector:
         self._records("sessions", "marker", parse_marker)
         self._records("pins", "pin", parse_pin)
         self._records("trash", "trash", parse_trashed)
+        self._records("verified", "verified", parse_verified)
+        self._records("sums", "sums", parse_sums)
 
     def _records(self, folder: str, kind: str, parse: Callable[[bytes, str], object]) -> None:
         for name, _ in sorted(self._repo.backend.list(folder)):

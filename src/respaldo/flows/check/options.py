@@ -58,10 +58,16 @@ def parse_subset(text: str) -> Subset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """Says how deep a check looks: at structure always, with ``read_data`` or a ``subset`` at packs' bytes too."""
+    """Says how deep a check looks: at structure always, with ``read_data`` or a ``subset`` at packs' bytes too.
+
+    ``remember``: whether the repository is to remember which snapshots were read whole, where it can be written to;
+    ``checksums``: whether the SHA-256 of all files is computed, too. The check itself writes nothing.
+    """
 
     read_data: bool = False
     subset: Subset | None = None
+    remember: bool = False
+    checksums: bool = False
 
     @property
     def reads_data(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from respaldo.core.ids import SnapshotId
+from respaldo.core.ids import ChunkId, SnapshotId
 
 AFFECTED_KEPT = 1000
 """So many paths are named for each damaged object; all are counted."""
@@ -93,6 +93,10 @@ class VerifyResult:
     lost: tuple[Affected, ...] = ()
     """The first paths that a repair has marked as lost, and that have not come back; ``lost_count`` counts all."""
     lost_count: int = 0
+    whole: tuple[tuple[SnapshotId, ChunkId], ...] = ()
+    """Snapshots of which this check read everything and found it whole, and their roots."""
+    unsound: tuple[SnapshotId, ...] = ()
+    """Snapshots that are not whole, as far as this check has looked."""
 
     @property
     def exit_status(self) -> int:

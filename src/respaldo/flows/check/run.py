@@ -37,6 +37,8 @@ class _Read:
     packs: int = 0
     read_bytes: int = 0
     chunks: int = 0
+    all: bool = False
+    """Whether that was every pack there was, from its first byte to its last."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +74,11 @@ def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel
         inventory.notes.append(Note(name="paths", text="more paths are affected than were counted"))
     take_mended(repo, findings)
     inventory.notes += check_parity(repo, findings, cancel, read_data=options.read_data)
+    unsound = tuple(
+        item.id
+        for item in inventory.snapshots
+        if item.id in found.incomplete or item.manifest.root_lost or survey.loses(item.manifest.root)
+    )
     damages = findings.freeze()
     for damage in damages:
         progress.note(-1, str(damage))
@@ -89,6 +96,10 @@ def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel
         notes=tuple(inventory.notes),
         lost=tuple(survey.lost),
         lost_count=survey.named_lost,
+        whole=tuple((item.id, item.manifest.root) for item in inventory.snapshots if item.id not in unsound)
+        if read.all
+        else (),
+        unsound=unsound,
     )
 
 
@@ -163,6 +174,7 @@ def _read_packs(
                 cancel.check()  # between two packs, even where the workers are ahead and have read them all
         finally:
             memory.note(sound, repo.clock.now_ns(), unsound)
+    read.all = options.read_data and options.subset is None and read.packs == len(packs) and not gone
     if gone:  # by a collector: whether anybody needs them is seen when the trees are walked
         inventory.listing = repo.synchronise(lenient=True)
     return read

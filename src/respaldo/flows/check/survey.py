@@ -263,6 +263,11 @@ class Survey:
         """Whether a directory's tree is there; where it is not, that is nobody's fault."""
         return not is_lost(self._chunks, stat.S_IFDIR, 0, 0, tree_id)
 
+    def loses(self, root: ChunkId) -> bool:
+        """Whether something below a tree that was gone through is marked as lost, and is."""
+        position = self._chunks.position(root, [])
+        return position is not None and position in self._losing
+
     def name_lost(self, snapshot: SnapshotId, root: ChunkId) -> None:
         """Names the entries of a snapshot that are marked as lost, and are."""
         stack: list[tuple[bytes, ChunkId]] = [(b"", root)]

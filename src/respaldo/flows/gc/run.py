@@ -121,7 +121,7 @@ class Collector:
         except _NoRoomError:
             full = True
             self._give_back()
-        swept = tidy(repo)
+        swept = tidy(repo, self._mark.live, deleted=self._deleted_packs > 0)
         parity = catch_up(repo.backend, repo.config.parity, self._cancel.check)
         return PruneResult(
             plan=plan,

@@ -11,7 +11,9 @@ from respaldo.catalog.rolls import superseded_rolls
 from respaldo.catalog.snapshots import list_outcomes, list_pending, load, outcome_name, pending_name, read_outcome
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import catalogue_object
+from respaldo.flows.gc.remembered import sweep_sums, sweep_verified
 from respaldo.format.snapshot import Verdict
+from respaldo.store.bitmaps import Bitmaps
 from respaldo.store.litter import sweep_litter
 from respaldo.store.repo import Repo
 from respaldo.store.sidecars import sweep as sweep_sidecars
@@ -20,14 +22,16 @@ from respaldo.store.sweep import sweep_condemnations, sweep_segments
 _ABORTED = b"abort"
 
 
-def tidy(repo: Repo) -> tuple[tuple[str, int], ...]:
-    """Clears away; returns how many objects of each folder."""
+def tidy(repo: Repo, live: Bitmaps, *, deleted: bool) -> tuple[tuple[str, int], ...]:
+    """Clears away; returns how many objects of each folder. ``deleted``: whether packs went before."""
     swept = {
         "segments": sweep_segments(repo),
         "catalogue": repo.backend.discard(map(catalogue_object, superseded_rolls(repo))),
         "condemned": sweep_condemnations(repo),
         "pending": repo.backend.discard(pending_name(snapshot) for snapshot in load(repo).aborted),
         "outcome": _outcomes(repo),
+        "verified": sweep_verified(repo),
+        "sums": sweep_sums(repo, live, deleted=deleted),
         "parity": sweep_sidecars(repo.backend),
         **sweep_litter(repo),
     }

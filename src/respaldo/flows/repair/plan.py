@@ -27,6 +27,8 @@ _ASIDE = {
     "sessions": "a marker, which only says that a session was at work",
     "trash": "a record of the trash that says nothing any more: its snapshot is shown",
     "catalogue": "what it repeated stands in manifests",
+    "verified": "it only remembered which snapshots were found whole; verify them again",
+    "sums": "the checksums in it can be computed again",
     "segments": "what it repeated stands in the packs, and is listed again",
     "keys": "another key slot opens the repository",
 }
@@ -63,7 +65,7 @@ class Planner:
         return RepairPlan(steps=tuple(steps), faults=len(faults))
 
     def _small(self) -> Iterator[Step]:
-        yield from self._named("keys", "config", "sessions", "trash", "catalogue")
+        yield from self._named("keys", "config", "sessions", "trash", "catalogue", "verified", "sums")
         for name, reason in self._diagnosis.faults.items():
             folder, separator, _ = name.partition("/")
             if folder == "pins" and separator:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
@@ -51,6 +51,8 @@ class Frame:
     mounted: bool = False
     """Whether it lies in what is mounted below the root: a deletion does not reach there."""
     last: bytes = b""
+    kept: list[tuple[bytes, int, int]] = field(default_factory=list)
+    """Name, mode and size of what the snapshot does not have and that stays, once the end is reached."""
 
 
 class Planner:
@@ -77,8 +79,11 @@ class Planner:
 
     def steps(
         self, entry: Entry, path: bytes, folder: Folder | None, *, leaves: Iterator[Leaf] | None = None
-    ) -> Iterator[Step]:
-        """Yields the steps that restore a directory (``leaves``: instead of its own) at an absolute path."""
+    ) -> Generator[Step, None, None]:
+        """Yields the steps that restore a directory (``leaves``: instead of its own) at an absolute path.
+
+        Whoever leaves off before the end closes it, while ``folder`` is still open.
+        """
         settle = leaves is None and bool(entry.name)
         tree = next(iter(entry.content), None) if leaves is None else None
         self._base = path.rstrip(b"/")
@@ -106,6 +111,16 @@ class Planner:
         """The directory that the last step is about, None where it is not there yet."""
         present = self._stack[-1].present if self._stack else None
         return None if present is None else present.folder
+
+    @property
+    def present(self) -> Present | None:
+        """What is in the directory that the last step is about, None where it is not there yet."""
+        return self._stack[-1].present if self._stack else None
+
+    @property
+    def kept(self) -> list[tuple[bytes, int, int]]:
+        """Name, mode and size of what the directory that is left holds besides the snapshot's, and keeps."""
+        return self._stack[-1].kept if self._stack else []
 
     @property
     def unalike(self) -> int:
@@ -295,6 +310,8 @@ class Planner:
                 yield Remove(name, is_dir=False, size=size, leftover=True)
             elif not spare:
                 yield Remove(name, is_dir=is_dir, size=size, spares=spares if is_dir else None)
+            else:
+                frame.kept.append((name, mode, size))
 
     def _spares(self, by_snapshot: Spared) -> Spares:
         """Returns what decides which names stay in the directory at hand and in what is deleted below it."""

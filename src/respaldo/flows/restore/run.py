@@ -7,73 +7,40 @@ goes on.
 from __future__ import annotations
 
 import os
-import stat
 from collections import deque
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 
-from respaldo.core.errors import TargetError, UsageError
-from respaldo.core.model import Entry, Mark
+from respaldo.core.errors import TargetError
+from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Clock, Progress, Random, Silent, SystemClock, system_random
 from respaldo.flows.restore.account import find_differences, show
-from respaldo.flows.restore.columns import leaf_of
+from respaldo.flows.restore.begin import Restore, Root, open_folder, planner_of, root_of
 from respaldo.flows.restore.contents import Contents
-from respaldo.flows.restore.decide import Decider
 from respaldo.flows.restore.fetch import Fetcher
 from respaldo.flows.restore.files import Files
 from respaldo.flows.restore.jobs import BatchJob, Job, Jobs
-from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult
-from respaldo.flows.restore.plan import Planner
-from respaldo.flows.restore.seams import Blocks, Trees
-from respaldo.flows.restore.select import Selection, Spared
+from respaldo.flows.restore.options import RestorePlan, RestoreResult
 from respaldo.flows.restore.site import Site
 from respaldo.flows.restore.space import Room, most, refuse, survey
 from respaldo.flows.restore.steps import Batch, Link, Make, Stay, Step, Touch, Write
 from respaldo.flows.restore.tally import Tally
 from respaldo.flows.restore.write import Writer
-from respaldo.format.snapshot import Manifest
-from respaldo.format.tree import Leaf
 from respaldo.fs.meta import sync_filesystem
 from respaldo.fs.place import Folder, Target
 from respaldo.fs.settle import Owners
 
 JOBS_AHEAD = 512
 ENTRIES_AHEAD = 4096
-_SPECIAL = {
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "FIFO",
-    stat.S_IFSOCK: "socket",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restore:
-    """Is what is to be restored, from where and to where.
-
-    ``entry`` is what is at ``path`` (absolute, as recorded) of the snapshot that ``manifest`` describes; of ``/``, an
-    entry without a name. A directory's content lands directly in ``target``; a file becomes ``target``, or lands in it
-    where that is a directory.
-    """
-
-    blocks: Blocks
-    trees: Trees
-    manifest: Manifest
-    entry: Entry
-    path: bytes
-    target: bytes
-    options: RestoreOptions = field(default_factory=RestoreOptions)
 
 
 def plan_restore(restore: Restore, *, progress: Progress | None = None, cancel: Cancel | None = None) -> RestorePlan:
     """Returns what `run_restore` would do now; changes nothing. Raises `UsageError`, `TargetError`, `Interrupted`."""
     cancel = cancel or Cancel()
     tally = Tally(progress or Silent(), still_there=restore.blocks.still_there)
-    root = _root(restore)
+    root = root_of(restore)
     with ExitStack() as stack:
-        folder = _folder(stack, restore, root, looks_only=True)
-        planner = _planner(restore, cancel)
+        folder = open_folder(stack, restore, root, looks_only=True)
+        planner = planner_of(restore, cancel)
         steps = planner.steps(root.entry, root.base, folder, leaves=root.leaves())
         show(steps, root.base, lambda: planner.folder, tally, cancel)
     return tally.as_plan()
@@ -96,9 +63,9 @@ def run_restore(
     progress, cancel, clock = progress or Silent(), cancel or Cancel(), clock or SystemClock()
     began_ns = clock.monotonic_ns()
     tally = Tally(progress, still_there=restore.blocks.still_there, excuses=restore.options.verify)
-    root = _root(restore)
+    root = root_of(restore)
     with ExitStack() as stack:
-        folder = _folder(stack, restore, root, looks_only=False)
+        folder = open_folder(stack, restore, root, looks_only=False)
         _check_space(restore, root, cancel)
         target = stack.enter_context(Target(root.target, random=random))
         run = _Run(restore, root, target, tally, progress, cancel, random)
@@ -108,80 +75,7 @@ def run_restore(
     return tally.as_result(clock.monotonic_ns() - began_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Root:
-    """Is the directory that the walk begins with: the one that is restored, or one around a single file."""
-
-    target: bytes
-    base: bytes
-    entry: Entry
-    only: Entry | None = None
-
-    def leaves(self) -> Iterator[Leaf] | None:
-        """Returns what stands for the directory of a single file; None where the directory has a tree."""
-        return None if self.only is None else iter([leaf_of([self.only])])
-
-
-def _root(restore: Restore) -> _Root:
-    entry, target = restore.entry, restore.target
-    if not target or b"\0" in target:
-        raise UsageError("a target cannot be an empty path")
-    if entry.is_dir:
-        return _Root(target, restore.path, entry)
-    place, _, name = target.rpartition(b"/")
-    if os.path.isdir(target) or name in (b"", b".", b".."):
-        place, name = target, entry.name
-    around = Entry(name=b"", mode=stat.S_IFDIR | 0o755, mark=Mark.PARTIAL)
-    place = place or (b"/" if target.startswith(b"/") else b".")
-    if restore.options.overwrite is not Overwrite.NEVER:
-        _refuse_special(os.path.join(place, name), entry)
-    return _Root(place, restore.path.rpartition(b"/")[0] or b"/", around, replace(entry, name=name))
-
-
-def _refuse_special(path: bytes, entry: Entry) -> None:
-    """Raises `TargetError` where a single file would take the place of a device, a FIFO or a socket: a typing error."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return
-    kind = stat.S_IFMT(found.st_mode)
-    what = _SPECIAL.get(kind)
-    same = kind == stat.S_IFMT(entry.mode) and entry.rdev == os.major(found.st_rdev) << 32 | os.minor(found.st_rdev)
-    if what is not None and not same:
-        hint = "restore to another path, or take away first what is there"
-        raise TargetError(path, f"there is a {what}, which a restore does not replace", hint=hint)
-
-
-def _folder(stack: ExitStack, restore: Restore, root: _Root, *, looks_only: bool) -> Folder | None:
-    """Opens the target for the planner, where it is there."""
-    if not os.path.isdir(root.target):
-        return None
-    target = stack.enter_context(Target(root.target, looks_only=looks_only))
-    if restore.options.delete and target.is_filesystem_root():
-        raise UsageError("--delete is refused on /", hint="restore elsewhere, or without --delete")
-    return target.root
-
-
-def _planner(restore: Restore, cancel: Cancel, *, checks: bool = False) -> Planner:
-    """Returns a planner; with ``checks``, one that compares all content, and reads it from the disk."""
-    options, manifest = restore.options, restore.manifest
-    decider = Decider(
-        contents=Contents(restore.blocks, restore.trees),
-        owners=Owners(keep=options.owners, numeric=options.numeric_ids),
-        overwrite=Overwrite.ALWAYS if checks else options.overwrite,
-        in_place=options.in_place and not checks,
-        cold=checks,
-    )
-    return Planner(
-        trees=restore.trees,
-        decider=decider,
-        selection=Selection(options.include, options.exclude),
-        spared=Spared(manifest.rules, manifest.sources) if options.delete and not checks else None,
-        cancel=cancel,
-    )
-
-
-def _check_space(restore: Restore, root: _Root, cancel: Cancel) -> None:
+def _check_space(restore: Restore, root: Root, cancel: Cancel) -> None:
     """Raises `TargetError` where the target is too small; most often the snapshot's figures suffice to tell."""
     options = restore.options
     if not options.check_space or options.sparse:
@@ -195,8 +89,8 @@ def _check_space(restore: Restore, root: _Root, cancel: Cancel) -> None:
     if figures is not None and room.fits(figures):
         return
     with ExitStack() as stack:
-        folder = _folder(stack, restore, root, looks_only=True)
-        steps = _planner(restore, cancel).steps(root.entry, root.base, folder, leaves=root.leaves())
+        folder = open_folder(stack, restore, root, looks_only=True)
+        steps = planner_of(restore, cancel).steps(root.entry, root.base, folder, leaves=root.leaves())
         need = survey(steps, Contents(restore.blocks, restore.trees))
     if not room.fits(need):
         raise refuse(root.target, need, room)
@@ -214,11 +108,11 @@ def _open_above(path: bytes) -> int:
             raise TargetError(path, error.strerror or str(error)) from None
 
 
-def _read_back(restore: Restore, root: _Root, tally: Tally, cancel: Cancel) -> None:
+def _read_back(restore: Restore, root: Root, tally: Tally, cancel: Cancel) -> None:
     """Compares what was written, as the disk has it, with the snapshot."""
     with Target(root.target, looks_only=True) as target:
         sync_filesystem(target.root.fd)
-        steps = _planner(restore, cancel, checks=True).steps(root.entry, root.base, target.root, leaves=root.leaves())
+        steps = planner_of(restore, cancel, checks=True).steps(root.entry, root.base, target.root, leaves=root.leaves())
         find_differences(steps, root.base, tally)
 
 
@@ -228,7 +122,7 @@ class _Run:
     def __init__(
         self,
         restore: Restore,
-        root: _Root,
+        root: Root,
         target: Target,
         tally: Tally,
         progress: Progress,
@@ -260,7 +154,7 @@ class _Run:
     def execute(self, folder: Folder | None) -> None:
         """Plans, orders and writes; what is planned stays some blocks ahead of what is written."""
         restore, root = self._restore, self._root
-        planner = _planner(restore, self._cancel)
+        planner = planner_of(restore, self._cancel)
         with Fetcher(restore.blocks, self._cancel) as fetcher:
             jobs = Jobs(restore.blocks, Contents(restore.blocks, restore.trees), fetcher)
             files = Files(self._site, jobs, fetcher)

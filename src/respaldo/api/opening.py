@@ -1,0 +1,71 @@
+"""How a repository is opened: the backend of its location, its wrappers, its pinned header, its log.
+
+Where nothing is to be written, the storage is opened for reading only, so that a repository on a read-only mount works.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from respaldo.api.history import Rollback
+from respaldo.api.places import Pins, Places, Uses
+from respaldo.api.repository import Repository
+from respaldo.backend.base import Backend
+from respaldo.backend.open import open_backend
+from respaldo.backend.wrap import RateLimit, ReadOnly
+from respaldo.codec.slots import Opened, Secret
+from respaldo.core.seams import SystemClock, system_random
+from respaldo.store import repo as store
+from respaldo.store import slots
+from respaldo.store.header import read_header_mended
+
+if TYPE_CHECKING:
+    from respaldo.api.keys import KeySource
+
+
+def open_repository(
+    location: str,
+    secret: Secret | Opened | KeySource,
+    *,
+    places: Places,
+    writes: bool = False,
+    limit_bytes_per_s: int = 0,
+    rollback: Rollback = Rollback.REFUSE,
+) -> Repository:
+    """Opens a repository, with a secret or with what one gave before; unless ``writes``, it cannot be changed.
+
+    ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
+    header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
+    ``rollback`` says otherwise.
+    """
+    backend = open_backend(location)
+    try:
+        wrapped: Backend = backend if writes else ReadOnly(backend)
+        limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
+        header, wrapped = read_header_mended(wrapped if limit is None else limit)
+        pins = Pins(places, location)
+        pins.check(header)
+        if not isinstance(secret, Secret | Opened):
+            secret = secret(header.hash, partial(slots.is_there, wrapped))
+        repo = store.Repo.open(
+            wrapped,
+            secret,
+            cache_dir=places.cache_dir,
+            clock=SystemClock(),
+            random=system_random,
+            header=header,
+            state_dir=places.state_dir,
+        )
+    except BaseException:
+        backend.close()
+        raise
+    uses = Uses(places, header.repository)
+    uses.note(repo.slot, repo.clock.now_ns())
+    opened = Repository(repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback)
+    try:
+        opened.history.follow()
+    except BaseException:
+        repo.close()
+        raise
+    return opened

@@ -1,0 +1,155 @@
+r"""Checksums: the SHA-256 of every file of a snapshot, as a list that ``sha256sum -c`` checks.
+
+Computed from the content, each piece of which is checked against its id, or taken from what was computed before. Holds
+one piece of one file at a time, whatever the snapshot. A name with a newline or a backslash is written as ``sha256sum``
+writes it: a backslash in front of the line, ``\n``, ``\r`` and ``\\`` in the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from respaldo.catalog.trees import Reader, TreeReader
+from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
+from respaldo.core.ids import ChunkId
+from respaldo.core.model import Content, Entry
+from respaldo.core.seams import Cancel, Progress
+from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents
+from respaldo.views.walk import tree_of, walk
+
+EMPTY = hashlib.sha256().digest()
+Failed = Callable[[bytes, RespaldoError | str], None]
+
+
+class Known(Protocol):
+    """Knows the SHA-256 of contents, and learns."""
+
+    def find(self, content: Content) -> bytes | None: ...
+
+    def add(self, content: Content, digest: bytes) -> None: ...
+
+
+class Checksum(NamedTuple):
+    """Is a file and its SHA-256."""
+
+    path: bytes
+    size: int
+    digest: bytes
+
+    def line(self) -> bytes:
+        """Returns the line of ``sha256sum``, its end included."""
+        return sum_line(self.digest.hex(), self.path)
+
+
+def sum_line(digest: str, path: bytes) -> bytes:
+    """Returns a line that ``sha256sum -c`` reads."""
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return (b"\\" if escaped != path else b"") + digest.encode() + b"  " + escaped + b"\n"
+
+
+class Summing(Contents):
+    """Reads what files consist of, and remembers the SHA-256 of each that was read to its end."""
+
+    def __init__(self, reader: Reader, trees: TreeReader, known: Known) -> None:
+        super().__init__(reader, trees)
+        self._known = known
+
+    def pieces(self, entry: Entry) -> Iterator[tuple[int, bytes | None]]:
+        """Yields the pieces of a file as `Contents.pieces` does."""
+        hasher = hashlib.sha256()
+        for length, raw in super().pieces(entry):
+            if raw is None:
+                for at in range(0, length, len(ZEROS)):
+                    hasher.update(ZEROS[: length - at])
+            else:
+                hasher.update(raw)
+            yield length, raw
+        if entry.size:
+            self._known.add(entry.content, hasher.digest())
+
+
+class Checksums:
+    """Computes checksums. ``anew``: from the content, whatever is known. One thread."""
+
+    def __init__(
+        self,
+        trees: TreeReader,
+        contents: Contents,
+        known: Known,
+        *,
+        progress: Progress,
+        failed: Failed,
+        cancel: Cancel,
+        anew: bool = False,
+    ) -> None:
+        self._trees = trees
+        self._contents = contents
+        self._known = known
+        self._progress = progress
+        self._failed = failed
+        self._cancel = cancel
+        self._anew = anew
+        self._seen: set[ChunkId] = set()
+        self.read_bytes = 0
+
+    def of(self, top: Entry) -> Iterator[Checksum]:
+        """Yields the checksum of every file below a directory, or of one file, in the order of names."""
+        if not top.is_dir:
+            yield from self._one(b"./" + top.name, top)
+            return
+        for path, entry in walk(self._trees, top, b"./"):
+            yield from self._one(path, entry)
+
+    def learn(self, roots: Iterable[ChunkId]) -> int:
+        """Computes what is not known of any file below some trees, each tree once; returns of how many contents."""
+        learned = 0
+        stack = list(roots)
+        while stack:
+            tree = stack.pop()
+            if tree in self._seen:
+                continue
+            self._seen.add(tree)
+            for entry in self._trees.entries(tree):
+                below = tree_of(entry)
+                if below is not None:
+                    stack.append(below)
+                elif entry.is_regular and entry.size and entry.mark not in WITHOUT_CONTENT:
+                    learned += self._known.find(entry.content) is None
+                    self._digest(entry.name, entry)
+        return learned
+
+    def _one(self, path: bytes, entry: Entry) -> Iterator[Checksum]:
+        if not entry.is_regular:
+            return
+        if entry.mark in WITHOUT_CONTENT:
+            self._failed(path, WITHOUT_CONTENT[entry.mark])
+            return
+        digest = self._digest(path, entry)
+        if digest is not None:
+            self._progress.advance(files=1, length_bytes=entry.size)
+            yield Checksum(path, entry.size, digest)
+
+    def _digest(self, path: bytes, entry: Entry) -> bytes | None:
+        if not entry.size:
+            return EMPTY
+        known = self._known.find(entry.content)
+        if known is not None and not self._anew:
+            return known
+        self._progress.at(path)
+        self._cancel.check()
+        hasher = hashlib.sha256()
+        try:
+            for raw in self._contents.read(entry):
+                hasher.update(raw)
+        except (Corruption, ChunkMissing) as error:
+            self._failed(path, error)
+            return None
+        self.read_bytes += entry.size
+        digest = hasher.digest()
+        if known is not None and known != digest:
+            what = f"what is kept of {path.decode('utf-8', 'surrogateescape')}"
+            self._failed(path, Corruption(what, "its checksum is another than that of the content; it is put right"))
+        self._known.add(entry.content, digest)
+        return digest
