@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from respaldo.api.repository import Repository
     from respaldo.api.repository import Repository as _Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
+    from respaldo.api.rewriting import RewriteResult
     from respaldo.api.trial import try_runs, try_verify
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from respaldo.flows.parity.options import Mended, MendResult, ParityChange, ParityStatus, parse_share, show_share
     from respaldo.flows.repair.options import RepairOptions, RepairPlan, RepairResult, Step
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
+    from respaldo.flows.rewrite.options import RewriteOptions, Rewritten
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
@@ -124,6 +126,9 @@ __all__ = [
     "RestorePlan",
     "RestoreResult",
     "RetentionPlan",
+    "RewriteOptions",
+    "RewriteResult",
+    "Rewritten",
     "Rollback",
     "Rules",
     "Secret",
@@ -181,6 +186,7 @@ _WHERE = {
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
+    "respaldo.api.rewriting": "RewriteResult",
     "respaldo.api.trial": "try_runs try_verify",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
@@ -198,6 +204,7 @@ _WHERE = {
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
     "respaldo.format.figures": "Changes Figures",
+    "respaldo.flows.rewrite.options": "RewriteOptions Rewritten",
     "respaldo.format.header": "Header",
     "respaldo.format.snapshot": "Manifest",
     "respaldo.fs.match": "Rules read_rules",

@@ -43,7 +43,9 @@ from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api.repairing import Repairing
+    from respaldo.api.rewriting import RewriteResult
     from respaldo.flows.restore.run import Restore
+    from respaldo.flows.rewrite.options import RewriteOptions
 
 
 class Stream(Protocol):
@@ -215,6 +217,16 @@ class Repository:
         """Lets what is under way, and the checkpoint, go out at full speed once a stop was asked for."""
         if self._limit is not None:
             self._limit.lift_when(lambda: cancel.requested)
+
+    def rewrite(
+        self, names: Iterable[str], options: RewriteOptions, *, forget: bool, progress: Progress, cancel: Cancel
+    ) -> RewriteResult:
+        """Makes new snapshots from old ones without their sources; with ``forget``, forgets those afterwards."""
+        from respaldo.api.rewriting import rewrite  # noqa: PLC0415 - start-up time
+
+        return rewrite(
+            self._repo, self.snapshots(), names, options, forget_old=forget, progress=progress, cancel=cancel
+        )
 
     # --- restoring -------------------------------------------------------------------------------------------------
 

@@ -121,7 +121,8 @@ def candidates(
                 started_ns=manifest.started_ns,
                 ended_ns=manifest.ended_ns,
                 parent=manifest.parent,
-                stored_ns=stored.get(pending_name(item.id)),
+                # One that stands for another came long after that one had: its arrival says nothing.
+                stored_ns=None if manifest.rewrites or manifest.repairs else stored.get(pending_name(item.id)),
             ),
             group=tuple((name, shared[name]) for name in GROUPINGS if name in group_by),
             kind=kind_of(manifest.kind, manifest.parent),

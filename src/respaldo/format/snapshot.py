@@ -41,6 +41,7 @@ class Manifest:
     restore can spare it. Of a snapshot that a repair has put in the place of another: ``repairs`` is the id of that
     one, ``root_lost`` whether the tree ``root`` itself was lost, ``lost`` the ids of the first lost chunks, joined.
     ``changes``: None where nobody counted them.
+    ``rewrites``: the snapshot that this one was made from without its sources, empty where it was not.
     """
 
     session: bytes
@@ -65,6 +66,7 @@ class Manifest:
     root_lost: bool = False
     lost: bytes = b""
     changes: Changes | None = None
+    rewrites: bytes = b""
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
@@ -75,6 +77,8 @@ class Manifest:
             more["lost"] = self.lost
         if self.changes is not None:
             more["changes"] = [self.changes.added, self.changes.changed, self.changes.removed]
+        if self.rewrites:
+            more["rewrites"] = self.rewrites
         return canonical.pack(
             more
             | {
@@ -163,6 +167,7 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
             root_lost=value.get("mark") == ROOT_LOST,
             lost=_bytes_of(value, "lost"),
             changes=_changes(value),
+            rewrites=_bytes_of(value, "rewrites"),
         )
     except (KeyError, TypeError):
         raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
@@ -172,6 +177,8 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
         raise Corruption(what, "the parent in the manifest is no snapshot")
     if len(manifest.repairs) not in {0, RANDOM_ID_BYTES} or len(manifest.lost) % CHUNK_ID_BYTES:
         raise Corruption(what, "what the manifest says of a repair is impossible")
+    if len(manifest.rewrites) not in {0, RANDOM_ID_BYTES}:
+        raise Corruption(what, "what the manifest was rewritten from is no snapshot")
     if not all(map(_is_plain_path, sources)):
         raise Corruption(what, "a source in the manifest is not an absolute path")
     if not all(map(canonical.is_time, (time_ns, started_ns, ended_ns))) or not 0 <= uid < 1 << 32:

@@ -53,7 +53,8 @@ from respaldo.store.repo import Repo
 from respaldo.store.spoilt import Wanting
 
 _TRIES = 3
-_REPAIRS = b"repairs"
+_LOST = b"\xa4lost"
+"""As it stands in an encoded manifest."""
 
 
 class Stream(Protocol):
@@ -331,7 +332,7 @@ class _Run:
         """Returns the chunks that repaired snapshots lack, as far as they say which."""
         found: set[bytes] = set()
         for item in catalogue.snapshots:
-            if _REPAIRS in item.encoded:  # where it stands nowhere, nothing needs to be parsed
+            if _LOST in item.encoded:  # where it stands nowhere, nothing needs to be parsed
                 lost = item.manifest.lost
                 found.update(lost[at : at + CHUNK_ID_BYTES] for at in range(0, len(lost), CHUNK_ID_BYTES))
         index = self._repo.index
