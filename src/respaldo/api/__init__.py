@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from respaldo.api.bench import Bench, Stage
     from respaldo.api.cached import cached_snapshots
+    from respaldo.api.costing import Costing, Grew, directory_of
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from respaldo.flows.gc.options import (
         FREE_REPACK_BELOW,
         REPACK_BELOW,
+        Cost,
+        Costs,
         Goal,
         PackPlan,
         PruneOptions,
@@ -59,7 +62,9 @@ if TYPE_CHECKING:
     from respaldo.views.diff import Change
     from respaldo.views.diff import Verb as ChangeVerb
     from respaldo.views.find import Criteria, Version
+    from respaldo.views.growth import Grown, Growth
     from respaldo.views.history import State
+    from respaldo.views.usage import Usage, Used
 
     KERNEL: KernelState
     open_repository = _Repository.open
@@ -91,6 +96,9 @@ __all__ = [
     "ChangeVerb",
     "Changes",
     "Checked",
+    "Cost",
+    "Costing",
+    "Costs",
     "Criteria",
     "Damage",
     "Dumped",
@@ -98,6 +106,9 @@ __all__ = [
     "Figures",
     "Found",
     "Goal",
+    "Grew",
+    "Grown",
+    "Growth",
     "Header",
     "InTrash",
     "Kdf",
@@ -141,6 +152,8 @@ __all__ = [
     "Stats",
     "Step",
     "Subset",
+    "Usage",
+    "Used",
     "Verb",
     "VerifyOptions",
     "VerifyResult",
@@ -150,6 +163,7 @@ __all__ = [
     "choose_for",
     "covers",
     "describe",
+    "directory_of",
     "init",
     "is_reserved",
     "kind_of",
@@ -174,6 +188,7 @@ __all__ = [
 _WHERE = {
     "respaldo.api.bench": "Bench Stage",
     "respaldo.api.cached": "cached_snapshots",
+    "respaldo.api.costing": "Costing Grew directory_of",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
@@ -198,7 +213,7 @@ _WHERE = {
     "respaldo.flows.check.options": "Subset VerifyOptions parse_subset",
     "respaldo.flows.check.result": "Affected Damage KeylessResult VerifyResult",
     "respaldo.flows.gc.options": (
-        "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan"
+        "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan Cost Costs"
     ),
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
@@ -211,7 +226,9 @@ _WHERE = {
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.diff": "Change",
     "respaldo.views.find": "Criteria Version",
+    "respaldo.views.growth": "Grown Growth",
     "respaldo.views.history": "State",
+    "respaldo.views.usage": "Usage Used",
 }
 """What comes from where. Loaded when it is first asked for: defining all of it takes longer than many a command."""
 _MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -42,6 +42,7 @@ from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
+    from respaldo.api.costing import Costing
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
     from respaldo.flows.restore.run import Restore
@@ -181,6 +182,13 @@ class Repository:
     def stats(self, progress: Progress) -> Stats:
         """Counts snapshots, packs, chunks and bytes."""
         return measure(self._repo, self.snapshots(), progress)
+
+    def costing(self, *, progress: Progress, cancel: Cancel) -> Costing:
+        """Says what snapshots cost, and where the space lies."""
+        from respaldo.api.costing import Costing  # noqa: PLC0415 - start-up time
+
+        self._synchronise(progress)
+        return Costing(self._repo, self._trees, progress=progress, cancel=cancel)
 
     def bench(self, *, sample_bytes: int, cancel: Cancel) -> Bench:
         """Measures each stage of the data's road on this machine, with a sample of this repository's content."""
