@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import tzinfo
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from respaldo.api import keys, naming, retention
 from respaldo.api.bench import Bench, measure_stages
@@ -42,17 +42,11 @@ from respaldo.store import repo as store
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
-    from respaldo.api.costing import Costing
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
+    from respaldo.flows.backup.run import Stream
     from respaldo.flows.restore.run import Restore
     from respaldo.flows.rewrite.options import RewriteOptions
-
-
-class Stream(Protocol):
-    """Gives bytes until it gives none."""
-
-    def read(self, length_bytes: int, /) -> bytes: ...
 
 
 class Repository:
@@ -182,13 +176,6 @@ class Repository:
     def stats(self, progress: Progress) -> Stats:
         """Counts snapshots, packs, chunks and bytes."""
         return measure(self._repo, self.snapshots(), progress)
-
-    def costing(self, *, progress: Progress, cancel: Cancel) -> Costing:
-        """Says what snapshots cost, and where the space lies."""
-        from respaldo.api.costing import Costing  # noqa: PLC0415 - start-up time
-
-        self._synchronise(progress)
-        return Costing(self._repo, self._trees, progress=progress, cancel=cancel)
 
     def bench(self, *, sample_bytes: int, cancel: Cancel) -> Bench:
         """Measures each stage of the data's road on this machine, with a sample of this repository's content."""

@@ -105,7 +105,7 @@ def _costs(
 
     catalogue = repository.snapshots()
     items = list(dict.fromkeys(catalogue.find(name) for name in names)) if names else list(catalogue.snapshots)
-    costing = repository.costing(progress=progress, cancel=cancel)
+    costing = repository.looking.costing(progress=progress, cancel=cancel)
     costs = costing.costs()
     rows = [(item, costs.snapshots.get(item.id, Cost())) for item in items]
     grew = [costing.grew(catalogue.snapshots, item) for item in (items if names else items[-1:])]
@@ -207,7 +207,7 @@ def _browse(settings: Settings, repository: Repository, name: str, host: str, ca
     found = repository.find(name, host=host)
     tree = directory_of(found)
     with watching(settings.level, display=settings.display) as progress:
-        costing: Costing = repository.costing(progress=progress, cancel=cancel)
+        costing: Costing = repository.looking.costing(progress=progress, cancel=cancel)
         usage = costing.usage(found.snapshot.id)
         items = list(usage.entries(tree))
     if settings.json:
