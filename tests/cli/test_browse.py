@@ -125,8 +125,8 @@ def test_lines_fit_the_terminal(browser, width, height):
         press(browser, "j")
     lines = list(browser.lines(width, height))
     assert all(len(line) <= width for line, _ in lines)
-    assert len(lines) == max(5, height)
-    cursor = [line for line, reverse in lines[2:-2] if reverse]
+    assert len(lines) == max(6, height)
+    cursor = [line for line, reverse in lines[3:-2] if reverse]
     assert len(cursor) == 1
 
 
@@ -153,8 +153,27 @@ def test_empty_directories_are_empty(browser):
     """With a word that says so, and no key that fails."""
     TREES[4] = []
     browser.open(b"/empty", ChunkId(b"\x04" * 32))
-    assert any("empty" in line for line in shown(browser)[2:])
+    assert any("empty" in line for line in shown(browser)[3:])
     press(browser, "down", "enter", "s", "u", "end", "home")
+
+
+def test_the_heading_says_what_it_is_sorted_by(browser):
+    """And which way; by count of files, the counts stand where the bars were."""
+    assert "storedv" in shown(browser)[2]
+    press(browser, "t")
+    assert "stored^" in shown(browser)[2]
+    press(browser, "c")
+    assert "filesv" in shown(browser)[2]
+    assert "[" not in shown(browser)[3]
+    columns = {shown(browser)[2].index("size") + 4, len(shown(browser)[3].split(" B", 1)[0]) + 2}
+    assert len(columns) == 1
+
+
+def test_every_line_of_help_fits_80_columns(browser):
+    """Nobody has to guess what is cut off."""
+    press(browser, "?")
+    assert shown(browser, 79) == shown(browser, 300)
+    assert len(shown(browser, 79, 24)) == 24
 
 
 def test_wide_letters_are_counted_as_wide():
@@ -294,9 +313,9 @@ def terminal(cli, repository, tree):
 def test_browse_on_a_terminal(terminal):
     """It shows what is there, goes into a directory, sorts, explains itself, and quits."""
     one = terminal()
-    one.until("/docs", "big", "link", "293.0 KiB", "[##########]", "stored 29", "q quit", "by stored")
+    one.until("/docs", "big", "link", "293.0 KiB", "[##########]", "stored 29", "q quit", "storedv")
     one.send(b"n")
-    one.until("by name")
+    one.until("namev")
     one.send(b"\x1bOB\r")  # down, enter
     one.until("keep.log", "\\x1b]0;evil\\x07", "docs\n")
     one.send(b"?")

@@ -26,19 +26,21 @@ Load = Callable[["ChunkId"], Sequence["Used"]]
 
 SORTS = {"s": "size", "t": "stored", "u": "unique", "n": "name", "c": "files"}
 _HELP = (
-    "up, down, k, j     move; page up and down, home, end",
-    "enter, right, l    open a directory",
-    "left, h            back to the one above",
-    "s  t  u  c  n      sort by size, stored, unique, count of files, name; again: the other way round",
-    "q                  quit",
+    "up, down, k, j   move; page up, page down, home, end",
+    "enter, right, l  open a directory",
+    "left, h          back to the one above",
+    "s t u c n        sort by size, stored, unique, count of files, name",
+    "                 the same key again: the other way round",
+    "q                quit",
     "",
-    "size      what the files restore to",
-    "stored    what their content takes, compressed, each piece once: where it is met first",
-    "unique    what of it no other snapshot holds",
-    "!         something below could not be read",
+    "size    what the files restore to",
+    "stored  what their content takes, compressed, each piece of it once:",
+    "        where it is met first, in the order of names",
+    "unique  what of it no other snapshot holds",
+    "!       something of it could not be read, or is not in the snapshot",
 )
 _BAR = 10
-_FRAME_LINES = 4
+_FRAME_LINES = 5
 _NARROW = 4
 _KEYS = "s size  t stored  u unique  c count  n name  enter in  h out  ? help  q quit"
 
@@ -144,6 +146,7 @@ class Browser:
         self.page = rows
         yield fit(f" {self.title}", width), True
         yield fit_end(f" {show.shown(level.path)}", width), False
+        yield fit(self._heading(), width), False
         if self.help:
             for line in _HELP[:rows]:
                 yield fit(f"  {line}", width), False
@@ -167,8 +170,15 @@ class Browser:
         mark = "!" if item.missing or item.entry.mark else " "
         name = show.shown(item.entry.name)
         kind = "/" if item.entry.is_dir else " "
-        figures = "".join(f"{show.size(figure):>11}" for figure in (item.size_bytes, item.stored_bytes))
-        return f"{mark}{figures}{show.size(item.unique_bytes):>11}  [{'#' * filled:<{_BAR}}] {kind}{name}"
+        sizes = (item.size_bytes, item.stored_bytes, item.unique_bytes)
+        bar = f"{item.files:>{_BAR + 2},}" if self.sort == "files" else f"[{'#' * filled:<{_BAR}}]"
+        return f"{mark}{''.join(f'{show.size(size):>11}' for size in sizes)}  {bar} {kind}{name}"
+
+    def _heading(self) -> str:
+        way = "^" if self.ascending else "v"
+        names = {name: name + way if name == self.sort else name + " " for name in SORTS.values()}
+        bar = names["files"] if self.sort == "files" else ""
+        return f"  {names['size']:>11}{names['stored']:>11}{names['unique']:>11} {bar:>{_BAR + 3}}  {names['name']}"
 
     def _totals(self, level: Level) -> str:
         size = sum(item.size_bytes for item in level.items)
@@ -177,7 +187,7 @@ class Browser:
         files = sum(item.files for item in level.items)
         return (
             f" size {show.size(size)} · stored {show.size(stored)} · unique {show.size(unique)} · "
-            f"{show.count(files, 'file')} · by {self.sort}{' up' if self.ascending else ''}"
+            f"{show.count(files, 'file')}"
         )
 
 
