@@ -37,7 +37,7 @@ def rewrite_all(repo, *, forget_old=False, options=WITHOUT):
     """Rewrites every snapshot that is there."""
     catalogue = load(repo)
     names = [item.hex for item in catalogue.snapshots]
-    return rewrite(repo, catalogue, names, options, forget_old=forget_old, progress=Silent(), cancel=Cancel())
+    return rewrite(repo, catalogue, names, options, forget=forget_old, progress=Silent(), cancel=Cancel())
 
 
 def left_of(files):

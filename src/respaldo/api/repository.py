@@ -219,9 +219,7 @@ class Repository:
         """Makes new snapshots from old ones without their sources; with ``forget``, forgets those afterwards."""
         from respaldo.api.rewriting import rewrite  # noqa: PLC0415 - start-up time
 
-        return rewrite(
-            self._repo, self.snapshots(), names, options, forget_old=forget, progress=progress, cancel=cancel
-        )
+        return rewrite(self._repo, self.snapshots(), names, options, forget=forget, progress=progress, cancel=cancel)
 
     # --- restoring -------------------------------------------------------------------------------------------------
 

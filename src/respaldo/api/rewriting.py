@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from respaldo.api.retention import find_all
-from respaldo.catalog import protection
-from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, forget
+from respaldo.catalog import protection, snapshots
+from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting
 from respaldo.core.errors import Refused
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
@@ -49,7 +49,7 @@ def rewrite(
     names: Iterable[str],
     options: RewriteOptions,
     *,
-    forget_old: bool,
+    forget: bool,
     progress: Progress,
     cancel: Cancel,
 ) -> RewriteResult:
@@ -58,7 +58,7 @@ def rewrite(
     Raises `Refused`, and does nothing, where one is to be forgotten that is pinned.
     """
     old = find_all(catalogue, names)
-    if forget_old:
+    if forget:
         _need_no_pins(repo, old)
     done = run_rewrite(
         repo,
@@ -68,12 +68,12 @@ def rewrite(
         progress=progress,
         cancel=cancel,
     )
-    going = [item.old for item in done if item.snapshot is not None] if forget_old else []
+    going = [item.old for item in done if item.snapshot is not None] if forget else []
     pins = protection.list_pins(repo) if going else frozenset()
     gone = [item for item in going if item not in pins]
     announce_forgetting(repo, gone)
     for snapshot in gone:
-        forget(repo, snapshot)
+        snapshots.forget(repo, snapshot)
         repo.backend.discard([protection.trash_name(snapshot)])
     return RewriteResult(items=tuple(done), forgotten=tuple(gone), pinned=tuple(item for item in going if item in pins))
 

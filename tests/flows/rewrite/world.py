@@ -47,7 +47,7 @@ class World:
             catalogue,
             [snapshot.hex() for snapshot in snapshots],
             RewriteOptions(**{"program": "test", **options}),
-            forget_old=forget,
+            forget=forget,
             progress=Silent(),
             cancel=Cancel(),
         )
