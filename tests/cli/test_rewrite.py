@@ -73,6 +73,8 @@ def test_rewrite_obeys_pins(cli, old):
     ("words", "says"),
     [
         ((), "say what to leave out"),
+        (("--label", "v1.2.3-20261125_101500"), "given by rule"),
+        (("--kind", "odd"), "is not one of"),
         (("--label", "latest"), "cannot be labelled"),
         (("--tag", "a", "--untag", "a"), "which?"),
         (("--time", "yesterday-ish"), "is not a time"),
@@ -88,7 +90,7 @@ def test_rewrite_changes_words_alone(cli, old):
     """Without patterns no tree is touched."""
     root = cli("snapshots", "--json").json["snapshots"][0]
     done = cli(
-        "rewrite", "old", "--host", "h", "--user", "u", "--kind", "k", "--label", "new", "--reason", "r",
+        "rewrite", "old", "--host", "h", "--user", "u", "--kind", "full", "--label", "new", "--reason", "r",
         "--time", "2020-01-02 03:04:05", "--forget", "--json",
     ).json  # fmt: skip
     assert done["rewritten"][0]["words"] == ["host", "user", "kind", "label", "reason", "time"]

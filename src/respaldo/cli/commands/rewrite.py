@@ -8,6 +8,7 @@ import click
 
 from respaldo import __version__
 from respaldo.cli import show
+from respaldo.cli.calling import KINDS
 from respaldo.cli.names import SNAPSHOT
 from respaldo.cli.pages import page, pattern_options, patterns
 from respaldo.cli.progress import watching
@@ -47,7 +48,7 @@ _WORDS = ("host", "user", "kind", "label", "reason", "tags", "time_ns")
 @click.option("--exclude-larger-than", type=SIZE, default=0, metavar="SIZE", help="Leave out files above a size.")
 @click.option("--host", default=None, metavar="HOST", help="Record another machine.")
 @click.option("--user", default=None, metavar="USER", help="Record another user.")
-@click.option("--kind", default=None, metavar="TEXT", help="Record another kind.")
+@click.option("--kind", default=None, type=click.Choice(KINDS), help="Record another kind.")
 @click.option("--label", default=None, metavar="TEXT", help="Record another label; '' takes it away.")
 @click.option("--reason", default=None, metavar="TEXT", help="Record another reason.")
 @click.option("--tag", "add_tags", multiple=True, metavar="TAG", help="Add a tag (repeatable).")
@@ -91,9 +92,11 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
 
 
 def _options(ctx: click.Context, given: dict[str, Any]) -> RewriteOptions:
-    from respaldo.api import RewriteOptions  # start-up time
+    from respaldo.api import RewriteOptions, is_reserved  # start-up time
 
     label = given["label"]
+    if label and is_reserved(label):
+        raise UsageError(f"a snapshot cannot be labelled {label!r}", hint="such labels are given by rule")
     if label is not None and (label == "latest" or ":/" in label):
         raise UsageError(f"a snapshot cannot be labelled {label!r}", hint='":/" and "latest" mean something in names')
     both = sorted(set(given["add_tags"]) & set(given["remove_tags"]))

@@ -40,7 +40,7 @@ _VIEWS = (*KINDS, *_CALENDAR)
         "snapshots: a list of id, time, host, user, session, sources, kind, label, reason, tags, root (hash of all "
         "that is in it), changes: added, changed, removed since the parent (null where nobody knows), files, "
         "directories, bytes, files_new, files_changed, files_unchanged (what had to be read), read_bytes, new_bytes, "
-        "stored_bytes, errors, duration_s, parent, rewrites (the snapshot it was rewritten from, or null), pinned; with "
+        "stored_bytes, errors, duration_s, parent, rewrites (what it was rewritten from, or null), pinned; with "
         "a view by the calendar also bucket; with --trash also forgotten and until. undecided: ids of snapshots under "
         "way or interrupted. damaged: names of records that cannot be read."
     ),

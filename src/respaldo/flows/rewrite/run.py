@@ -178,6 +178,7 @@ class _Run:
             lost=b"".join(list(ids)[:LOST_KEPT]),
             failed=failed,
             figures=manifest.figures if missing else figures,
+            changes=None,  # nobody counted those of what is left
         )
 
     def _is_out(self, manifest: Manifest, path: bytes) -> bool:
