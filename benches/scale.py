@@ -156,7 +156,7 @@ def measure(folder: Path, chunks: int) -> dict[str, object]:
     (tree / "two").write_text("three\n")
     found["tiny snapshot again"] = run([*respaldo, "snapshot", *with_key, str(tree)], **places)
     shown = subprocess.run(
-        [*respaldo, "stats", "--json", *with_key], env=os.environ | places, check=True, capture_output=True
+        [*respaldo, "stats", "--brief", "--json", *with_key], env=os.environ | places, check=True, capture_output=True
     )
     stats = json.loads(shown.stdout)
     for name in ("index_bytes", "cached_bytes"):

@@ -19,6 +19,8 @@ from tests.format.samples import CONDEMNATION, CONFIG, COUNTED, MANIFEST, MARKER
         {"root": b""},
         {"parent": b"x"},
         {"parent": b"x" * 32},
+        {"rewrites": b"x"},
+        {"rewrites": b"x" * 32},
         {"sources": (b"",)},
         {"sources": (b"home",)},
         {"sources": (b"/home/../etc",)},
@@ -46,6 +48,13 @@ def test_impossible_manifests_are_refused(change):
     """No field says what a reader would stumble over."""
     with pytest.raises(Corruption):
         snapshot.parse_manifest(replace(MANIFEST, **change).encode(), "x")
+
+
+def test_what_it_was_rewritten_from_is_kept():
+    """A manifest says so only where it was: those of before have the same bytes."""
+    fresh = replace(MANIFEST, rewrites=b"r" * 16)
+    assert snapshot.parse_manifest(fresh.encode(), "x") == fresh
+    assert b"rewrites" not in MANIFEST.encode()
 
 
 def test_every_key_of_a_manifest_is_needed():

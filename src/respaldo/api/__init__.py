@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_conditions, cached_snapshots
     from respaldo.api.copying import SyncResult, copy, repository_id, sync
+    from respaldo.api.costing import Costing, Grew, directory_of
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
     from respaldo.api.repository import Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
+    from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import PutAway, Restoring
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from respaldo.flows.gc.options import (
         FREE_REPACK_BELOW,
         REPACK_BELOW,
+        Cost,
+        Costs,
         Goal,
         PackPlan,
         PruneOptions,
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from respaldo.flows.restore.options import Overwrite, RestoreOptions, RestorePlan, RestoreResult, Verb
     from respaldo.flows.restore.preview import Preview, What
     from respaldo.flows.restore.preview import Row as PreviewRow
+    from respaldo.flows.rewrite.options import RewriteOptions, Rewritten
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
@@ -66,7 +71,9 @@ if TYPE_CHECKING:
     from respaldo.views.diff import Change
     from respaldo.views.diff import Verb as ChangeVerb
     from respaldo.views.find import Criteria, Version
+    from respaldo.views.growth import Grown, Growth
     from respaldo.views.history import State
+    from respaldo.views.usage import Usage, Used
 
     KERNEL: KernelState
 
@@ -101,6 +108,9 @@ __all__ = [
     "Checksum",
     "Copied",
     "CopyResult",
+    "Cost",
+    "Costing",
+    "Costs",
     "Criteria",
     "Damage",
     "Dumped",
@@ -108,6 +118,9 @@ __all__ = [
     "Figures",
     "Found",
     "Goal",
+    "Grew",
+    "Grown",
+    "Growth",
     "Header",
     "How",
     "ImportOptions",
@@ -145,6 +158,9 @@ __all__ = [
     "RestoreResult",
     "Restoring",
     "RetentionPlan",
+    "RewriteOptions",
+    "RewriteResult",
+    "Rewritten",
     "Rollback",
     "Rules",
     "Secret",
@@ -159,6 +175,8 @@ __all__ = [
     "SyncResult",
     "Timing",
     "Typed",
+    "Usage",
+    "Used",
     "Verb",
     "VerifyOptions",
     "VerifyResult",
@@ -172,6 +190,7 @@ __all__ = [
     "copy",
     "covers",
     "describe",
+    "directory_of",
     "draw_recovery",
     "import_archive",
     "init",
@@ -204,6 +223,7 @@ _WHERE = {
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_conditions cached_snapshots",
     "respaldo.api.copying": "SyncResult copy repository_id sync",
+    "respaldo.api.costing": "Costing Grew directory_of",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
@@ -220,6 +240,7 @@ _WHERE = {
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.api.safety": "PutAway Restoring",
+    "respaldo.api.rewriting": "RewriteResult",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
     "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",
@@ -231,7 +252,7 @@ _WHERE = {
     "respaldo.flows.check.result": "Affected Damage KeylessResult VerifyResult",
     "respaldo.flows.copying.options": "Copied CopyResult",
     "respaldo.flows.gc.options": (
-        "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan"
+        "FREE_REPACK_BELOW REPACK_BELOW Goal PackPlan PruneOptions PrunePlan PruneResult Shares SpacePlan Cost Costs"
     ),
     "respaldo.flows.importing.options": "ImportOptions ImportResult",
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
@@ -239,6 +260,7 @@ _WHERE = {
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
     "respaldo.format.figures": "Changes Figures",
     "respaldo.flows.restore.preview": "Preview What",
+    "respaldo.flows.rewrite.options": "RewriteOptions Rewritten",
     "respaldo.format.header": "Header",
     "respaldo.format.snapshot": "Manifest",
     "respaldo.format.verification": "How WasWhole",
@@ -247,7 +269,9 @@ _WHERE = {
     "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",
     "respaldo.views.find": "Criteria Version",
+    "respaldo.views.growth": "Grown Growth",
     "respaldo.views.history": "State",
+    "respaldo.views.usage": "Usage Used",
 }
 """What comes from where. Loaded when it is first asked for: defining all of it takes longer than many a command."""
 _MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -1,4 +1,4 @@
-"""What looks into files, and at many snapshots at once: dump, diff, find, history, export.
+"""What looks into files, and at many snapshots at once: dump, diff, find, history, export, costs.
 
 Everything is computed from manifests and trees; nothing is written to the repository.
 """
@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from typing import TYPE_CHECKING
 
 from respaldo.api import exporting
 from respaldo.api.naming import Found
@@ -28,6 +29,9 @@ from respaldo.views.find import Criteria
 from respaldo.views.find import Find as Finding
 from respaldo.views.history import State, history
 from respaldo.views.sides import Live, Snapshots
+
+if TYPE_CHECKING:
+    from respaldo.api.costing import Costing
 
 Write = Callable[[bytes], object]
 
@@ -152,6 +156,12 @@ class Looking:
             members=done.files,
             left_out=done.left_out,
         )
+
+    def costing(self, *, progress: Progress, cancel: Cancel) -> Costing:
+        """Says what snapshots cost, and where the space lies."""
+        from respaldo.api.costing import Costing  # noqa: PLC0415 - start-up time
+
+        return Costing(self._repo, self._trees, progress=progress, cancel=cancel)
 
     def diff(self, before: Found, after: Found) -> Iterator[Change]:
         """Yields what differs between two directories or files of snapshots, in the order of paths."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from respaldo.api import naming
 from respaldo.api.blocks import restore_of
@@ -34,23 +34,20 @@ if TYPE_CHECKING:
     from respaldo.api import figures, keys, looking, retention
     from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.repairing import Repairing
+    from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import Restoring
     from respaldo.catalog.retention import Policy
     from respaldo.flows.backup.options import BackupOptions, BackupResult
+    from respaldo.flows.backup.run import Stream
     from respaldo.flows.check.options import VerifyOptions
     from respaldo.flows.check.result import VerifyResult
     from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
     from respaldo.flows.repair.options import RepairOptions
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
+    from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
 else:  # start-up time
     figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
-
-
-class Stream(Protocol):
-    """Gives bytes until it gives none."""
-
-    def read(self, length_bytes: int, /) -> bytes: ...
 
 
 class Repository:
@@ -203,6 +200,23 @@ class Repository:
         """Lets what is under way, and the checkpoint, go out at full speed once a stop was asked for."""
         if self._limit is not None:
             self._limit.lift_when(lambda: cancel.requested)
+
+    def rewrite(
+        self, names: Iterable[str], options: RewriteOptions, *, forget: bool, progress: Progress, cancel: Cancel
+    ) -> RewriteResult:
+        """Makes new snapshots from old ones without their sources; with ``forget``, forgets those afterwards."""
+        from respaldo.api.rewriting import rewrite  # noqa: PLC0415 - start-up time
+
+        return rewrite(
+            self._repo,
+            self.snapshots(),
+            names,
+            self._context(),
+            options,
+            forget=forget,
+            progress=progress,
+            cancel=cancel,
+        )
 
     # --- restoring -------------------------------------------------------------------------------------------------
 

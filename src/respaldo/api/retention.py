@@ -122,7 +122,8 @@ def candidates(
                 started_ns=manifest.started_ns,
                 ended_ns=manifest.ended_ns,
                 parent=manifest.parent,
-                stored_ns=stored.get(pending_name(item.id)),
+                # One that stands for another came long after that one had: its arrival says nothing.
+                stored_ns=None if manifest.rewrites or manifest.repairs else stored.get(pending_name(item.id)),
             ),
             group=tuple(
                 # What restores put away is no day's or week's snapshot: it must not push one of those out.

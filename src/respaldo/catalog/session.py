@@ -17,6 +17,7 @@ from respaldo.catalog.snapshots import Catalogue, decide, list_pending, load, pe
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
+from respaldo.core.model import Mark
 from respaldo.core.seams import Progress
 from respaldo.format.content import HOLE
 from respaldo.format.pack import parse_footer
@@ -49,6 +50,7 @@ class Session:
         self._checkpoint_ns = repo.clock.monotonic_ns()
         self._among_condemned = False
         """Whether condemned packs were there at the beginning."""
+        self._root_lost = False
         self._whole = False
         """Whether every chunk is to be looked up (W4): what the writer relies on by itself is not all."""
         self.sink = ChunkSink.into(repo, self.id)
@@ -118,6 +120,7 @@ class Session:
         packs, after the pending snapshot was aborted.
         """
         self.save()
+        self._root_lost = manifest.root_lost
         snapshot = SnapshotId(self._repo.random(RANDOM_ID_BYTES))
         pending_hash = put_pending(self._repo, snapshot, manifest)
         try:
@@ -180,8 +183,7 @@ class Session:
             for block, first in zip(footer.blocks, footer.first_rows, strict=False):
                 for row in range(first, first + block.chunks):
                     wanted[footer.chunk_id(row)] = Kind(block.kind)
-        if whole:
-            self._collect(root, wanted)
+        spared = self._collect(root, wanted) if whole else {}
         sink.relied.packs -= unsafe
         sink.own_packs -= unsafe
         stored = False
@@ -189,6 +191,11 @@ class Session:
             if not sink.knows(kind, chunk_id):  # where it is known, it is relied on, and looked up in the next round
                 self._store_again(kind, chunk_id)
                 stored = True
+        for chunk_id, kind in spared.items():
+            with contextlib.suppress(ContentGoneError):
+                if not sink.knows(kind, chunk_id):
+                    self._store_again(kind, chunk_id)
+                    stored = True
         return stored
 
     def _follow(self, listing: Listing) -> None:
@@ -202,29 +209,50 @@ class Session:
             raise ContentGoneError from None
         self.sink.put(kind, raw)
 
-    def _collect(self, root: ChunkId, wanted: dict[ChunkId, Kind]) -> None:
-        """Adds every chunk below a tree that no usable pack holds: a snapshot that subtrees came from is gone."""
-        find = self._repo.index.find
+    def _collect(self, root: ChunkId, wanted: dict[ChunkId, Kind]) -> dict[ChunkId, Kind]:
+        """Adds every chunk below a tree that no usable pack holds: a snapshot that subtrees came from is gone.
+
+        Returns those below what is marked as lost, which may be missing: looked at last, so that nothing hides there.
+        """
+        spared: dict[ChunkId, Kind] = {}
+        later: list[ChunkId] = [root] if self._root_lost else []
+        if not self._root_lost:
+            self._gather([root], wanted, spared, later)
+        self._gather(later, spared, spared, [])
+        return spared
+
+    def _gather(
+        self, stack: list[ChunkId], wanted: dict[ChunkId, Kind], spared: dict[ChunkId, Kind], later: list[ChunkId]
+    ) -> None:
+        """Adds what is below trees, of what is marked as lost to ``spared``, its directories to ``later``.
+
+        Where both are the same, all of it is marked so.
+        """
+        lenient = wanted is spared
         trees = TreeReader(self._repo.source)
         seen: set[ChunkId] = set()
-        stack = [root]
         while stack:
             tree = stack.pop()
             if tree in seen:
                 continue
             seen.add(tree)
-            if find(tree, usable_only=True) is None:
-                wanted[tree] = Kind.TREE
+            self._want(Kind.TREE, tree, wanted)
             try:
                 for run in trees.run_ids(tree):
-                    if find(run, usable_only=True) is None:
-                        wanted[run] = Kind.TREE
+                    self._want(Kind.TREE, run, wanted)
                 for entry in trees.entries(tree):
+                    lost = entry.mark is Mark.LOST and not lenient
                     if entry.is_dir:
-                        stack += list(entry.content)
+                        (later if lost else stack).extend(entry.content)
                         continue
-                    for level, chunk_id in trees.nodes(entry.content):
-                        if chunk_id != HOLE and find(chunk_id, usable_only=True) is None:
-                            wanted[chunk_id] = Kind.LIST if level else Kind.DATA
+                    with contextlib.suppress(*_GONE) if lost or lenient else contextlib.nullcontext():
+                        for level, chunk_id in trees.nodes(entry.content):
+                            if chunk_id != HOLE:
+                                self._want(Kind.LIST if level else Kind.DATA, chunk_id, spared if lost else wanted)
             except _GONE:
-                raise ContentGoneError from None
+                if not lenient:
+                    raise ContentGoneError from None
+
+    def _want(self, kind: Kind, chunk_id: ChunkId, wanted: dict[ChunkId, Kind]) -> None:
+        if self._repo.index.find(chunk_id, usable_only=True) is None:
+            wanted[chunk_id] = kind

@@ -137,6 +137,8 @@ class Catalogue:
 
 
 _PENDING = "pending/"
+_REWRITES = b"\xa8rewrites"
+"""As it stands in an encoded manifest."""
 _DAMAGED_HINT = "name another snapshot by its id or label; list what there is with: respaldo snapshots"
 
 
@@ -272,13 +274,33 @@ def load(repo: Repo) -> Catalogue:
     ]
     loose = sum(entry.committed and not entry.rolled for entry in entries.values())
     return Catalogue(
-        snapshots=tuple(snapshots),
+        snapshots=tuple(_rewritten_last(snapshots)),
         undecided=tuple(undecided),
         damaged=tuple(damaged),
         loose=loose,
         aborted=tuple(snapshot for snapshot, entry in entries.items() if not entry.committed),
         vanished=tuple(vanished),
     )
+
+
+def _rewritten_last(snapshots: list[Snapshot]) -> list[Snapshot]:
+    """Puts a snapshot that was rewritten from one of the same time behind that one: ``latest`` is then the new one."""
+    for at in range(1, len(snapshots)):
+        first, second = snapshots[at - 1], snapshots[at]
+        if (first.time_ns, first.started_ns) == (second.time_ns, second.started_ns) and _REWRITES in first.encoded:
+            tied = [item for item in snapshots if (item.time_ns, item.started_ns) == (first.time_ns, first.started_ns)]
+            start = snapshots.index(tied[0])
+            snapshots[start : start + len(tied)] = sorted(tied, key=lambda item: _generation(item, tied))
+    return snapshots
+
+
+def _generation(item: Snapshot, tied: list[Snapshot]) -> int:
+    """Returns how many times it was rewritten since the first of those that are there."""
+    by_id = {other.id: other for other in tied}
+    count = 0
+    while (before := by_id.pop(SnapshotId(item.manifest.rewrites), None)) is not None:
+        item, count = before, count + 1
+    return count
 
 
 def _read(repo: Repo, snapshot: SnapshotId) -> Decided | None:

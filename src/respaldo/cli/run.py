@@ -33,6 +33,7 @@ COMMANDS = {
     "restore": "Write a snapshot, or a part of it, back.",
     "prune": "Free the space that no snapshot needs.",
     "verify": "Check the repository.",
+    "rewrite": "Make new snapshots from old ones, without some paths.",
     "repair": "Mend what can be mended, and mark what is lost.",
     "parity": "Keep Reed-Solomon parity, and mend damaged sectors with it.",
     "ls": "List what a snapshot holds.",

@@ -42,6 +42,7 @@ class Manifest:
     one, ``root_lost`` whether the tree ``root`` itself was lost, ``lost`` the ids of the first lost chunks, joined.
     ``changes``: None where nobody counted them.
     ``origin`` says which snapshot a copy is one of: ids of repository and snapshot.
+    ``rewrites``: the snapshot that this one was made from without its sources, empty where it was not.
     """
 
     session: bytes
@@ -67,6 +68,7 @@ class Manifest:
     lost: bytes = b""
     changes: Changes | None = None
     origin: tuple[bytes, bytes] | None = None
+    rewrites: bytes = b""
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
@@ -79,6 +81,8 @@ class Manifest:
             more["changes"] = [self.changes.added, self.changes.changed, self.changes.removed]
         if self.origin is not None:
             more["origin"] = list(self.origin)
+        if self.rewrites:
+            more["rewrites"] = self.rewrites
         return canonical.pack(
             more
             | {
@@ -168,6 +172,7 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
             lost=_bytes_of(value, "lost"),
             changes=_changes(value),
             origin=_origin(value),
+            rewrites=_bytes_of(value, "rewrites"),
         )
     except (KeyError, TypeError):
         raise Corruption(what, "a field of the manifest is missing or of the wrong type") from None
@@ -177,6 +182,8 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
         raise Corruption(what, "the parent in the manifest is no snapshot")
     if len(manifest.repairs) not in {0, RANDOM_ID_BYTES} or len(manifest.lost) % CHUNK_ID_BYTES:
         raise Corruption(what, "what the manifest says of a repair is impossible")
+    if len(manifest.rewrites) not in {0, RANDOM_ID_BYTES}:
+        raise Corruption(what, "what the manifest was rewritten from is no snapshot")
     if not all(map(_is_plain_path, sources)):
         raise Corruption(what, "a source in the manifest is not an absolute path")
     if not all(map(canonical.is_time, (time_ns, started_ns, ended_ns))) or not 0 <= uid < 1 << 32:

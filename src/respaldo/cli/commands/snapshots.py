@@ -39,8 +39,9 @@ _VIEWS = (*KINDS, *_CALENDAR)
         "snapshots: a list of id, time, host, user, session, sources, kind, label, reason, tags, root (hash of all "
         "that is in it), changes: added, changed, removed since the parent (null where nobody knows), files, "
         "directories, bytes, files_new, files_changed, files_unchanged (what had to be read), read_bytes, new_bytes, "
-        "stored_bytes, errors, duration_s, parent, pinned, verified (time and how, when all of it was last read and "
-        "found whole, or null); with a view by the calendar also bucket; with --trash also forgotten and until. "
+        "stored_bytes, errors, duration_s, parent, rewrites (what it was rewritten from, or null), pinned, verified "
+        "(time and how, when all of it was last read and found whole, or null); with a view by the calendar also "
+        "bucket; with --trash also forgotten and until. "
         "undecided: ids of snapshots under way or interrupted. damaged: names of records that cannot be read."
     ),
 )
@@ -258,6 +259,7 @@ def _fields(item: Snapshot, about: _About) -> dict[str, object]:
         "errors": figures.errors,
         "duration_s": figures.duration_ns / 1e9,
         "parent": manifest.parent.hex(),
+        "rewrites": manifest.rewrites.hex() or None,
         "pinned": item.id in about.pins,
         "verified": None if checked is None else {"time": show.iso_time(checked.time_ns), "how": checked.how.value},
         **more,

@@ -54,7 +54,7 @@ from respaldo.store.spoilt import Wanting
 
 _TRIES = 3
 _LOST = b"\xa4lost"
-"""The key of a manifest, as it is encoded."""
+"""As it stands in an encoded manifest."""
 
 
 class Stream(Protocol):

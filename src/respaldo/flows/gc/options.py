@@ -193,3 +193,27 @@ class SpacePlan:
     def reached(self) -> bool:
         """Whether that is enough."""
         return self.freed_bytes >= self.wanted_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Is what a snapshot refers to, each chunk once: data and trees (with lists) as they were, and as they are stored.
+
+    ``own_data_bytes``, ``own_tree_bytes``: what of it no other root holds; ``frees_bytes``: that as it is stored.
+    """
+
+    data_bytes: int = 0
+    tree_bytes: int = 0
+    stored_bytes: int = 0
+    own_data_bytes: int = 0
+    own_tree_bytes: int = 0
+    frees_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Is the cost of each snapshot. ``missing``: how many chunks were not to be had; ``trees``: how many were read."""
+
+    snapshots: Mapping[SnapshotId, Cost]
+    missing: int = 0
+    trees: int = 0

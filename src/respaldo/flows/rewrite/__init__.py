@@ -1,0 +1,1 @@
+"""Rewriting: new snapshots from old ones, without their sources."""
