@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from respaldo.fs.match import Rules, read_rules
     from respaldo.store.slots import SlotInfo
     from respaldo.views.checksums import Checksum, sum_line
+    from respaldo.views.criteria import Criteria
     from respaldo.views.diff import Change
     from respaldo.views.diff import Verb as ChangeVerb
-    from respaldo.views.find import Criteria, Version
+    from respaldo.views.find import Unread, Version
     from respaldo.views.history import State
 
     KERNEL: KernelState
@@ -159,6 +160,7 @@ __all__ = [
     "SyncResult",
     "Timing",
     "Typed",
+    "Unread",
     "Verb",
     "VerifyOptions",
     "VerifyResult",
@@ -246,7 +248,8 @@ _WHERE = {
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",
-    "respaldo.views.find": "Criteria Version",
+    "respaldo.views.criteria": "Criteria",
+    "respaldo.views.find": "Unread Version",
     "respaldo.views.history": "State",
 }
 """What comes from where. Loaded when it is first asked for: defining all of it takes longer than many a command."""

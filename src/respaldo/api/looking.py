@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 
 from respaldo.api import exporting
-from respaldo.api.naming import Found
+from respaldo.api.naming import Found, covers
+from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
@@ -23,10 +24,11 @@ from respaldo.format.verification import How
 from respaldo.store.repo import Repo
 from respaldo.views.checksums import Checksum, Summing
 from respaldo.views.content import WITHOUT_CONTENT, Contents
+from respaldo.views.criteria import Criteria
 from respaldo.views.diff import Change, Verb, compare
-from respaldo.views.find import Criteria
 from respaldo.views.find import Find as Finding
 from respaldo.views.history import State, history
+from respaldo.views.register import Register
 from respaldo.views.sides import Live, Snapshots
 
 Write = Callable[[bytes], object]
@@ -45,10 +47,19 @@ class Dumped:
 class Looking:
     """Looks into one repository. One thread."""
 
-    def __init__(self, repo: Repo, trees: TreeReader) -> None:
+    def __init__(self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]]) -> None:
         self._repo = repo
+        self._listed = listed
+        self._known: Sequence[Snapshot] = ()
         self._trees = trees
         self._contents = Contents(repo.source, trees)
+        self._opened: Register | None = None
+
+    def close(self) -> None:
+        """Makes what was found out durable."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def dump(self, found: Found, write: Write, *, progress: Progress) -> Dumped:
         """Writes the content of a file, a directory as a tar archive.
@@ -180,14 +191,35 @@ class Looking:
         shown = (_placed(change, before.path, target) for change in compare(live, before.entry, top))
         return shown, lambda: live.failed
 
+    def snapshots(
+        self, *, host: str = "", tags: Collection[str] = (), kind: str = "", covering: bytes = b""
+    ) -> list[Snapshot]:
+        """Returns the snapshots in which is looked, by time: of a host, with all tags, of a kind, that cover a path."""
+        self._known = self._listed()
+        return [
+            item
+            for item in self._known
+            if (not host or item.manifest.host == host)
+            and set(tags) <= set(item.manifest.tags)
+            and (not kind or kind_of(item.manifest.kind, item.manifest.parent) == kind)
+            and (not covering or covers(item, covering))
+        ]
+
     def find(self, snapshots: Sequence[Snapshot], criteria: Criteria) -> Finding:
         """Looks through snapshots, each directory once however many of them hold it."""
         roots = [item.manifest.root for item in snapshots]
-        return Finding(self._repo.source, self._repo.index, roots, criteria)
+        living = [item.manifest.root for item in self._known]
+        return Finding(self._repo.source, self._repo.index, self._register, roots, criteria, living=living)
+
+    @property
+    def _register(self) -> Register:
+        if self._opened is None:
+            self._opened = Register(self._repo.cache_dir / "register")
+        return self._opened
 
     def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[State]:
         """Yields the states of a path in snapshots, numbered by their place."""
-        return history(self._trees, [item.manifest.root for item in snapshots], path)
+        return history(self._register, self._trees, [item.manifest.root for item in snapshots], path)
 
 
 def _placed(change: Change, before: bytes, after: bytes) -> Change:
