@@ -17,10 +17,10 @@ from respaldo.core.errors import ChunkMissing, RespaldoError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.flows.restore.columns import Files
 from respaldo.flows.restore.contents import Contents, Piece, too_long, too_short
-from respaldo.flows.restore.fetch import Fetcher, Task
-from respaldo.flows.restore.seams import Blocks, Location, Run
 from respaldo.flows.restore.steps import Batch, Step, Write
 from respaldo.fs.place import Folder
+from respaldo.store.blocks import Blocks, Location, Run
+from respaldo.store.fetch import Fetcher, Task
 
 PART_BYTES = 2 << 20
 PART_PIECES = 64

@@ -1,4 +1,4 @@
-"""Fetching: blocks are decoded once each by worker threads, ahead of the writer, and their chunks checked there.
+"""Fetching: blocks are decoded once each by worker threads, ahead of who reads them, and their chunks checked there.
 
 The main thread orders chunks in the order in which it will write them; chunks that lie in one block become one task. A
 task holds its block until everything that waits for it has been written; decoded blocks are kept a little longer,
@@ -18,7 +18,7 @@ from typing import Self
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
-from respaldo.flows.restore.seams import Blocks, Location, Run
+from respaldo.store.blocks import Blocks, Location, Run
 
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
