@@ -51,6 +51,10 @@ class Blocks(Protocol):
         """Returns where a chunk lies; raises `ChunkMissing`."""
         ...
 
+    def locate_each(self, ids: bytes, /) -> Sequence[Location | None]:
+        """Returns where each of some data chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
+        ...
+
     def locate_runs(self, ids: bytes, /) -> Sequence[Run]:
         """Returns where some data chunks (32 bytes an id, joined) lie, in their order."""
         ...

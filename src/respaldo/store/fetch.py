@@ -263,3 +263,35 @@ class Fetcher:
             with self._lock:
                 del self._decoding[key]
             mine.set()
+
+
+class Order:
+    """Is chunks that were ordered together, in the order of their writing."""
+
+    __slots__ = ("slots", "tasks", "together")
+
+    def __init__(self) -> None:
+        self.together: dict[Task, None] = {}
+        self.tasks: list[Task] = []
+        self.slots: list[int] = []
+
+    def add(self, fetcher: Fetcher, chunk_id: ChunkId, at: Location) -> None:
+        task, slot = fetcher.want(chunk_id, at)
+        if task not in self.together:
+            self.together[task] = None
+            task.users += 1
+        self.tasks.append(task)
+        self.slots.append(slot)
+
+    def add_run(self, fetcher: Fetcher, ids: Sequence[ChunkId], run: Run) -> None:
+        task, slot = fetcher.want_run(ids, run)
+        if task not in self.together:
+            self.together[task] = None
+            task.users += 1
+        self.tasks += [task] * len(ids)
+        self.slots += range(slot, slot + len(ids))
+
+    def release(self, fetcher: Fetcher) -> None:
+        """Lets the blocks go."""
+        for task in self.together:
+            fetcher.release(task)
