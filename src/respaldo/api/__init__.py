@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from respaldo.api.history import Checked, Logged, Rollback
     from respaldo.api.importing import import_archive, time_from_name
     from respaldo.api.keyless import verify_keyless
-    from respaldo.api.looking import Dumped, Looking
+    from respaldo.api.looking import Comparison, Dumped, Looking
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
@@ -100,6 +100,7 @@ __all__ = [
     "Changes",
     "Checked",
     "Checksum",
+    "Comparison",
     "Copied",
     "CopyResult",
     "Criteria",
@@ -211,7 +212,7 @@ _WHERE = {
     "respaldo.api.figures": "Stats",
     "respaldo.api.keyless": "verify_keyless",
     "respaldo.api.importing": "import_archive time_from_name",
-    "respaldo.api.looking": "Dumped Looking",
+    "respaldo.api.looking": "Comparison Dumped Looking",
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",

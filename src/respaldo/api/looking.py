@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from typing import NamedTuple
 
 from respaldo.api import exporting
 from respaldo.api.blocks import Blocks
@@ -33,7 +34,7 @@ from respaldo.views.diff import Change, Verb, compare
 from respaldo.views.find import Find as Finding
 from respaldo.views.history import State, history
 from respaldo.views.register import Register
-from respaldo.views.sides import Live, Snapshots
+from respaldo.views.sides import Gap, Live, Snapshots
 
 Write = Callable[[Buffer], object]
 
@@ -56,6 +57,18 @@ class Dumped:
     def exit_status(self) -> int:
         """0 all is there, 3 something is left out, 4 for damage."""
         return 4 if self.damaged else 3 if self.left_out else 0
+
+
+class Comparison(NamedTuple):
+    """Is what differs, in the order of paths, and what could not be compared, which is known when that is through.
+
+    ``gaps``: directories of snapshots that could not be read, by whole paths; ``failed``: how much of this machine's
+    could not be looked at.
+    """
+
+    changes: Iterator[Change]
+    gaps: Callable[[], Sequence[Gap]]
+    failed: Callable[[], int]
 
 
 class Looking:
@@ -194,17 +207,16 @@ class Looking:
             damaged=done.damaged,
         )
 
-    def diff(self, before: Found, after: Found) -> Iterator[Change]:
-        """Yields what differs between two directories or files of snapshots, in the order of paths."""
-        for change in compare(Snapshots(self._trees), before.entry, after.entry):
-            yield _placed(change, before.path, after.path)
+    def diff(self, before: Found, after: Found) -> Comparison:
+        """Compares two directories or files of snapshots."""
+        sides = Snapshots(self._trees)
+        changes = (_placed(change, before.path, after.path) for change in compare(sides, before.entry, after.entry))
+        return Comparison(changes, lambda: _gaps(sides.gaps, before.path), lambda: 0)
 
-    def diff_live(
-        self, before: Found, target: bytes, *, checksum: bool, progress: Progress
-    ) -> tuple[Iterator[Change], Callable[[], int]]:
-        """Returns what differs between a directory or file of a snapshot and what is at a path of this machine now.
+    def diff_live(self, before: Found, target: bytes, *, checksum: bool, progress: Progress) -> Comparison:
+        """Compares a directory or file of a snapshot with what is at a path of this machine now.
 
-        With it, what says in the end how much could not be looked at. Raises `SourceError` where nothing is there.
+        Raises `SourceError` where nothing is there.
         """
         manifest = before.snapshot.manifest
         inside = [source for source in manifest.sources if (before.path + b"/").startswith(source.rstrip(b"/") + b"/")]
@@ -219,7 +231,7 @@ class Looking:
         )
         top = live.root(before.entry)
         shown = (_placed(change, before.path, target) for change in compare(live, before.entry, top))
-        return shown, lambda: live.failed
+        return Comparison(shown, lambda: _gaps(live.gaps, before.path), lambda: live.failed)
 
     def snapshots(
         self, *, host: str = "", tags: Collection[str] = (), kind: str = "", covering: bytes = b""
@@ -257,6 +269,10 @@ def _placed(change: Change, before: bytes, after: bytes) -> Change:
     top = before if change.verb is Verb.REMOVED else after
     was = before.rstrip(b"/") + change.was if change.was else b""
     return replace(change, path=(top.rstrip(b"/") + change.path) or b"/", was=was)
+
+
+def _gaps(gaps: Mapping[bytes, Gap], top: bytes) -> list[Gap]:
+    return [replace(gap, path=(top.rstrip(b"/") + gap.path) or b"/") for gap in gaps.values()]
 
 
 class _Counted:

@@ -55,7 +55,7 @@ class Change:
 class Sides(Protocol):
     """Gives what is to be compared. Entries come in the order of their names."""
 
-    def before(self, entry: Entry) -> Iterator[Entry]:
+    def before(self, entry: Entry, path: bytes) -> Iterator[Entry]:
         """Yields what is in a directory of the first side."""
         ...
 
@@ -165,7 +165,7 @@ class _Walk:
                 return
             yield Change(verb=Verb.ADDED, path=path, before=None, after=other)
         if one is not None and one.is_dir:
-            stack.append((path + b"/" + child.name, child, None) for child in self._sides.before(one))
+            stack.append((path + b"/" + child.name, child, None) for child in self._sides.before(one, path))
         if other is not None and other.is_dir:
             stack.append(self._all_after(other, path))
 
