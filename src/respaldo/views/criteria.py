@@ -104,6 +104,12 @@ class Criteria:
             return True
         return (self._path.search if self.regex else self._path.fullmatch)(_text(path)) is not None
 
+    @cached_property
+    def any_entry(self) -> bool:
+        """Whether whatever has a fitting name and path is looked for."""
+        limits = (self.size_min, self.size_max, self.newer_ns, self.older_ns)
+        return not self.types and limits == (None,) * 4 and (self.regex or not self.pattern.endswith("/"))
+
     def fits(self, entry: Entry) -> bool:
         """Whether all but name and path fits."""
         if self.pattern.endswith("/") and not self.regex and not entry.is_dir:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import lmdb
@@ -246,14 +246,12 @@ class Find:
                 known = found.get(fitting, (0, 0, key))
                 newest = key if held.bit_length() > known[1] else known[2]
                 found[fitting] = (known[0] | held, max(held.bit_length(), known[1]), newest)
-        versions = [
-            Version(path=path, entry=replace(self._entry(key), name=name), held=held) for held, _, key in found.values()
-        ]
+        versions = [Version(path=path, entry=self._entry(key, name), held=held) for held, _, key in found.values()]
         return sorted(versions, key=lambda version: version.first)
 
-    def _entry(self, key: bytes) -> Entry:
+    def _entry(self, key: bytes, name: bytes = b"") -> Entry:
         try:
-            return unpack(self._register.row(key), b"")
+            return unpack(self._register.row(key), name)
         except (ValueError, TypeError, struct.error) as error:
             raise lmdb.CorruptedError(f"a row of the register is none: {error}") from None
 
@@ -261,7 +259,8 @@ class Find:
         """Returns what makes a row a version, None where it is not looked for."""
         if key not in self._fit:
             packed = self._register.row(key)
-            self._fit[key] = version_of(packed) if self._criteria.fits(self._entry(key)) else None
+            fits = self._criteria.any_entry or self._criteria.fits(self._entry(key))
+            self._fit[key] = version_of(packed) if fits else None
         return self._fit[key]
 
 
