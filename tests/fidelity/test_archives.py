@@ -29,9 +29,9 @@ def untar(archive: bytes, target) -> None:
 
 
 @pytest.fixture
-def top(product, ext4):
+def top(product, ext4, request):
     """Has everything that an archive can hold backed up."""
-    folder = ext4 / "packed"
+    folder = ext4 / request.node.name
     write_ordinary(folder)
     write_attributes(folder)
     write_roots(folder)

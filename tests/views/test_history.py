@@ -113,3 +113,14 @@ def test_history_tells_what_a_repair_gave_up():
         (state,) = history(register, TreeReader(chunks), roots, b"/a/x")
     assert state.lost
     assert state.unread == "its content was lost to damage"
+
+
+def test_history_in_an_empty_snapshot():
+    """A directory without entries is entered as any other."""
+    chunks = Chunks()
+    roots = [put_folder(chunks, Folder())]
+    with opened() as register:
+        list(Find(chunks, chunks, register, roots, Criteria()).run())
+        (state,) = history(register, TreeReader(chunks), roots, b"/a")
+    assert state.entry is None
+    assert not state.unread

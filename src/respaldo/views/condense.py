@@ -166,7 +166,7 @@ class Condenser:
         rows = [self._row(packer.pack(row, leaf.meta, leaf.content)) for row in range(len(leaf))]
         ids = [packer.below(row, leaf.content) for row in folders]
         key, base = self._base(names)
-        if len(base.rows) != len(rows) or len(base.below) != len(folders):
+        if not key or len(base.rows) != len(rows) or len(base.below) != len(folders):
             base = Base(rows, [handle_of(tree) for tree in ids])
             key = self._enter_base(names, base)
         pairs = zip(rows, base.rows, strict=True)
