@@ -98,6 +98,11 @@ def put_folder(chunks: Chunks, folder: Folder) -> ChunkId:
     return chunks.put(Branch(tuple((chunks.put(_leaf(chunks, run).encode()), len(run)) for run in runs)).encode())
 
 
+def leaf_of(folder: Folder) -> Leaf:
+    """Returns a directory as one leaf, however long it is."""
+    return _leaf(Chunks(), sorted(folder.children.items()))
+
+
 def runs_of(folder: Folder) -> set[ChunkId]:
     """Returns the runs that a tree has anywhere."""
     folders = [folder, *(node for _, node in walk(folder) if isinstance(node, Folder))]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.views.diff import Change, Verb, compare
+from respaldo.views.row import parted
 from respaldo.views.sides import Snapshots
-from tests.views.model import FILES, Chunks, File, Folder, Node, histories, put_folder, runs_of, walk
+from tests.views.model import FILES, Chunks, File, Folder, Node, histories, leaf_of, put_folder, runs_of, walk
 
 
 def root(chunks: Chunks, tree: Folder) -> Entry:
@@ -174,3 +175,25 @@ def test_diff_tells_what_a_repair_gave_up():
     sides = Snapshots(TreeReader(chunks))
     assert [change.fields for change in compare(sides, *tops)] == [("mark",)]
     assert sides.gaps[b"/a"].lost
+
+
+@given(histories(3))
+def test_parted_leaves_hold_the_entries_that_differ(trees):
+    """Of two versions of a directory, entries that are in both may be left out, and no others, on both sides."""
+    folders = [[node for _, node in walk(tree) if isinstance(node, Folder)] for tree in (trees[0], trees[-1])]
+    for one, other in zip(*folders, strict=False):
+        leaves = [leaf_of(folder) for folder in (one, other)]
+        wholes = [set(leaf.entries()) for leaf in leaves]
+        parts = [set(leaf.entries()) for leaf in parted(*leaves)]
+        assert parts[0] - parts[1] == wholes[0] - wholes[1]
+        assert parts[1] - parts[0] == wholes[1] - wholes[0]
+        assert parts[0] <= wholes[0]
+        assert parts[1] <= wholes[1]
+
+
+def test_parted_leaves_do_without_what_is_equal():
+    """Where a file and a directory of many entries changed, those two are left."""
+    many = {b"%d" % number: File(content=b"%d" % number) for number in range(50)}
+    changed = {**many, b"7": File(content=b"other", mtime=2), b"d": Folder({b"x": File()})}
+    one, other = leaf_of(Folder({**many, b"d": Folder()})), leaf_of(Folder(changed))
+    assert [[entry.name for entry in leaf.entries()] for leaf in parted(one, other)] == [[b"7", b"d"]] * 2

@@ -18,7 +18,7 @@ from respaldo.core.model import Entry
 
 CANDIDATES_MAX = 50_000
 ACLS = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
-_REMEMBERED_MAX = 20_000
+_REMEMBERED_MAX = 50_000
 _TRIES = 8
 """With so many of the candidates with its key something that came is compared: a comparison may read a file."""
 Key = tuple[int, bytes]

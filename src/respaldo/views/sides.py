@@ -24,6 +24,7 @@ from respaldo.kernel.layout import ENTRY_FAILED, IDENT, META
 from respaldo.store.source import Location
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.diff import plain_fields
+from respaldo.views.row import parted
 from respaldo.views.walk import tree_of
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -66,7 +67,7 @@ class Snapshots:
         return self.before(entry, path)
 
     def both(self, before: Entry, after: Entry, path: bytes) -> tuple[Iterator[Entry], Iterator[Entry]] | None:
-        """Returns the runs of two directories that are not in both; None where the trees are the same, or not there."""
+        """Returns what of two directories is not in both, as far as that is seen at once; None where nothing is."""
         one, other = tree_of(before), tree_of(after)
         if one == other:
             return None
@@ -78,6 +79,8 @@ class Snapshots:
         common: AbstractSet[ChunkId] = frozenset()
         if isinstance(opened, list) and isinstance(other_opened, list):
             common = set(opened) & set(other_opened)
+        if isinstance(opened, Leaf) and isinstance(other_opened, Leaf):
+            opened, other_opened = parted(opened, other_opened)
         ones, others = self._entries(opened, common, before, path), self._entries(other_opened, common, after, path)
         return None if path in self.gaps else (ones, others)
 
