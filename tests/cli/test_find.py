@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -170,3 +171,16 @@ def test_history_of_what_never_was(cli, made, tree):
     assert "no snapshot holds" in cli("history", tree / "nothing", expected=1).err
     assert "covers" in cli("history", "/nothing", expected=1).err
     cli("history", "/", expected=2)
+
+
+def test_find_looks_as_well_when_it_says_nothing(cli, made, tree, repository):
+    """With --quiet nothing is printed, and what cannot be looked into still makes the status."""
+    assert cli("find", "a.txt", "-q").out == ""
+    for path in (repository / "packs").rglob("*"):
+        if path.is_file():
+            path.write_bytes(bytes(path.stat().st_size))
+    for register in tree.parent.rglob("register"):
+        shutil.rmtree(register)
+    ran = cli("find", "a.txt", "-q", expected=4)
+    assert ran.out == ""
+    assert "could not be looked into" in ran.err

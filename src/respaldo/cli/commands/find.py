@@ -111,9 +111,10 @@ def command(
                     "unread": [_unread_fields(item, snapshots) for item in finding.unread],
                 },
             )
-        elif not settings.quiet:
+        else:
             for version in found:
-                show.out(_line(version, snapshots))
+                if not settings.quiet:
+                    show.out(_line(version, snapshots))
         for item in finding.unread:
             show.err(f"warning: {_unread(item, snapshots)}")
     return max((3 if item.lost else 4 for item in finding.unread), default=0)
