@@ -197,8 +197,6 @@ __all__ = [
     "sum_line",
     "sync",
     "time_from_name",
-    "try_runs",
-    "try_verify",
     "verify_keyless",
     "view",
 ]
