@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 KERNEL := $(wildcard setup.py src/respaldo/kernel/*.c src/respaldo/kernel/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build test lint format types imports check demo bench stages growth fuzz model soak clean
+.PHONY: help venv build test lint format types imports check demo bench stages growth looking fuzz model soak clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ stages: $(STAMP) ## Measures the stages of the data's road one by one
 
 growth: $(STAMP) ## Measures how cost grows, a cold cache, a far storage (ARGS="--quick")
 	$(BIN)/python -m benches.growth $(ARGS)
+
+looking: $(STAMP) ## Measures find, history, diff, dump, export over a hundred snapshots (ARGS="--quick")
+	$(BIN)/python -m benches.looking $(ARGS)
 
 fuzz: $(STAMP) ## Fuzzes the kernel and the parsers (SECONDS=60)
 	PYTHON=$(CURDIR)/$(BIN)/python bash tests/fuzz/run.sh $(SECONDS)

@@ -189,6 +189,10 @@ class Restic(Tool):
     def verify(self) -> Command:
         return self.command(self._program, "check", "-q", "--read-data")
 
+    def find(self, pattern: str) -> Command:
+        """Looks for a name in all snapshots."""
+        return self.command(self._program, "find", pattern)
+
     def landed(self, source: Path, target: Path) -> Path:
         return target / source.relative_to("/")
 

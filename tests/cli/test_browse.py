@@ -269,7 +269,9 @@ class Terminal:
         return str(self.screen)
 
     def _read(self, timeout_s: float) -> bool:
-        if not select.select([self.master], [], [], timeout_s)[0]:
+        ready = select.poll()
+        ready.register(self.master, select.POLLIN | select.POLLHUP)
+        if not ready.poll(timeout_s * 1000):
             return False
         with contextlib.suppress(OSError):
             data = os.read(self.master, 65536)

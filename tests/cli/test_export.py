@@ -98,8 +98,8 @@ def test_export_refuses_templates_that_make_no_name(cli, made, tree, place, temp
     assert sorted(os.listdir(place)) == before
 
 
-def test_export_of_a_damaged_snapshot_leaves_no_file(cli, made, tree, place, repository):
-    """Damage ends it with status 4; there is no archive that would lack something."""
+def test_export_leaves_out_what_is_damaged(cli, made, tree, place, repository):
+    """What is damaged is named and not in the archive, which holds all else; the status is 4."""
     for path in (repository / "packs").rglob("*"):
         if path.is_file() and path.stat().st_size > 200_000:
             with path.open("r+b") as file:
@@ -108,8 +108,15 @@ def test_export_of_a_damaged_snapshot_leaves_no_file(cli, made, tree, place, rep
                 file.seek(1000)
                 file.write(bytes([byte[0] ^ 1]))
     (place / "out").mkdir()
-    cli("export", "latest", "-o", place / "out", expected=4)
-    assert os.listdir(place / "out") == []
+    ran = cli("export", f"latest:{tree}", "-f", "tar", "-o", place / "out", "--json", expected=4)
+    assert ran.json["damaged"] > 0
+    assert ran.json["left_out"] == 0
+    assert "left out" in ran.err
+    found = contents(place / "out" / os.path.basename(ran.json["file"]), "tar")
+    for name, content in found.items():
+        assert (tree / name).read_bytes() == content
+    files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(found) == len(files) - ran.json["damaged"]
 
 
 def test_unzip_accepts_the_archive(cli, made, tree, place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_find_names_every_version(cli, made, tree):
     assert found(cli, made, tree, "nothing") == []
     text = cli("find", "b.log").out.splitlines()
     assert [line.split()[0] for line in text] == [made[0][:8], made[3][:8]]
-    assert cli("find", "--json", "nothing").json == {"found": [], "snapshots": 4, "failed": 0}
+    assert cli("find", "--json", "nothing").json == {"found": [], "snapshots": 4, "failed": 0, "unread": []}
 
 
 def test_find_by_glob_and_path(cli, made, tree):
@@ -83,6 +84,29 @@ def test_find_by_size_time_and_type(cli, made, tree):
     made.append(cli("snapshot", tree, "--json").json["snapshot"])
     assert found(cli, made, tree, inside, "-t", "f", "--older", "2001-12-31") == [("big", 4, 4, 1)]
     assert found(cli, made, tree, "big", "--newer", "2002-01-01") == [("big", 0, 3, 4)]
+
+
+def test_find_by_regular_expression_and_place(cli, made, tree):
+    """--regex searches in names; --under leaves what lies elsewhere aside, and takes a path from where one is."""
+    assert {path for path, *_ in found(cli, made, tree, "--regex", "^[ab][.](txt|log)$")} == {
+        "docs/a.txt",
+        "docs/b.log",
+        "docs/deep/er/a.txt",
+    }
+    assert {path for path, *_ in found(cli, made, tree, "a.txt", "--under", f"{tree}/docs/deep")} == {
+        "docs/deep/er/a.txt"
+    }
+    assert found(cli, made, tree, "a.txt", "--under", "/nowhere") == []
+    assert "regular expression" in cli("find", "--regex", "(", expected=2).err
+
+
+def test_find_in_snapshots_of_a_kind_or_tag(cli, made, tree):
+    """--kind and --tag leave the others aside."""
+    made.append(cli("snapshot", tree, "--json", "--kind", "full", "--tag", "milestone").json["snapshot"])
+    assert found(cli, made, tree, "b.log", "--tag", "milestone") == [("docs/b.log", 4, 4, 1)]
+    assert found(cli, made, tree, "b.log", "--tag", "milestone", "--kind", "full") == [("docs/b.log", 4, 4, 1)]
+    assert found(cli, made, tree, "b.log", "--tag", "milestone", "--kind", "incremental") == []
+    assert len(cli("history", tree / "docs" / "a.txt", "--tag", "milestone", "--json").json["versions"]) == 1
 
 
 def test_find_in_one_machines_snapshots(cli, made, tree):
@@ -147,3 +171,16 @@ def test_history_of_what_never_was(cli, made, tree):
     assert "no snapshot holds" in cli("history", tree / "nothing", expected=1).err
     assert "covers" in cli("history", "/nothing", expected=1).err
     cli("history", "/", expected=2)
+
+
+def test_find_looks_as_well_when_it_says_nothing(cli, made, tree, repository):
+    """With --quiet nothing is printed, and what cannot be looked into still makes the status."""
+    assert cli("find", "a.txt", "-q").out == ""
+    for path in (repository / "packs").rglob("*"):
+        if path.is_file():
+            path.write_bytes(bytes(path.stat().st_size))
+    for register in tree.parent.rglob("register"):
+        shutil.rmtree(register)
+    ran = cli("find", "a.txt", "-q", expected=4)
+    assert ran.out == ""
+    assert "could not be looked into" in ran.err

@@ -28,15 +28,21 @@ def untar(archive: bytes, target) -> None:
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
+@pytest.fixture
+def top(product, ext4, request):
+    """Has everything that an archive can hold backed up."""
+    folder = ext4 / request.node.name
+    write_ordinary(folder)
+    write_attributes(folder)
+    write_roots(folder)
+    (folder / "socket").unlink()
+    product.snapshot(folder)
+    return folder
+
+
 @pytest.mark.root
-def test_gnu_tar_unpacks_everything(product, ext4):
+def test_gnu_tar_unpacks_everything(product, ext4, top):
     """GNU tar gives back owners, modes, times, links, devices, holes, attributes and ACLs, to rsync's eyes."""
-    top = ext4 / "packed"
-    write_ordinary(top)
-    write_attributes(top)
-    write_roots(top)
-    (top / "socket").unlink()
-    product.snapshot(top)
     process = product.spawn("dump", "latest", top)
     archive, errors = process.communicate()
     assert (process.returncode, errors) == (0, b"")
@@ -47,14 +53,8 @@ def test_gnu_tar_unpacks_everything(product, ext4):
 
 
 @pytest.mark.root
-def test_gnu_tar_unpacks_an_export(product, ext4):
+def test_gnu_tar_unpacks_an_export(product, ext4, top):
     """An exported archive gives everything back as well, through zstd."""
-    top = ext4 / "exported"
-    write_ordinary(top)
-    write_attributes(top)
-    write_roots(top)
-    (top / "socket").unlink()
-    product.snapshot(top)
     made = product.run("export", f"latest:{top}", "--format", "tar.zst", "-o", product.place, "--json").json
     archive = subprocess.run(["zstd", "-dc", made["file"]], check=True, capture_output=True).stdout
     untar(archive, ext4 / "unpacked")

@@ -13,7 +13,7 @@ from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing
 from respaldo.core.ids import Kind
 from respaldo.core.seams import Cancel
-from respaldo.flows.restore.fetch import Fetcher
+from respaldo.store.fetch import Fetcher
 from respaldo.store.source import LOOKS
 from tests.protocol.scene import Kept, contents, fresh_cache, memory_with, open_repository
 from tests.protocol.scripted import CondemnsAll

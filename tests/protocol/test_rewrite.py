@@ -12,6 +12,7 @@ import pytest
 
 from respaldo.api.rewriting import rewrite
 from respaldo.backend.faults import CHANGES, Crash, Fault, Faults, lasting_failure
+from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import load
 from respaldo.core.errors import ChunkMissing, StorageError, StorageFailed
 from respaldo.core.seams import Cancel, Silent
@@ -37,7 +38,8 @@ def rewrite_all(repo, *, forget_old=False, options=WITHOUT):
     """Rewrites every snapshot that is there."""
     catalogue = load(repo)
     names = [item.hex for item in catalogue.snapshots]
-    return rewrite(repo, catalogue, names, options, forget=forget_old, progress=Silent(), cancel=Cancel())
+    context = Context(now_ns=repo.clock.now_ns())
+    return rewrite(repo, catalogue, names, context, options, forget=forget_old, progress=Silent(), cancel=Cancel())
 
 
 def left_of(files):

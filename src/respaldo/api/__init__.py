@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from respaldo.api.history import Checked, Logged, Rollback
     from respaldo.api.importing import import_archive, time_from_name
     from respaldo.api.keyless import verify_keyless
-    from respaldo.api.looking import Dumped, Looking
+    from respaldo.api.looking import Comparison, Dumped, Looking
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
@@ -68,9 +68,10 @@ if TYPE_CHECKING:
     from respaldo.fs.match import Rules, read_rules
     from respaldo.store.slots import SlotInfo
     from respaldo.views.checksums import Checksum, sum_line
+    from respaldo.views.criteria import Criteria
     from respaldo.views.diff import Change
     from respaldo.views.diff import Verb as ChangeVerb
-    from respaldo.views.find import Criteria, Version
+    from respaldo.views.find import Unread, Version
     from respaldo.views.growth import Grown, Growth
     from respaldo.views.history import State
     from respaldo.views.usage import Usage, Used
@@ -106,6 +107,7 @@ __all__ = [
     "Changes",
     "Checked",
     "Checksum",
+    "Comparison",
     "Copied",
     "CopyResult",
     "Cost",
@@ -175,6 +177,7 @@ __all__ = [
     "SyncResult",
     "Timing",
     "Typed",
+    "Unread",
     "Usage",
     "Used",
     "Verb",
@@ -213,8 +216,6 @@ __all__ = [
     "sum_line",
     "sync",
     "time_from_name",
-    "try_runs",
-    "try_verify",
     "verify_keyless",
     "view",
 ]
@@ -229,7 +230,7 @@ _WHERE = {
     "respaldo.api.figures": "Stats",
     "respaldo.api.keyless": "verify_keyless",
     "respaldo.api.importing": "import_archive time_from_name",
-    "respaldo.api.looking": "Dumped Looking",
+    "respaldo.api.looking": "Comparison Dumped Looking",
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
@@ -268,7 +269,8 @@ _WHERE = {
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",
-    "respaldo.views.find": "Criteria Version",
+    "respaldo.views.criteria": "Criteria",
+    "respaldo.views.find": "Unread Version",
     "respaldo.views.growth": "Grown Growth",
     "respaldo.views.history": "State",
     "respaldo.views.usage": "Usage Used",

@@ -37,6 +37,10 @@ class Blocks:
         """Returns where a chunk lies; raises `ChunkMissing`."""
         return self._repo.source.locate(kind, chunk_id)
 
+    def locate_each(self, ids: bytes, /) -> list[Location | None]:
+        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
+        return self._repo.source.locate_each(ids)
+
     def locate_runs(self, ids: bytes, /) -> list[Run]:
         """Returns where some chunks (32 bytes an id, joined) lie, in their order, as runs of one block each."""
         return self._repo.source.locate_runs(ids)

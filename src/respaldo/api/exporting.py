@@ -34,6 +34,12 @@ class Exported:
     length_bytes: int
     members: int
     left_out: int
+    damaged: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        """0 all is there, 3 something is left out, 4 for damage."""
+        return 4 if self.damaged else 3 if self.left_out else 0
 
 
 def check_template(template: str) -> None:

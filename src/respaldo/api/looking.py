@@ -5,66 +5,99 @@ Everything is computed from manifests and trees; nothing is written to the repos
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from respaldo.api import exporting
-from respaldo.api.naming import Found
+from respaldo.api.blocks import Blocks
+from respaldo.api.naming import Found, covers
+from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import SourceError, TargetError, UsageError
-from respaldo.core.seams import Cancel, Progress
+from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.format.verification import How
+from respaldo.store.fetch import Fetcher
 from respaldo.store.repo import Repo
-from respaldo.views.checksums import Checksum, Summing
-from respaldo.views.content import WITHOUT_CONTENT, Contents
+from respaldo.views.ahead import Ahead
+from respaldo.views.checksums import Checksum, Known, SummingAhead
+from respaldo.views.content import WITHOUT_CONTENT
+from respaldo.views.criteria import Criteria
 from respaldo.views.diff import Change, Verb, compare
-from respaldo.views.find import Criteria
 from respaldo.views.find import Find as Finding
 from respaldo.views.history import State, history
-from respaldo.views.sides import Live, Snapshots
+from respaldo.views.register import Register
+from respaldo.views.sides import Gap, Live, Snapshots
 
 if TYPE_CHECKING:
     from respaldo.api.costing import Costing
 
-Write = Callable[[bytes], object]
+Write = Callable[[Buffer], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dumped:
-    """Is what was written out. ``left_out``: how many entries the form of it cannot hold, or have no content."""
+    """Is what was written out.
+
+    ``left_out``: how many entries the form of it cannot hold, or have no content; ``damaged``: how many are left out
+    for damage, or are directories of which something is.
+    """
 
     length_bytes: int
     sha256: str
     files: int = 1
     left_out: int = 0
+    damaged: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        """0 all is there, 3 something is left out, 4 for damage."""
+        return 4 if self.damaged else 3 if self.left_out else 0
+
+
+class Comparison(NamedTuple):
+    """Is what differs, in the order of paths, and what could not be compared, which is known when that is through.
+
+    ``gaps``: directories of snapshots that could not be read, by whole paths; ``failed``: how much of this machine's
+    could not be looked at.
+    """
+
+    changes: Iterator[Change]
+    gaps: Callable[[], Sequence[Gap]]
+    failed: Callable[[], int]
 
 
 class Looking:
     """Looks into one repository. One thread."""
 
-    def __init__(self, repo: Repo, trees: TreeReader) -> None:
+    def __init__(self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]]) -> None:
         self._repo = repo
+        self._listed = listed
+        self._known: Sequence[Snapshot] = ()
         self._trees = trees
-        self._contents = Contents(repo.source, trees)
+        self._opened: Register | None = None
+
+    def close(self) -> None:
+        """Makes what was found out durable."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def dump(self, found: Found, write: Write, *, progress: Progress) -> Dumped:
         """Writes the content of a file, a directory as a tar archive.
 
         Raises `Corruption` and `ChunkMissing` where content is damaged: what was written by then is all there is of it.
         """
-        counted = _Counted(write)
         if found.entry.is_dir:
-            from respaldo.views.archive import write_tar  # noqa: PLC0415 - start-up time
-
-            files, left_out = write_tar(self._trees, self._contents, found.entry, counted, progress)
-            return Dumped(length_bytes=counted.length, sha256=counted.hexdigest(), files=files, left_out=left_out)
+            return self.export(found, "tar", write, progress=progress)
+        counted = _Counted(write)
         if not found.entry.is_regular:
             raise UsageError(
                 f"{_shown(found.path)} is neither a file nor a directory: {_kind(found.entry.mode)}",
@@ -72,8 +105,12 @@ class Looking:
             )
         if found.entry.mark in WITHOUT_CONTENT:
             raise SourceError(found.path, WITHOUT_CONTENT[found.entry.mark])
-        for raw in self._contents.read(found.entry):
-            counted(raw)
+        with self._ahead() as contents:
+            for member in contents.members(iter([(found.path, found.entry)])):
+                if member.error is not None:
+                    raise member.error
+                for raw in contents.read(found.entry):
+                    counted(raw)
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest())
 
     def export(self, found: Found, form: str, write: Write, *, progress: Progress) -> Dumped:
@@ -82,26 +119,41 @@ class Looking:
         Remembers the SHA-256 of each file, and of a whole snapshot that all of it was read, where that can be written.
         """
         from respaldo.api.verifying import remember  # noqa: PLC0415 - start-up time
-        from respaldo.views.archive import about, fill, write_tar  # noqa: PLC0415 - start-up time
+        from respaldo.views.archive import about, fill  # noqa: PLC0415 - start-up time
         from respaldo.views.packed import gzip, zstd  # noqa: PLC0415 - start-up time
+        from respaldo.views.tar import Tar  # noqa: PLC0415 - start-up time
         from respaldo.views.zip import Zip  # noqa: PLC0415 - start-up time
 
         counted = _Counted(write)
-        folder = found.path if found.entry.is_dir else os.path.dirname(found.path)
-        comment = about(found.snapshot.manifest, folder)
-        with SumsKept(self._repo) as known:
-            contents = Summing(self._repo.source, self._trees, known)
-            if form == "zip":
-                files, left_out = fill(Zip(counted, contents), self._trees, found.entry, progress)
-            elif form == "tar":
-                files, left_out = write_tar(self._trees, contents, found.entry, counted, progress, comment)
-            else:
-                packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted)
-                files, left_out = write_tar(self._trees, contents, found.entry, packed, progress, comment)
-                packed.finish()
-        if found.path == b"/" and not left_out:
+        packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted) if form in {"tar.gz", "tar.zst"} else None
+        with SumsKept(self._repo) as known, self._ahead(known) as contents:
+            archive: Tar | Zip = Zip(counted, contents)
+            if form != "zip":
+                archive = Tar(packed or counted, contents)
+                folder = found.path if found.entry.is_dir else os.path.dirname(found.path)
+                archive.comment(about(found.snapshot.manifest, folder))
+            filled = fill(archive, self._trees, contents, found.entry, progress)
+        if packed is not None:
+            packed.finish()
+        if found.path == b"/" and not filled.left_out and not filled.damaged:
             remember(self._repo, [(found.snapshot.id, found.snapshot.manifest.root)], How.EXPORT)
-        return Dumped(length_bytes=counted.length, sha256=counted.hexdigest(), files=files, left_out=left_out)
+        return Dumped(
+            length_bytes=counted.length,
+            sha256=counted.hexdigest(),
+            files=filled.members,
+            left_out=filled.left_out,
+            damaged=filled.damaged,
+        )
+
+    @contextlib.contextmanager
+    def _ahead(self, known: Known | None = None) -> Iterator[Ahead]:
+        """Gives what reads contents, with threads that open blocks ahead; ``known`` learns their SHA-256."""
+        blocks = Blocks(self._repo)
+        with Fetcher(blocks, Cancel()) as fetcher:
+            if known is None:
+                yield Ahead(self._repo.source, self._trees, blocks, fetcher)
+            else:
+                yield SummingAhead(self._repo.source, self._trees, blocks, fetcher, known)
 
     def checksums(
         self, found: Found, *, anew: bool, progress: Progress, cancel: Cancel, failed: Callable[[bytes, object], None]
@@ -155,6 +207,7 @@ class Looking:
             length_bytes=done.length_bytes,
             members=done.files,
             left_out=done.left_out,
+            damaged=done.damaged,
         )
 
     def costing(self, *, progress: Progress, cancel: Cancel) -> Costing:
@@ -163,17 +216,16 @@ class Looking:
 
         return Costing(self._repo, self._trees, progress=progress, cancel=cancel)
 
-    def diff(self, before: Found, after: Found) -> Iterator[Change]:
-        """Yields what differs between two directories or files of snapshots, in the order of paths."""
-        for change in compare(Snapshots(self._trees), before.entry, after.entry):
-            yield _placed(change, before.path, after.path)
+    def diff(self, before: Found, after: Found) -> Comparison:
+        """Compares two directories or files of snapshots."""
+        sides = Snapshots(self._trees)
+        changes = (_placed(change, before.path, after.path) for change in compare(sides, before.entry, after.entry))
+        return Comparison(changes, lambda: _gaps(sides.gaps, before.path), lambda: 0)
 
-    def diff_live(
-        self, before: Found, target: bytes, *, checksum: bool, progress: Progress
-    ) -> tuple[Iterator[Change], Callable[[], int]]:
-        """Returns what differs between a directory or file of a snapshot and what is at a path of this machine now.
+    def diff_live(self, before: Found, target: bytes, *, checksum: bool, progress: Progress) -> Comparison:
+        """Compares a directory or file of a snapshot with what is at a path of this machine now.
 
-        With it, what says in the end how much could not be looked at. Raises `SourceError` where nothing is there.
+        Raises `SourceError` where nothing is there.
         """
         manifest = before.snapshot.manifest
         inside = [source for source in manifest.sources if (before.path + b"/").startswith(source.rstrip(b"/") + b"/")]
@@ -188,16 +240,37 @@ class Looking:
         )
         top = live.root(before.entry)
         shown = (_placed(change, before.path, target) for change in compare(live, before.entry, top))
-        return shown, lambda: live.failed
+        return Comparison(shown, lambda: _gaps(live.gaps, before.path), lambda: live.failed)
+
+    def snapshots(
+        self, *, host: str = "", tags: Collection[str] = (), kind: str = "", covering: bytes = b""
+    ) -> list[Snapshot]:
+        """Returns the snapshots in which is looked, by time: of a host, with all tags, of a kind, that cover a path."""
+        self._known = self._listed()
+        return [
+            item
+            for item in self._known
+            if (not host or item.manifest.host == host)
+            and set(tags) <= set(item.manifest.tags)
+            and (not kind or kind_of(item.manifest.kind, item.manifest.parent) == kind)
+            and (not covering or covers(item, covering))
+        ]
 
     def find(self, snapshots: Sequence[Snapshot], criteria: Criteria) -> Finding:
         """Looks through snapshots, each directory once however many of them hold it."""
         roots = [item.manifest.root for item in snapshots]
-        return Finding(self._repo.source, self._repo.index, roots, criteria)
+        living = [item.manifest.root for item in self._known]
+        return Finding(self._repo.source, self._repo.index, self._register, roots, criteria, living=living)
+
+    @property
+    def _register(self) -> Register:
+        if self._opened is None:
+            self._opened = Register(self._repo.cache_dir / "register")
+        return self._opened
 
     def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[State]:
         """Yields the states of a path in snapshots, numbered by their place."""
-        return history(self._trees, [item.manifest.root for item in snapshots], path)
+        return history(self._register, self._trees, [item.manifest.root for item in snapshots], path)
 
 
 def _placed(change: Change, before: bytes, after: bytes) -> Change:
@@ -205,6 +278,10 @@ def _placed(change: Change, before: bytes, after: bytes) -> Change:
     top = before if change.verb is Verb.REMOVED else after
     was = before.rstrip(b"/") + change.was if change.was else b""
     return replace(change, path=(top.rstrip(b"/") + change.path) or b"/", was=was)
+
+
+def _gaps(gaps: Mapping[bytes, Gap], top: bytes) -> list[Gap]:
+    return [replace(gap, path=(top.rstrip(b"/") + gap.path) or b"/") for gap in gaps.values()]
 
 
 class _Counted:
@@ -215,7 +292,7 @@ class _Counted:
         self._hash = hashlib.sha256()
         self.length = 0
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data: Buffer) -> None:
         self._hash.update(data)
         self.length += len(data)
         self._write(data)

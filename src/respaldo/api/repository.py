@@ -70,6 +70,7 @@ class Repository:
         self._synchronised = False
         self.zone: tzinfo = UTC
         """Whose days and hours the times are that name snapshots."""
+        self._looking: looking.Looking | None = None
         self.pinned = pinned
         """Whether the header's hash could be remembered."""
 
@@ -79,6 +80,8 @@ class Repository:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._looking is not None:
+            self._looking.close()
         self._repo.__exit__(kind, value, trace)
 
     @property
@@ -156,7 +159,9 @@ class Repository:
     def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
-        return looking.Looking(self._repo, self._trees)
+        if self._looking is None:
+            self._looking = looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots)
+        return self._looking
 
     def stats(self, progress: Progress) -> figures.Stats:
         """Counts snapshots, packs, chunks and bytes."""

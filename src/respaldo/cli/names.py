@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -49,6 +49,22 @@ def _conditions(incomplete: str, known: Sequence[str]) -> list[CompletionItem]:
     before = incomplete[: max(incomplete.rfind(":"), incomplete.rfind(",")) + 1]
     words = [before + condition for condition in known if condition.isprintable()]
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def of_snapshots(command: Command) -> Command:
+    """Adds the options that say in which snapshots is looked: ``host``, ``tags``, ``kind``."""
+    for option in (
+        click.option("--kind", default="", metavar="KIND", help="Only in those of a kind: full, incremental, …"),
+        click.option(
+            "--tag", "tags", multiple=True, metavar="TAG", help="Only in those with this tag (with all of them)."
+        ),
+        click.option("--host", default="", metavar="HOST", help="Only in the snapshots of a machine."),
+    ):
+        command = option(command)
+    return command
 
 
 SNAPSHOT = SnapshotName()

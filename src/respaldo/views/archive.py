@@ -7,14 +7,16 @@ not the root of a whole snapshot, which is nobody's. Two runs over one snapshot 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.model import Entry
-from respaldo.core.seams import Progress
+from respaldo.core.errors import ChunkMissing, Corruption, StorageFailed
+from respaldo.core.model import Entry, Mark
+from respaldo.core.seams import Buffer, Progress
 from respaldo.format.snapshot import Manifest
-from respaldo.views.content import Contents
+from respaldo.views.content import WITHOUT_CONTENT, Contents
 from respaldo.views.tar import Tar
 from respaldo.views.walk import walk
 
@@ -52,41 +54,61 @@ def write_tar(
     trees: TreeReader,
     contents: Contents,
     top: Entry,
-    write: Callable[[bytes], object],
+    write: Callable[[Buffer], object],
     progress: Progress,
     comment: bytes = b"",
-) -> tuple[int, int]:
-    """Writes a directory, or one file, as a tar archive; returns the number of members and of entries left out."""
+) -> Filled:
+    """Writes a directory, or one file, as a tar archive."""
     archive = Tar(write, contents)
     if comment:
         archive.comment(comment)
-    return fill(archive, trees, top, progress)
+    return fill(archive, trees, contents, top, progress)
 
 
-def fill(archive: Archive, trees: TreeReader, top: Entry, progress: Progress) -> tuple[int, int]:
-    """Puts a directory, or one file, into an archive and ends it; returns how many members and how many left out.
+@dataclass(slots=True, kw_only=True)
+class Filled:
+    """Counts what is in an archive, and what was left out: because it cannot be in it, was lost, or is damaged."""
 
-    Says of each that is left out why.
+    members: int = 0
+    left_out: int = 0
+    damaged: int = 0
+
+
+def fill(archive: Archive, trees: TreeReader, contents: Contents, top: Entry, progress: Progress) -> Filled:
+    """Puts a directory, or one file, into an archive and ends it.
+
+    Says of each entry that is left out why, and goes on. Raises `Corruption`, `ChunkMissing` or `StorageError` where
+    damage shows in the middle of a file: what was written by then cannot be taken back.
     """
-    members = left_out = 0
+    filled = Filled()
 
-    def add(name: bytes, entry: Entry) -> None:
-        nonlocal members, left_out
+    def without(name: bytes, why: str, *, damaged: bool) -> None:
+        progress.note(-1, f"left out: {why}", name)
+        filled.damaged += damaged
+        filled.left_out += not damaged
+
+    def failed(path: bytes, error: Corruption | ChunkMissing, lost: bool) -> None:  # noqa: FBT001 - walk's callback
+        why = WITHOUT_CONTENT[Mark.LOST] if lost else str(error)
+        without(path or b".", f"what is in it, or some of it: {why}", damaged=not lost)
+
+    def found() -> Iterator[tuple[bytes, Entry]]:
+        if top.name:
+            yield (b"." if top.is_dir else top.name), top
+        if top.is_dir:
+            yield from walk(trees, top, b"./" if top.name else b"", failed=failed)
+
+    for name, entry, error in contents.members(found()):
         progress.at(name)
+        if error is not None:
+            if isinstance(error, StorageFailed):
+                raise error
+            without(name, str(error), damaged=True)
+            continue
         why = archive.add(name, entry)
         if why:
-            progress.note(-1, f"left out: {why}", name)
-            left_out += 1
+            without(name, why, damaged=False)
         else:
-            members += 1
+            filled.members += 1
             progress.advance(files=1, length_bytes=entry.size if entry.is_regular else 0)
-
-    if not top.is_dir:
-        add(top.name, top)
-    elif top.name:
-        add(b".", top)
-    if top.is_dir:
-        for path, entry in walk(trees, top, b"./" if top.name else b""):
-            add(path, entry)
     archive.finish()
-    return members, left_out
+    return filled

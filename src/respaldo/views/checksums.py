@@ -15,7 +15,10 @@ from respaldo.catalog.trees import Reader, TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Content, Entry
-from respaldo.core.seams import Cancel, Progress
+from respaldo.core.seams import Buffer, Cancel, Progress
+from respaldo.store.blocks import Blocks
+from respaldo.store.fetch import Fetcher
+from respaldo.views.ahead import Ahead
 from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents
 from respaldo.views.walk import tree_of, walk
 
@@ -49,15 +52,15 @@ def sum_line(digest: str, path: bytes) -> bytes:
     return (b"\\" if escaped != path else b"") + digest.encode() + b"  " + escaped + b"\n"
 
 
-class Summing(Contents):
+class SummingAhead(Ahead):
     """Reads what files consist of, and remembers the SHA-256 of each that was read to its end."""
 
-    def __init__(self, reader: Reader, trees: TreeReader, known: Known) -> None:
-        super().__init__(reader, trees)
+    def __init__(self, reader: Reader, trees: TreeReader, blocks: Blocks, fetcher: Fetcher, known: Known) -> None:
+        super().__init__(reader, trees, blocks, fetcher)
         self._known = known
 
-    def pieces(self, entry: Entry) -> Iterator[tuple[int, bytes | None]]:
-        """Yields the pieces of a file as `Contents.pieces` does."""
+    def pieces(self, entry: Entry) -> Iterator[tuple[int, Buffer | None]]:
+        """Yields the pieces of a file as `Ahead.pieces` does."""
         hasher = hashlib.sha256()
         for length, raw in super().pieces(entry):
             if raw is None:

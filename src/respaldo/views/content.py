@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from respaldo.catalog.trees import Reader, TreeReader
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Entry, Mark
+from respaldo.core.seams import Buffer
 from respaldo.format.content import HOLE, Row
 
 ZEROS = bytes(1 << 20)
@@ -29,6 +30,14 @@ class Span(NamedTuple):
     length: int
 
 
+class Member(NamedTuple):
+    """Is an entry under its name. ``error``: why its content cannot be had."""
+
+    name: bytes
+    entry: Entry
+    error: RespaldoError | None = None
+
+
 class Contents:
     """Reads what files consist of."""
 
@@ -36,7 +45,12 @@ class Contents:
         self._reader = reader
         self._trees = trees
 
-    def read(self, entry: Entry) -> Iterator[bytes]:
+    def members(self, found: Iterator[tuple[bytes, Entry]]) -> Iterator[Member]:
+        """Yields entries in their order; what is in one can be read until the next is asked for."""
+        for name, entry in found:
+            yield Member(name, entry)
+
+    def read(self, entry: Entry) -> Iterator[Buffer]:
         """Yields a file's bytes, zeros for its holes; raises `Corruption`, `ChunkMissing`, `StorageError`."""
         for length, raw in self.pieces(entry):
             if raw is not None:
@@ -47,7 +61,7 @@ class Contents:
             if length % len(ZEROS):
                 yield ZEROS[: length % len(ZEROS)]
 
-    def pieces(self, entry: Entry) -> Iterator[tuple[int, bytes | None]]:
+    def pieces(self, entry: Entry) -> Iterator[tuple[int, Buffer | None]]:
         """Yields the pieces of a file, None for a hole of that length; raises what `read` does."""
         left = entry.size
         for chunk_id, length in self._rows(entry):
@@ -57,10 +71,10 @@ class Contents:
             length = length if raw is None else len(raw)  # noqa: PLW2901 - a direct row does not say it
             left -= length
             if left < 0:
-                raise Corruption(_what(entry), "it is longer than the file's size")
+                raise too_long(entry)
             yield length, raw
         if left:
-            raise Corruption(_what(entry), "it is shorter than the file's size")
+            raise too_short(entry)
 
     def spans(self, entry: Entry) -> Iterator[Span]:
         """Yields the ranges of a file between its holes, without reading what is in them."""
@@ -84,6 +98,16 @@ class Contents:
         if entry.content.level:
             return self._trees.list_rows(entry.content)
         return (Row(ChunkId(chunk_id), 0) for chunk_id in entry.content)
+
+
+def too_long(entry: Entry) -> Corruption:
+    """Returns the error for content that goes beyond its file's size."""
+    return Corruption(_what(entry), "it is longer than the file's size")
+
+
+def too_short(entry: Entry) -> Corruption:
+    """Returns the error for content that ends before its file's size."""
+    return Corruption(_what(entry), "it is shorter than the file's size")
 
 
 def _what(entry: Entry) -> str:

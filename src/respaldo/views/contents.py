@@ -12,53 +12,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from respaldo.catalog.trees import Reader, read_node
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry
-from respaldo.core.seams import Buffer
 from respaldo.format.content import HOLE, Row
+from respaldo.store.blocks import Blocks
 
 CACHE_BYTES = 24 << 20
 AHEAD_BYTES = 2 << 20
 """So far ahead of whoever reads a file in sequence its blocks are decoded."""
 _NODES_KEPT = 12
 _ZEROS = memoryview(bytes(1 << 20))
-
-
-class Location(Protocol):
-    """Says where a chunk lies: in which pack and block, and at which bytes of the block."""
-
-    @property
-    def pack(self) -> int: ...
-    @property
-    def block(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def length(self) -> int: ...
-
-
-class Blocks(Protocol):
-    """Finds, fetches and checks chunks. `block` and `check` are called by several threads at once."""
-
-    def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
-        """Returns where a chunk lies; raises `ChunkMissing`."""
-        ...
-
-    def block(self, pack: int, block: int, /) -> bytes:
-        """Fetches, opens and decompresses a block; raises `Corruption`, `StorageError`."""
-        ...
-
-    def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer, /) -> None:
-        """Raises `Corruption` unless the bytes have the id."""
-        ...
-
-    def copy(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
-        """Returns a chunk from whichever pack holds it sound; raises `Corruption`, `ChunkMissing`, `StorageError`."""
-        ...
 
 
 class Piece(NamedTuple):

@@ -18,7 +18,7 @@ from respaldo.core.model import Entry
 
 CANDIDATES_MAX = 50_000
 ACLS = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
-_REMEMBERED_MAX = 20_000
+_REMEMBERED_MAX = 50_000
 _TRIES = 8
 """With so many of the candidates with its key something that came is compared: a comparison may read a file."""
 Key = tuple[int, bytes]
@@ -55,7 +55,7 @@ class Change:
 class Sides(Protocol):
     """Gives what is to be compared. Entries come in the order of their names."""
 
-    def before(self, entry: Entry) -> Iterator[Entry]:
+    def before(self, entry: Entry, path: bytes) -> Iterator[Entry]:
         """Yields what is in a directory of the first side."""
         ...
 
@@ -165,7 +165,7 @@ class _Walk:
                 return
             yield Change(verb=Verb.ADDED, path=path, before=None, after=other)
         if one is not None and one.is_dir:
-            stack.append((path + b"/" + child.name, child, None) for child in self._sides.before(one))
+            stack.append((path + b"/" + child.name, child, None) for child in self._sides.before(one, path))
         if other is not None and other.is_dir:
             stack.append(self._all_after(other, path))
 

@@ -1,77 +1,40 @@
 """Finding: entries by name, path, size, time and type across snapshots, with the versions of each.
 
-Every tree is read once (`respaldo.views.shelf`); then only those that lead to something found are gone through again,
-by path, with the set of snapshots as the bits of a number.
+Names are looked at once for all directories with the same ones, and directories once for all snapshots that hold them:
+the register (`respaldo.views.register`) says which. Only what leads to something found is gone through by path, with
+the set of snapshots as the bits of a number.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from respaldo.core.errors import RespaldoError
+import lmdb
+
+from respaldo.core.errors import ChunkMissing
 from respaldo.core.ids import ChunkId
-from respaldo.core.model import Entry
-from respaldo.fs.match import glob_regex
-from respaldo.views.shelf import Index, Look, Shelf, Source, signature, split_ids
+from respaldo.core.model import Entry, Mark
+from respaldo.views.condense import handle_of
+from respaldo.views.content import WITHOUT_CONTENT
+from respaldo.views.criteria import Criteria
+from respaldo.views.register import NOWHERE, OTHER, RUN, UNKNOWN, Base, Recorded, Register
+from respaldo.views.row import unpack, version_of
+from respaldo.views.shelf import Index, Shelf, Source
+
+_FEW = 8
+_OTHER = bytes([OTHER])
+Trees = dict[bytes, int]
+"""Trees by handle, with the snapshots that hold them at one path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Criteria:
-    """Says what is looked for. ``pattern``: a glob of names, with a slash in it of paths; one at its end: directories.
-
-    In a path ``**`` stands for any number of directories, and a slash at its beginning for the root. Sizes are those
-    of regular files. ``types``: the type bits of modes, none for all.
-    """
-
-    pattern: str = "*"
-    ignore_case: bool = False
-    size_min: int | None = None
-    size_max: int | None = None
-    newer_ns: int | None = None
-    older_ns: int | None = None
-    types: frozenset[int] = frozenset()
-
-    def by_name(self) -> re.Pattern[str]:
-        """Returns what names match: the last part of a path."""
-        last = self.pattern.rstrip("/").rpartition("/")[2]
-        return re.compile(glob_regex("*" if last in {"", "**"} else last), self._flags)
-
-    def by_path(self) -> re.Pattern[str] | None:
-        """Returns what whole paths match, None where the name decides."""
-        bare = self.pattern.rstrip("/")
-        if "/" not in bare:
-            return None
-        above = "/" if bare.startswith("/") else "(?:/[^/]+)*/"
-        return re.compile(above + f"(?:{glob_regex(bare.lstrip('/'))})", self._flags)
-
-    @property
-    def _flags(self) -> re.RegexFlag:
-        return re.IGNORECASE if self.ignore_case else re.RegexFlag(0)
-
-    def fits(self, entry: Entry) -> bool:
-        """Whether all but the name fits."""
-        if self.pattern.endswith("/") and not entry.is_dir:
-            return False
-        if self.types and entry.mode & 0o170000 not in self.types:
-            return False
-        if (self.size_min is not None or self.size_max is not None) and not entry.is_regular:
-            return False
-        return (
-            (self.size_min is None or entry.size >= self.size_min)
-            and (self.size_max is None or entry.size <= self.size_max)
-            and (self.newer_ns is None or entry.mtime_ns >= self.newer_ns)
-            and (self.older_ns is None or entry.mtime_ns <= self.older_ns)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """Is one state of a path. ``held``: the numbers of the snapshots that hold it, a bit each."""
+class _Held:
+    """Is something at a path in some snapshots. ``held``: their numbers, a bit each."""
 
     path: bytes
-    entry: Entry
     held: int
 
     @property
@@ -85,42 +48,95 @@ class Version:
         return self.held.bit_length() - 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version(_Held):
+    """Is one state of a path.
+
+    ``entry`` is without what is in a directory, whose time is that of the last of those snapshots; its ``link_group``
+    says only whether it is a hard link.
+    """
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread(_Held):
+    """Is a directory that could not be looked into. ``lost``: a repair has said so, and restoring leaves it out too."""
+
+    reason: str
+    lost: bool
+
+
+class _Listed(NamedTuple):
+    """Is a list of names, and which of them are looked for. ``folders``: which are directories or runs."""
+
+    names: list[bytes]
+    wanted: list[int]
+    folders: list[int]
+
+
+class _At(NamedTuple):
+    """Is a directory to be gone through: where, how deep, its trees by snapshot, and whether it is marked as lost."""
+
+    path: bytes
+    depth: int
+    trees: Trees
+    lost: bool
+
+
+class _Gathered(NamedTuple):
+    """Is what was found in a directory: by name, rows, trees below and (where something failed) rows of directories."""
+
+    here: dict[bytes, dict[bytes, int]]
+    inside: dict[bytes, Trees]
+    folders: dict[bytes, set[bytes]]
+
+
 class Find:
-    """Looks through the trees of some snapshots, numbered by their place in ``roots``."""
+    """Looks through the trees of some snapshots, numbered by their place in ``roots``.
 
-    def __init__(self, source: Source, index: Index, roots: Sequence[ChunkId], criteria: Criteria) -> None:
+    ``living``: the roots of all snapshots that there are, of which the register may forget others.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        index: Index,
+        register: Register,
+        roots: Sequence[ChunkId],
+        criteria: Criteria,
+        *,
+        living: Collection[ChunkId] = (),
+    ) -> None:
         self._roots = roots
-        self._path = criteria.by_path()
-        name = criteria.by_name()
-        anywhere = re.compile(rf"\0(?:{name.pattern})(?=\0)", name.flags)
-
-        def among(names: bytes) -> bool:
-            return anywhere.search("\0" + _text(names)) is not None
-
-        def fits(one: bytes) -> bool:
-            return name.fullmatch(_text(one)) is not None
-
-        self._shelf = Shelf(source, index, Look(among, fits, criteria.fits))
-        self._leads: dict[bytes, bool] = {}
-
-    @property
-    def failed(self) -> dict[bytes, RespaldoError]:
-        """Trees that could not be read, and why: what is below them was not looked at."""
-        return self._shelf.failed
+        self._register = register
+        self._criteria = criteria
+        self._living = frozenset(map(handle_of, living))
+        self._shelf = Shelf(source, index, register)
+        self._listed: dict[bytes, _Listed] = {}
+        self._leads: dict[bytes, bool] = {NOWHERE: False, UNKNOWN: True}
+        self._shapes: dict[bytes, tuple[bytes, list[bytes]]] = {}
+        self._leading_places: dict[bytes, list[int]] = {}
+        self._fit: dict[bytes, bytes | None] = {}
+        self.unread: list[Unread] = []
+        """What could not be looked into, in the order of paths; whole when `run` is."""
 
     @property
     def trees(self) -> int:
-        """How many trees were read."""
+        """How many trees were read, because nobody looked through them before."""
         return self._shelf.trees
 
     def run(self) -> Iterator[Version]:
         """Yields what is found in the order of paths, the versions of one path by their first snapshots."""
+        if self._living:
+            self._register.keep(self._living)
         self._shelf.read(self._roots)
-        self._mark()
-        top: dict[bytes, int] = {}
+        top: Trees = {}
         for number, root in enumerate(self._roots):
-            top[bytes(root)] = top.get(bytes(root), 0) | 1 << number
-        stack = [self._at(b"", top)]
+            top[handle_of(root)] = top.get(handle_of(root), 0) | 1 << number
+        for tree in top:
+            self._mark(tree)
+        stack = [self._at(_At(b"", 0, top, lost=False))]
         while stack:
             step = next(stack[-1], None)
             if step is None:
@@ -128,54 +144,145 @@ class Find:
             elif isinstance(step, Version):
                 yield step
             else:
-                stack.append(self._at(*step))
+                stack.append(self._at(step))
 
-    def _mark(self) -> None:
-        """Notes which trees lead to something found: subdirectories before what they are in."""
-        leads, shelf = self._leads, self._shelf
-        stack = [bytes(root) for root in self._roots]
+    def _mark(self, tree: bytes) -> None:
+        """Notes which shapes lead to something found: those of subdirectories before what they are in."""
+        root = self._register.tree(tree)
+        leads = self._leads
+        stack = [] if root is None else [root.shape]
         while stack:
-            tree = stack[-1]
-            if tree in leads:
+            shape = stack[-1]
+            if shape in leads:
                 stack.pop()
                 continue
-            children = split_ids(shelf.below[tree][1]) if tree in shelf.below else []
-            waiting = [child for child in children if child not in leads]
+            names, below = self._shape(shape)
+            waiting = [child for child in below if child not in leads]
             if waiting:
                 stack += waiting
                 continue
-            leads[tree] = tree in shelf.found or any(map(leads.__getitem__, children))
+            leads[shape] = bool(self._list(names).wanted) or any(map(leads.__getitem__, below))
             stack.pop()
 
-    def _at(self, path: bytes, trees: dict[bytes, int]) -> Iterator[Version | tuple[bytes, dict[bytes, int]]]:
+    def _shape(self, key: bytes) -> tuple[bytes, list[bytes]]:
+        known = self._shapes.get(key)
+        if known is None:
+            known = self._shapes[key] = self._register.shape(key)
+        return known
+
+    def _list(self, key: bytes) -> _Listed:
+        listed = self._listed.get(key)
+        if listed is None:
+            joined, kinds = self._register.names(key)
+            names = joined.split(b"\0")[:-1]
+            wanted = [] if RUN in kinds else self._criteria.among(joined, names)
+            folders = [row for row, kind in enumerate(kinds) if kind != OTHER] if kinds.strip(_OTHER) else []
+            listed = self._listed[key] = _Listed(names, wanted, folders)
+        return listed
+
+    def _at(self, at: _At) -> Iterator[Version | _At]:
         """Yields what was found directly in a directory, and the subdirectories that lead to more, by name."""
-        here: dict[bytes, dict[tuple[object, ...], tuple[Entry, int]]] = {}
-        inside: dict[bytes, dict[bytes, int]] = {}
-        queue = list(trees.items())
-        while queue:
-            tree, held = queue.pop()
-            if not self._leads.get(tree):
+        gathered = _Gathered({}, {}, {})
+        waiting = at.trees
+        while waiting:
+            groups: dict[tuple[bytes, bytes], list[tuple[Recorded, int]]] = {}
+            for tree, held in waiting.items():
+                found = self._register.tree(tree)
+                if found is None:
+                    error = self._shelf.failed.get(tree)
+                    lost = at.lost and isinstance(error, ChunkMissing)
+                    reason = WITHOUT_CONTENT[Mark.LOST] if lost else str(error)
+                    self.unread.append(Unread(path=at.path, held=held, reason=reason, lost=lost))
+                elif self._leads[found.shape]:
+                    groups.setdefault((found.names, found.base), []).append((found, held))
+            waiting = {}
+            for (names, base), members in groups.items():
+                self._gather(self._list(names), self._register.base(base), members, gathered, waiting)
+        for name in sorted({*gathered.here, *gathered.inside}):
+            where = at.path + b"/" + name
+            if not self._criteria.leads_on(where, at.depth + 1):
                 continue
-            for entry in self._shelf.found.get(tree, ()):
-                versions = here.setdefault(entry.name, {})
-                key = signature(entry)
-                known = versions.get(key)
-                versions[key] = (entry, held | known[1] if known else held)
-            names, ids = self._shelf.below.get(tree, ([], b""))
-            for name, child in zip(names, split_ids(ids), strict=True):
-                if not name:  # a run of this directory
-                    queue.append((child, held))
-                elif self._leads[child]:
-                    below = inside.setdefault(name, {})
-                    below[child] = below.get(child, 0) | held
-        for name in sorted({*here, *inside}):
-            where = path + b"/" + name
-            if name in here and (self._path is None or self._path.fullmatch(_text(where))):
-                versions_here = [Version(path=where, entry=entry, held=held) for entry, held in here[name].values()]
-                yield from sorted(versions_here, key=lambda version: version.first)
-            if name in inside:
-                yield where, inside[name]
+            if name in gathered.here and self._criteria.fits_path(where):
+                yield from self._versions(where, name, gathered.here[name])
+            if name in gathered.inside:
+                lost = any(self._entry(row).mark is Mark.LOST for row in gathered.folders.get(name, ()))
+                yield _At(where, at.depth + 1, gathered.inside[name], lost)
+
+    def _gather(
+        self, listed: _Listed, base: Base, members: list[tuple[Recorded, int]], gathered: _Gathered, runs: Trees
+    ) -> None:
+        """Adds what trees with one base hold: of all of them what stands in that, and of each where it differs."""
+        if listed.wanted:
+            for row, key, held in _spread(base.rows, [(found.rows, held) for found, held in members], listed.wanted):
+                _add(gathered.here, listed.names[row], key, held)
+        below = {place for shape in {found.shape for found, _ in members} for place in self._leading(shape)}
+        if not below:
+            return
+        for place, tree, held in _spread(base.below, [(found.below, held) for found, held in members], sorted(below)):
+            name = listed.names[listed.folders[place]]
+            if not name:
+                runs[tree] = runs.get(tree, 0) | held
+            elif tree != NOWHERE:
+                _add(gathered.inside, name, tree, held)
+        if self._shelf.failed:
+            places = [listed.folders[place] for place in below if listed.names[listed.folders[place]]]
+            for row, key, _ in _spread(base.rows, [(found.rows, held) for found, held in members], places):
+                gathered.folders.setdefault(listed.names[row], set()).add(key)
+
+    def _leading(self, shape: bytes) -> list[int]:
+        """Returns which of the directories and runs in a shape lead to something found."""
+        known = self._leading_places.get(shape)
+        if known is None:
+            below = self._shape(shape)[1]
+            known = self._leading_places[shape] = [place for place, child in enumerate(below) if self._leads[child]]
+        return known
+
+    def _versions(self, path: bytes, name: bytes, rows: dict[bytes, int]) -> list[Version]:
+        """Returns the versions of a path out of the rows that snapshots have there."""
+        found: dict[bytes, tuple[int, int, bytes]] = {}
+        for key, held in rows.items():
+            fitting = self._fitting(key)
+            if fitting is not None:
+                known = found.get(fitting, (0, 0, key))
+                newest = key if held.bit_length() > known[1] else known[2]
+                found[fitting] = (known[0] | held, max(held.bit_length(), known[1]), newest)
+        versions = [Version(path=path, entry=self._entry(key, name), held=held) for held, _, key in found.values()]
+        return sorted(versions, key=lambda version: version.first)
+
+    def _entry(self, key: bytes, name: bytes = b"") -> Entry:
+        try:
+            return unpack(self._register.row(key), name)
+        except (ValueError, TypeError, struct.error) as error:
+            raise lmdb.CorruptedError(f"a row of the register is none: {error}") from None
+
+    def _fitting(self, key: bytes) -> bytes | None:
+        """Returns what makes a row a version, None where it is not looked for."""
+        if key not in self._fit:
+            packed = self._register.row(key)
+            fits = self._criteria.any_entry or self._criteria.fits(self._entry(key))
+            self._fit[key] = version_of(packed) if fits else None
+        return self._fit[key]
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+def _spread(
+    base: Sequence[bytes], members: Sequence[tuple[Mapping[int, bytes], int]], places: Sequence[int]
+) -> Iterator[tuple[int, bytes, int]]:
+    """Yields (place, key, snapshots) of what stands at some places, each place of the base once for all members."""
+    everywhere = 0
+    others: dict[int, int] = {}
+    wanted = set(places) if len(places) > _FEW else places
+    for changed, held in members:
+        everywhere |= held
+        for place, key in changed.items():
+            if place in wanted:
+                others[place] = others.get(place, 0) | held
+                yield place, key, held
+    for place in places:
+        held = everywhere & ~others.get(place, 0)
+        if held:
+            yield place, base[place], held
+
+
+def _add(found: dict[bytes, dict[bytes, int]], name: bytes, key: bytes, held: int) -> None:
+    at = found.setdefault(name, {})
+    at[key] = at.get(key, 0) | held

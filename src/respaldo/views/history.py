@@ -1,18 +1,25 @@
 """History: every state that one path went through, snapshot by snapshot.
 
-Of each snapshot only the directories on the way are read, and those that did not change once for all of them.
+What was looked through before is in the register; of other snapshots only the directories on the way are read. Those
+that did not change are looked at once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from respaldo.catalog.trees import TreeReader
+from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId
-from respaldo.core.model import Entry
-from respaldo.views.shelf import signature
-from respaldo.views.sides import Snapshots
+from respaldo.core.model import Entry, Mark
+from respaldo.views.condense import handle_of
+from respaldo.views.content import WITHOUT_CONTENT
+from respaldo.views.diff import plain_fields
+from respaldo.views.register import FOLDER, NOWHERE, RUN, Base, Register
+from respaldo.views.row import pack_entry, unpack, version_of
 from respaldo.views.walk import tree_of
 
 
@@ -20,68 +27,151 @@ from respaldo.views.walk import tree_of
 class State:
     """Is a state of a path, and how many snapshots in a row hold it. ``entry``: None where it was not there.
 
-    ``fields``: what differs from the state before, as `respaldo.views.diff.Change` has it.
+    ``fields``: what differs from the state before, as `respaldo.views.diff.Change` has it. ``unread``: why it is not
+    known, because a directory on the way could not be read; ``lost``: a repair has said so. An entry is as that of
+    `respaldo.views.find.Version`.
     """
 
     first: int
     last: int
     entry: Entry | None
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    unread: str = ""
+    lost: bool = False
 
 
-class Paths:
-    """Finds entries by path, and remembers what is in which tree."""
+class Point(NamedTuple):
+    """Is what stands at a path in a snapshot: its row (empty: nothing), and the handle of its tree."""
+
+    row: bytes = b""
+    tree: bytes = NOWHERE
+    unread: str = ""
+    lost: bool = False
+
+
+class _Registered:
+    """Follows paths through the register."""
+
+    def __init__(self, register: Register) -> None:
+        self._register = register
+        self._spots: dict[tuple[bytes, bytes], tuple[int, int] | None] = {}
+        self._bases: dict[bytes, Base] = {}
+        self._found: dict[tuple[bytes, bytes], Point] = {}
+
+    def find(self, root: bytes, names: Sequence[bytes]) -> Point:
+        """Returns what stands at a path in a snapshot that is entered."""
+        point = Point(tree=root)
+        for name in names:
+            if point.tree == NOWHERE:
+                return Point()
+            key = (point.tree, name)
+            known = self._found.get(key)
+            if known is None:
+                known = self._found[key] = self._step(*key)
+            point = known
+        return point
+
+    def _step(self, tree: bytes, name: bytes) -> Point:
+        waiting = [tree]
+        while waiting:
+            found = self._register.tree(waiting.pop())
+            if found is None:  # below it all is entered
+                continue
+            base = self._bases.get(found.base)
+            if base is None:
+                base = self._bases[found.base] = self._register.base(found.base)
+            if not base.rows and base.below:  # runs
+                waiting += [found.below.get(place, run) for place, run in enumerate(base.below)]
+                continue
+            spot = self._spot(found.names, name)
+            if spot is not None:
+                row, place = spot
+                below = found.below.get(place) or base.below[place] if place >= 0 else NOWHERE
+                return Point(self._register.row(found.rows.get(row) or base.rows[row]), below)
+        return Point()
+
+    def _spot(self, key: bytes, name: bytes) -> tuple[int, int] | None:
+        """Returns where a name stands in a list, and which of its directories it is, -1 for none."""
+        if (key, name) not in self._spots:
+            joined, kinds = self._register.names(key)
+            spot = None
+            at = (b"\0" + joined).find(b"\0" + name + b"\0")
+            if at >= 0:
+                row = joined.count(b"\0", 0, at)
+                spot = (row, kinds.count(FOLDER, 0, row) if kinds[row] in {FOLDER, RUN} else -1)
+            self._spots[key, name] = spot
+        return self._spots[key, name]
+
+
+class _Read:
+    """Follows paths through trees, and remembers what is in which."""
 
     def __init__(self, trees: TreeReader) -> None:
         self._trees = trees
-        self._known: dict[tuple[ChunkId, bytes], Entry | None] = {}
+        self._known: dict[tuple[ChunkId, bytes], Entry | ChunkMissing | Corruption | None] = {}
 
-    def find(self, root: ChunkId, path: bytes) -> Entry | None:
-        """Returns the entry of a path below a root, None where there is none, or for the root itself."""
+    def find(self, root: ChunkId, names: Sequence[bytes]) -> Point:
+        """Returns what stands at a path in a snapshot."""
         tree: ChunkId | None = root
         entry = None
-        for name in path.strip(b"/").split(b"/"):
+        for name in names:
             if tree is None:
-                return None
-            key = (tree, name)
-            if key not in self._known:
+                return Point()
+            lost = entry is not None and entry.mark is Mark.LOST
+            found = self._step(tree, name)
+            if isinstance(found, Exception):
+                lost = lost and isinstance(found, ChunkMissing)
+                return Point(unread=WITHOUT_CONTENT[Mark.LOST] if lost else str(found), lost=lost)
+            if found is None:
+                return Point()
+            entry, tree = found, tree_of(found)
+        return Point() if entry is None else Point(pack_entry(entry), handle_of(tree or b""))
+
+    def _step(self, tree: ChunkId, name: bytes) -> Entry | ChunkMissing | Corruption | None:
+        key = (tree, name)
+        if key not in self._known:
+            try:
                 self._known[key] = self._trees.find(tree, name)
-            entry = self._known[key]
-            if entry is None:
-                return None
-            tree = tree_of(entry)
-        return entry
+            except (ChunkMissing, Corruption) as error:
+                self._known[key] = error
+        return self._known[key]
 
 
-def history(trees: TreeReader, roots: Iterable[ChunkId], path: bytes) -> Iterator[State]:
+def history(register: Register, trees: TreeReader, roots: Sequence[ChunkId], path: bytes) -> Iterator[State]:
     """Yields the states of a path, ``roots`` numbered from 0; a state that comes back is a new one."""
-    find = Paths(trees).find
-    fields = Snapshots(trees).fields
+    names = path.strip(b"/").split(b"/")
+    registered, read = _Registered(register), _Read(trees)
+    before = standing = Point()
     first = number = 0
-    before: Entry | None = None
-    standing: Entry | None = None
     for number, root in enumerate(roots):
-        entry = find(root, path)
-        if number and not _same(standing, entry):
-            yield State(first=first, last=number - 1, entry=standing, fields=_fields(fields, before, standing))
-            before, first = standing, number
-        standing = entry
-    yield State(first=first, last=number, entry=standing, fields=_fields(fields, before, standing))
+        handle = handle_of(root)
+        point = registered.find(handle, names) if register.has(handle) else read.find(root, names)
+        if number and _meaning(point) != _meaning(standing):
+            yield _state(first, number - 1, before, standing)
+            before = before if standing.unread else standing
+            first = number
+        standing = point
+    yield _state(first, number, before, standing)
 
 
-def _same(one: Entry | None, other: Entry | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    # Of a directory, it counts what is in it: its own attributes mostly stay.
-    return signature(one) == signature(other) and tree_of(one) == tree_of(other)
+def _meaning(point: Point) -> tuple[bytes, bytes, str]:
+    """Returns what makes a state another one: of a directory, what is in it counts; its own attributes mostly stay."""
+    return (version_of(point.row) if point.row else b"", point.tree, point.unread)
 
 
-def _fields(
-    fields: Callable[[Entry, Entry, bytes], tuple[str, ...]], before: Entry | None, after: Entry | None
-) -> tuple[str, ...]:
-    if before is None or after is None:
-        return ()
-    if before.mode & 0o170000 != after.mode & 0o170000:
+def _state(first: int, last: int, before: Point, point: Point) -> State:
+    if point.unread:
+        return State(first=first, last=last, entry=None, unread=point.unread, lost=point.lost)
+    if not point.row:
+        return State(first=first, last=last, entry=None)
+    entry = unpack(point.row, b"")
+    return State(first=first, last=last, entry=entry, fields=_fields(before, point, entry) if before.row else ())
+
+
+def _fields(before: Point, after: Point, entry: Entry) -> tuple[str, ...]:
+    was = unpack(before.row, b"")
+    if stat.S_IFMT(was.mode) != stat.S_IFMT(entry.mode):
         return ("type",)
-    inside = ("entries",) if tree_of(before) != tree_of(after) else ()
-    return (*inside, *fields(before, after, b""))
+    inside = ("entries",) if before.tree != after.tree else ()
+    content = was.is_regular and (was.content, was.size) != (entry.content, entry.size)
+    return (*inside, *(("content",) if content else ()), *plain_fields(was, entry))

@@ -21,7 +21,8 @@ from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSna
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, SnapshotId
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Clock
-from respaldo.views.contents import Blocks, Contents, OpenFile
+from respaldo.store.blocks import Blocks
+from respaldo.views.contents import Contents, OpenFile
 from respaldo.views.directories import Directories, Row
 from respaldo.views.layout import Folder, Inside, Link, Spec, Text
 from respaldo.views.links import LinkCounts

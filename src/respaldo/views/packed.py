@@ -8,12 +8,14 @@ from typing import Protocol
 
 import zstandard
 
+from respaldo.core.seams import Buffer
+
 ZSTD_LEVEL = 3
 GZIP_LEVEL = 6
 
 
 class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+    def compress(self, data: Buffer, /) -> bytes: ...
 
     def flush(self) -> bytes: ...
 
@@ -21,11 +23,11 @@ class _Compressor(Protocol):
 class Packed:
     """Passes on what it is given, compressed."""
 
-    def __init__(self, write: Callable[[bytes], object], compressor: _Compressor) -> None:
+    def __init__(self, write: Callable[[Buffer], object], compressor: _Compressor) -> None:
         self._out = write
         self._compressor = compressor
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data: Buffer) -> None:
         packed = self._compressor.compress(data)
         if packed:
             self._out(packed)
@@ -35,12 +37,12 @@ class Packed:
         self._out(self._compressor.flush())
 
 
-def gzip(write: Callable[[bytes], object]) -> Packed:
+def gzip(write: Callable[[Buffer], object]) -> Packed:
     """Returns a gzip stream: no name, no time."""
     return Packed(write, zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS))
 
 
-def zstd(write: Callable[[bytes], object]) -> Packed:
+def zstd(write: Callable[[Buffer], object]) -> Packed:
     """Returns a zstd stream of one frame with a checksum; a thread of its own compresses."""
     packer = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=1, write_checksum=True)
     return Packed(write, packer.compressobj())

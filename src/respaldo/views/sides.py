@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from respaldo import kernel
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import Corruption, SourceError
+from respaldo.core.errors import ChunkMissing, Corruption, SourceError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Buffer, Progress
@@ -19,7 +22,9 @@ from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names, read_xattrs
 from respaldo.kernel.layout import ENTRY_FAILED, IDENT, META
 from respaldo.store.source import Location
+from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.diff import plain_fields
+from respaldo.views.row import parted
 from respaldo.views.walk import tree_of
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,41 +40,81 @@ class Source(Protocol):
     def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Is a directory that could not be compared, by its path below what is. ``lost``: a repair has given it up."""
+
+    path: bytes
+    reason: str
+    lost: bool
+
+
 class Snapshots:
     """Compares two snapshots: by ids, so that no content is read."""
 
     def __init__(self, trees: TreeReader) -> None:
         self._trees = trees
+        self.gaps: dict[bytes, Gap] = {}
+        """What could not be compared, by path: of a directory of which one side cannot be read, nothing is said."""
 
-    def before(self, entry: Entry) -> Iterator[Entry]:
+    def before(self, entry: Entry, path: bytes) -> Iterator[Entry]:
         """Yields what is in a directory."""
-        tree = tree_of(entry)
-        return iter(()) if tree is None else self._trees.entries(tree)
+        opened = self._opened(entry, path)
+        return iter(()) if opened is None else self._entries(opened, frozenset(), entry, path)
 
-    def after(self, entry: Entry, path: bytes) -> Iterator[Entry]:  # noqa: ARG002 - the entry says it
+    def after(self, entry: Entry, path: bytes) -> Iterator[Entry]:
         """Yields what is in a directory."""
-        return self.before(entry)
+        return self.before(entry, path)
 
-    def both(self, before: Entry, after: Entry, path: bytes) -> tuple[Iterator[Entry], Iterator[Entry]] | None:  # noqa: ARG002
-        """Returns the runs of two directories that are not in both; None where the trees are the same."""
+    def both(self, before: Entry, after: Entry, path: bytes) -> tuple[Iterator[Entry], Iterator[Entry]] | None:
+        """Returns what of two directories is not in both, as far as that is seen at once; None where nothing is."""
         one, other = tree_of(before), tree_of(after)
         if one == other:
             return None
         if one is None or other is None:
-            return self.before(before), self.before(after)
-        opened, other_opened = self._trees.opened(one), self._trees.opened(other)
-        common: set[ChunkId] = set()
+            return self.before(before, path), self.before(after, path)
+        opened, other_opened = self._opened(before, path), self._opened(after, path)
+        if opened is None or other_opened is None:
+            return None
+        common: AbstractSet[ChunkId] = frozenset()
         if isinstance(opened, list) and isinstance(other_opened, list):
             common = set(opened) & set(other_opened)
-        return self._entries(opened, common), self._entries(other_opened, common)
+        if isinstance(opened, Leaf) and isinstance(other_opened, Leaf):
+            opened, other_opened = parted(opened, other_opened)
+        ones, others = self._entries(opened, common, before, path), self._entries(other_opened, common, after, path)
+        return None if path in self.gaps else (ones, others)
 
-    def _entries(self, opened: Leaf | list[ChunkId], common: set[ChunkId]) -> Iterator[Entry]:
+    def _opened(self, entry: Entry, path: bytes) -> Leaf | list[ChunkId] | None:
+        """Returns a directory, a long one as its runs; None where it cannot be read: that is told."""
+        tree = tree_of(entry)
+        try:
+            return [] if tree is None else self._trees.opened(tree)
+        except (ChunkMissing, Corruption) as error:
+            self._tell(entry, path, error)
+            return None
+
+    def _entries(
+        self, opened: Leaf | list[ChunkId], common: AbstractSet[ChunkId], entry: Entry, path: bytes
+    ) -> Iterator[Entry]:
+        """Returns what is in a directory, but for common runs; nothing where a run cannot be read: that is told.
+
+        What stands in a run that is missing would else seem to have come or gone.
+        """
         if isinstance(opened, Leaf):
-            yield from opened.entries()
-            return
-        for run in opened:
-            if run not in common:
-                yield from self._trees.entries(run)
+            return opened.entries()
+        runs = [run for run in opened if run not in common]
+        try:
+            for run in runs:
+                self._trees.opened(run)
+        except (ChunkMissing, Corruption) as error:
+            self._tell(entry, path, error)
+            return iter(())
+        return chain.from_iterable(map(self._trees.entries, runs))
+
+    def _tell(self, entry: Entry, path: bytes, error: ChunkMissing | Corruption) -> None:
+        lost = entry.mark is Mark.LOST and isinstance(error, ChunkMissing)
+        reason = WITHOUT_CONTENT[Mark.LOST] if lost else str(error)
+        self.gaps.setdefault(path, Gap(path=path, reason=reason, lost=lost))
 
     def fields(self, before: Entry, after: Entry, path: bytes) -> tuple[str, ...]:  # noqa: ARG002
         """Returns what differs between two entries of one type."""
@@ -113,6 +158,9 @@ class Live:
         self._checksum = checksum
         self._progress = progress
         self._names = Names()
+        self._recorded = Snapshots(trees)
+        self.gaps = self._recorded.gaps
+        """Directories of the snapshot that could not be read, by path."""
         self.failed = 0
         """What could not be looked at."""
 
@@ -128,10 +176,9 @@ class Live:
         links = status.st_nlink if not stat.S_ISDIR(status.st_mode) else 1
         return self._entry(recorded.name, meta, links, b"")
 
-    def before(self, entry: Entry) -> Iterator[Entry]:
+    def before(self, entry: Entry, path: bytes) -> Iterator[Entry]:
         """Yields what was in a directory."""
-        tree = tree_of(entry)
-        return iter(()) if tree is None else self._trees.entries(tree)
+        return self._recorded.before(entry, path)
 
     def after(self, entry: Entry, path: bytes) -> Iterator[Entry]:  # noqa: ARG002 - the path says it
         """Yields what is in a directory, but for what the rules leave out."""
@@ -143,11 +190,14 @@ class Live:
         found = None if before.mark in _NOT_ALL_THERE else self._scan(path)
         if found is None:
             return None
+        recorded = self.before(before, path)
+        if path in self.gaps:
+            return None
         entries = self._entries(path, *found)
         if before.mark is Mark.PARTIAL:  # of what it lacks, nobody knows whether it was there
-            names = {entry.name for entry in self.before(before)}
+            names = {entry.name for entry in self.before(before, path)}
             entries = (entry for entry in entries if entry.name in names)
-        return self.before(before), entries
+        return recorded, entries
 
     def _scan(self, path: bytes) -> tuple[bytes, bytes, bytes] | None:
         """Returns names and rows, None where they cannot be had; holds no descriptor: a tree may be deep."""

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 
 from respaldo.core.model import Entry, Mark
+from respaldo.core.seams import Buffer
 from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents, Span
 
 BLOCK = 512
@@ -40,7 +41,7 @@ Records = dict[bytes, bytes]
 class Tar:
     """Writes an archive, member by member."""
 
-    def __init__(self, write: Callable[[bytes], object], contents: Contents) -> None:
+    def __init__(self, write: Callable[[Buffer], object], contents: Contents) -> None:
         self._out = write
         self._contents = contents
         self._firsts: dict[bytes, bytes] = {}
@@ -81,7 +82,7 @@ class Tar:
         self._write(bytes(2 * BLOCK))
         self._write(bytes(-self._at % RECORD_BYTES))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: Buffer) -> None:
         self._at += len(data)
         self._out(data)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from respaldo.core.seams import Cancel
 from respaldo.flows.restore.columns import Files
-from respaldo.flows.restore.fetch import CHUNKS_MAX, Fetcher
 from respaldo.flows.restore.jobs import BATCH_TASKS, Jobs
 from respaldo.flows.restore.steps import Batch
+from respaldo.store.fetch import CHUNKS_MAX, Fetcher
 from respaldo.store.source import Run
 
 SIZES = st.lists(st.integers(0, 3), max_size=60)

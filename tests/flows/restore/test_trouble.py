@@ -18,10 +18,11 @@ from respaldo.core.errors import Corruption, Interrupted, StorageFailed, TargetE
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Cancel, Silent
-from respaldo.flows.restore import fetch, run, space
+from respaldo.flows.restore import run, space
 from respaldo.flows.restore.options import Overwrite, RestoreOptions
 from respaldo.format.content import HOLE, Row
 from respaldo.format.figures import Figures
+from respaldo.store import fetch
 from tests.flows.restore.world import TIME, World, ours
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from respaldo.api.retention import candidates, pin
 from respaldo.catalog.arrival import find_doubts
+from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import decide, load, put_pending
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Refused, StorageFailed, UsageError
@@ -128,7 +129,7 @@ def test_a_pinned_one_is_not_forgotten(world):
     """It is refused before anything is done; without forgetting it is rewritten, and keeps its pin alone."""
     write_tree(world.source, 1)
     old = world.snapshot()
-    pin(world.repo, load(world.repo), [old.hex()])
+    pin(world.repo, load(world.repo), [old.hex()], Context(now_ns=0))
     with pytest.raises(Refused, match="pinned"):
         world.rewrite(old, reason="new", forget=True)
     assert [item.id for item in load(world.repo).snapshots] == [old]
@@ -143,7 +144,7 @@ def test_one_that_is_pinned_meanwhile_stays(world, monkeypatch):
     real = decide
 
     def pinning(repo, *arguments):
-        pin(repo, load(repo), [old.hex()])
+        pin(repo, load(repo), [old.hex()], Context(now_ns=0))
         return real(repo, *arguments)
 
     monkeypatch.setattr("respaldo.catalog.session.decide", pinning)

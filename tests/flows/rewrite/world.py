@@ -8,6 +8,7 @@ from pathlib import Path
 from respaldo.api.rewriting import RewriteResult, rewrite
 from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.protection import load_trash, set_apart
+from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import Snapshot, load
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Silent
@@ -46,6 +47,7 @@ class World:
             self.repo,
             catalogue,
             [snapshot.hex() for snapshot in snapshots],
+            Context(now_ns=self.repo.clock.now_ns()),
             RewriteOptions(**{"program": "test", **options}),
             forget=forget,
             progress=Silent(),

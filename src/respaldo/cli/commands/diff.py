@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +19,7 @@ from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Change, Found, Repository
-    from respaldo.cli.progress import Notes
+    from respaldo.api import Change, Comparison, Found
     from respaldo.core.model import Entry
 
 _LETTERS = {"added": "A", "removed": "D", "modified": "M", "type": "T", "metadata": "m", "renamed": "R"}
@@ -29,7 +28,7 @@ _WORDS = {**{verb: verb for verb in _LETTERS}, "type": "of another type", "metad
 
 @page(
     "diff",
-    statuses=(3,),
+    statuses=(3, 4),
     examples=(
         ("What the last week changed:", "respaldo diff 4f1c09ab latest"),
         ("In one directory, between two labels:", "respaldo diff v1.0:/srv/www v1.1"),
@@ -44,7 +43,8 @@ _WORDS = {**{verb: verb for verb in _LETTERS}, "type": "of another type", "metad
         "before, after: snapshot and path (after.live: whether it is a path of this machine); changes: a list of "
         "change (added, removed, modified, type, metadata, renamed), path, was (of what was renamed), fields (what "
         "differs), type, size, type_before, size_before; counts: how many of each; added_bytes, removed_bytes; failed: "
-        "how much could not be looked at."
+        "how much of this machine's could not be looked at; unread: a list of directories of snapshots that could not "
+        "be read, with path, reason, lost (whether a repair has given it up)."
     ),
 )
 @click.argument("before", metavar="SNAPSHOT[:PATH]", type=SNAPSHOT)
@@ -75,19 +75,17 @@ def command(settings: Settings, *, before: str, after: str, live: bool, checksum
         other: dict[str, object]
         if path is None:
             second = repository.find(_second(after, found), host=host)
-            changes = repository.looking.diff(found, second)
+            compared = [repository.looking.diff(found, second)]
             other = {"snapshot": second.snapshot.hex, **show.path_fields(second.path), "live": False}
-
-            def failed() -> int:
-                return 0
         else:
-            changes, failed = _live(repository, tops, path, checksum=checksum, notes=notes)
+            looking = repository.looking
+            compared = [looking.diff_live(top, path or top.path, checksum=checksum, progress=notes) for top in tops]
             other = {**show.path_fields(path or found.path), "live": True}
-        changes = _counted(changes, counts)
+        changes = _counted((change for one in compared for change in one.changes), counts)
         if settings.json:
             head = {"before": {"snapshot": found.snapshot.hex, **show.path_fields(found.path)}, "after": other}
             show.long_document(
-                "changes", map(_fields, changes), lambda: {**head, **_totals(counts), "failed": failed()}
+                "changes", map(_fields, changes), lambda: {**head, **_totals(counts), **_not_compared(compared)}
             )
         else:
             for change in changes:
@@ -95,7 +93,20 @@ def command(settings: Settings, *, before: str, after: str, live: bool, checksum
                     show.out(_line(change))
     if not settings.json and not settings.quiet:
         show.out(_summary(counts))
-    return 3 if failed() else 0
+    gaps = [gap for one in compared for gap in one.gaps()]
+    for gap in gaps:
+        show.err(f"warning: {show.shown(gap.path)} could not be compared: {show.shown(gap.reason)}")
+    if any(not gap.lost for gap in gaps):
+        return 4
+    return 3 if gaps or any(one.failed() for one in compared) else 0
+
+
+def _not_compared(compared: Sequence[Comparison]) -> dict[str, object]:
+    gaps = [gap for one in compared for gap in one.gaps()]
+    return {
+        "failed": sum(one.failed() for one in compared),
+        "unread": [{**show.path_fields(gap.path), "reason": gap.reason, "lost": gap.lost} for gap in gaps],
+    }
 
 
 def _path(before: str, after: str, *, live: bool) -> bytes | None:
@@ -116,13 +127,6 @@ def _second(after: str, found: Found) -> str:
     if ":/" in after or found.path == b"/":
         return after
     return f"{after}:{os.fsdecode(found.path)}"
-
-
-def _live(
-    repository: Repository, tops: list[Found], path: bytes, *, checksum: bool, notes: Notes
-) -> tuple[Iterator[Change], Callable[[], int]]:
-    looked = [repository.looking.diff_live(top, path or top.path, checksum=checksum, progress=notes) for top in tops]
-    return (change for changes, _ in looked for change in changes), lambda: sum(failed() for _, failed in looked)
 
 
 def _counted(changes: Iterator[Change], counts: Counter[str]) -> Iterator[Change]:

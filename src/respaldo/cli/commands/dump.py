@@ -16,7 +16,7 @@ from respaldo.core.errors import UsageError
 
 @page(
     "dump",
-    statuses=(3,),
+    statuses=(3, 4),
     examples=(
         ("A file as it was, on the screen:", "respaldo dump latest:/etc/fstab"),
         ("What changed in it since:", "respaldo dump 4f1c09ab:/etc/fstab | diff - /etc/fstab"),
@@ -28,7 +28,7 @@ from respaldo.core.errors import UsageError
     ),
     notes=(
         "On standard error, since standard output holds the content: snapshot, path, type (file or tar), bytes, sha256 "
-        "(of what was printed), files, left_out."
+        "(of what was printed), files, left_out, damaged (left out for damage)."
     ),
 )
 @click.argument("name", metavar="SNAPSHOT[:PATH]", type=SNAPSHOT)
@@ -37,7 +37,8 @@ from respaldo.core.errors import UsageError
 def command(settings: Settings, *, name: str, path: str, host: str) -> int:
     """Print the content of a file to standard output, of a directory a tar archive.
 
-    Every piece is checked before it is printed; damage ends it with status 4. The archive is in pax format, with
+    Every piece is checked before it is printed; damage ends it with status 4. In an archive, what is damaged is named
+    and left out, unless it is in the middle of a long file. The archive is in pax format, with
     names relative to the directory, times to the nanosecond, hard links, holes, extended attributes and ACLs. Sockets,
     and files whose content could not be read, are named and left out: status 3.
     """
@@ -60,9 +61,10 @@ def command(settings: Settings, *, name: str, path: str, host: str) -> int:
             "sha256": done.sha256,
             "files": done.files,
             "left_out": done.left_out,
+            "damaged": done.damaged,
         }
         show.err(show.document(value))
-    return 3 if done.left_out else 0
+    return done.exit_status
 
 
 def join(name: str, path: str) -> str:

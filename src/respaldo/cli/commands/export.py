@@ -21,7 +21,7 @@ _FORMATS = ("tar", "tar.gz", "tar.zst", "zip")
 
 @page(
     "export",
-    statuses=(3,),
+    statuses=(3, 4),
     examples=(
         ("The newest snapshot into this directory:", "respaldo export latest"),
         (
@@ -39,7 +39,8 @@ _FORMATS = ("tar", "tar.gz", "tar.zst", "zip")
         ),
     ),
     notes=(
-        "snapshot, path, format, file (empty for -), bytes, sha256, members, left_out; with -o - on standard error."
+        "snapshot, path, format, file (empty for -), bytes, sha256, members, left_out, damaged (left out for "
+        "damage); with -o - on standard error."
     ),
 )
 @click.argument("name", metavar="SNAPSHOT[:PATH]", type=SNAPSHOT)
@@ -78,8 +79,9 @@ def command(
 
     The same snapshot gives the same bytes, whenever and wherever it is exported. Tar holds everything but sockets and
     inode flags; zip holds files, directories and links with modes, owners and times to the second. What is left out is
-    named: status 3. Damage ends it with status 4, and no file is there then. The SHA-256 of every file is remembered in
-    the repository, for "checksums", and that a whole snapshot was read.
+    named: status 3. So is what is damaged: status 4. Damage in the middle of a long file ends it with status 4, and no
+    file is there then. The SHA-256 of every file is remembered in the repository, for "checksums", and that a whole
+    snapshot was read.
     """
     from respaldo.api import Exported  # start-up time
 
@@ -98,6 +100,7 @@ def command(
                 length_bytes=dumped.length_bytes,
                 members=dumped.files,
                 left_out=dumped.left_out,
+                damaged=dumped.damaged,
             )
         else:
             with watching(settings.level, display=settings.display) as notes:
@@ -120,10 +123,11 @@ def command(
         "sha256": done.sha256,
         "members": done.members,
         "left_out": done.left_out,
+        "damaged": done.damaged,
     }
     say = show.err if output == "-" else show.out
     if settings.json:
         say(show.document(value))
     elif not settings.quiet:
         say(f"{done.sha256}  {show.shown(done.path) or '-'}")
-    return 3 if done.left_out else 0
+    return done.exit_status

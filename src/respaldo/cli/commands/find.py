@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ import click
 
 from respaldo.cli import show
 from respaldo.cli.kinds import type_of
+from respaldo.cli.names import of_snapshots
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.cli.values import MOMENT, SIZE
 
 if TYPE_CHECKING:
-    from respaldo.api import Snapshot, Version
+    from respaldo.api import Snapshot, Unread, Version
 
 _KINDS = {
     "f": (stat.S_IFREG,),
@@ -27,21 +29,27 @@ _KINDS = {
 
 @page(
     "find",
+    statuses=(3, 4),
     examples=(
         ("Every version of a thesis, wherever it was:", "respaldo find thesis.tex"),
         ("What big films there ever were:", "respaldo find -i '*.mkv' --min-size 1GiB"),
         ("Configuration that changed in November:", "respaldo find '/etc/**' --newer 2026-11-01 --older 2026-12-01"),
         ("Directories of that name, in this machine's snapshots:", "respaldo find node_modules/ --host $(hostname)"),
+        ("Scans by their number, in one directory:", "respaldo find --regex '^scan-[0-9]+[.]pdf$' --under ~/Papers"),
         ("The newest version back:", "respaldo find notes.txt --json | jq -r '.found[-1] | .last + \":\" + .path'"),
     ),
     notes=(
         "snapshots: how many were looked through; found: a list of path, type, size, mtime_ns, mode, first and last "
         "(snapshots that hold this version), first_time, last_time, count (of those that hold it); failed: how many "
-        "directories could not be read."
+        "directories could not be looked into; unread: a list of them with path, first, last, reason, lost (whether a "
+        "repair has given them up). The first search looks through everything and remembers the names, later ones only "
+        "through what is new."
     ),
 )
 @click.argument("pattern", metavar="PATTERN")
 @click.option("-i", "--ignore-case", is_flag=True, help="Whatever the case of the letters.")
+@click.option("--regex", "-E", is_flag=True, help="PATTERN is a regular expression, found anywhere in a name or path.")
+@click.option("--under", default="", metavar="PATH", help="Only this directory and what is below it.")
 @click.option(
     "--type",
     "-t",
@@ -54,13 +62,14 @@ _KINDS = {
 @click.option("--max-size", type=SIZE, metavar="SIZE", help="Files of at most this size.")
 @click.option("--newer", type=MOMENT, metavar="TIME", help="Modified at this time or later.")
 @click.option("--older", type=MOMENT, metavar="TIME", help="Modified at this time or before.")
-@click.option("--host", default="", metavar="HOST", help="Only in the snapshots of a machine.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only in those with this tag (with all of them).")
+@of_snapshots
 def command(
     settings: Settings,
     *,
     pattern: str,
     ignore_case: bool,
+    regex: bool,
+    under: str,
     kinds: tuple[str, ...],
     min_size: int | None,
     max_size: int | None,
@@ -68,17 +77,20 @@ def command(
     older: int | None,
     host: str,
     tags: tuple[str, ...],
+    kind: str,
 ) -> int:
     """Find files, directories and links in all snapshots, and each version of them with its first and last snapshot.
 
     PATTERN is a name with *, ? and [...]; with a slash in it a path, in which ** stands for any number of directories;
     with a slash at its beginning a path from the root, at its end a directory.
     """
-    from respaldo.api import Criteria  # start-up time
+    from respaldo.api import Criteria, plain_path  # start-up time
 
     criteria = Criteria(
         pattern=pattern,
         ignore_case=ignore_case,
+        regex=regex,
+        under=plain_path(os.path.abspath(under)) if under else b"",
         size_min=min_size,
         size_max=max_size,
         newer_ns=newer,
@@ -86,25 +98,41 @@ def command(
         types=frozenset(number for kind in kinds for number in _KINDS[kind]),
     )
     with settings.open() as repository:
-        snapshots = [
-            item
-            for item in repository.snapshots().snapshots
-            if (not host or item.manifest.host == host) and set(tags) <= set(item.manifest.tags)
-        ]
+        snapshots = repository.looking.snapshots(host=host, tags=tags, kind=kind)
         finding = repository.looking.find(snapshots, criteria)
         found = finding.run()
         if settings.json:
             show.long_document(
                 "found",
                 (_fields(version, snapshots) for version in found),
-                lambda: {"snapshots": len(snapshots), "failed": len(finding.failed)},
+                lambda: {
+                    "snapshots": len(snapshots),
+                    "failed": len(finding.unread),
+                    "unread": [_unread_fields(item, snapshots) for item in finding.unread],
+                },
             )
-        elif not settings.quiet:
+        else:
             for version in found:
-                show.out(_line(version, snapshots))
-        for error in finding.failed.values():
-            show.err(f"warning: {show.shown(str(error))}")
-    return 4 if finding.failed else 0
+                if not settings.quiet:
+                    show.out(_line(version, snapshots))
+        for item in finding.unread:
+            show.err(f"warning: {_unread(item, snapshots)}")
+    return max((3 if item.lost else 4 for item in finding.unread), default=0)
+
+
+def _unread(item: Unread, snapshots: Sequence[Snapshot]) -> str:
+    held = snapshots[item.first].hex[:8] + (f" … {snapshots[item.last].hex[:8]}" if item.first != item.last else "")
+    return f"{show.shown(item.path or b'/')} could not be looked into ({held}): {show.shown(item.reason)}"
+
+
+def _unread_fields(item: Unread, snapshots: Sequence[Snapshot]) -> dict[str, object]:
+    return {
+        **show.path_fields(item.path or b"/"),
+        "first": snapshots[item.first].hex,
+        "last": snapshots[item.last].hex,
+        "reason": item.reason,
+        "lost": item.lost,
+    }
 
 
 def _line(version: Version, snapshots: Sequence[Snapshot]) -> str:

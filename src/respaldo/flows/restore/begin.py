@@ -16,12 +16,13 @@ from respaldo.flows.restore.contents import Contents
 from respaldo.flows.restore.decide import Decider
 from respaldo.flows.restore.options import Overwrite, RestoreOptions
 from respaldo.flows.restore.plan import Planner
-from respaldo.flows.restore.seams import Blocks, Trees
+from respaldo.flows.restore.seams import Trees
 from respaldo.flows.restore.select import Selection, Spared
 from respaldo.format.snapshot import Manifest
 from respaldo.format.tree import Leaf
 from respaldo.fs.place import Folder, Target
 from respaldo.fs.settle import Owners
+from respaldo.store.blocks import Blocks
 
 _SPECIAL = {
     stat.S_IFCHR: "character device",

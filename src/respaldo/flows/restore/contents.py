@@ -15,9 +15,10 @@ from typing import NamedTuple
 from respaldo.core.errors import ChunkMissing, Corruption, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Entry, Mark
-from respaldo.flows.restore.seams import Blocks, Location, Trees
+from respaldo.flows.restore.seams import Trees
 from respaldo.format.content import HOLE
 from respaldo.fs.place import open_own
+from respaldo.store.blocks import Blocks, Location
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _HOLE_READ_BYTES = 1 << 20

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from respaldo.core.errors import RespaldoError
 from respaldo.core.model import Entry
 from respaldo.flows.restore.decide import RESUMABLE_MIN_BYTES, resume_key
-from respaldo.flows.restore.fetch import Fetcher
 from respaldo.flows.restore.jobs import CloseJob, Jobs, OpenJob, PartJob
 from respaldo.flows.restore.options import Verb
 from respaldo.flows.restore.site import Site
@@ -28,6 +27,7 @@ from respaldo.fs.place import Folder
 from respaldo.fs.remove import MOUNT, holds_mount, remove
 from respaldo.fs.settle import clear_name, clear_the_way, settle, settle_flags
 from respaldo.fs.sparse import punch, stretch, write_all, write_sparse
+from respaldo.store.fetch import Fetcher
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

@@ -17,48 +17,16 @@ from respaldo.core.errors import ChunkMissing, RespaldoError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.flows.restore.columns import Files
 from respaldo.flows.restore.contents import Contents, Piece, too_long, too_short
-from respaldo.flows.restore.fetch import Fetcher, Task
-from respaldo.flows.restore.seams import Blocks, Location, Run
 from respaldo.flows.restore.steps import Batch, Step, Write
 from respaldo.fs.place import Folder
+from respaldo.store.blocks import Blocks, Location, Run
+from respaldo.store.fetch import Fetcher, Order
 
 PART_BYTES = 2 << 20
 PART_PIECES = 64
 BATCH_TASKS = 6
 """A batch whose files lie in more blocks than this is written in parts: all of its blocks are held at once."""
 _LOCAL = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-
-class Order:
-    """Is chunks that were ordered together, in the order of their writing."""
-
-    __slots__ = ("slots", "tasks", "together")
-
-    def __init__(self) -> None:
-        self.together: dict[Task, None] = {}
-        self.tasks: list[Task] = []
-        self.slots: list[int] = []
-
-    def add(self, fetcher: Fetcher, chunk_id: ChunkId, at: Location) -> None:
-        task, slot = fetcher.want(chunk_id, at)
-        if task not in self.together:
-            self.together[task] = None
-            task.users += 1
-        self.tasks.append(task)
-        self.slots.append(slot)
-
-    def add_run(self, fetcher: Fetcher, ids: Sequence[ChunkId], run: Run) -> None:
-        task, slot = fetcher.want_run(ids, run)
-        if task not in self.together:
-            self.together[task] = None
-            task.users += 1
-        self.tasks += [task] * len(ids)
-        self.slots += range(slot, slot + len(ids))
-
-    def release(self, fetcher: Fetcher) -> None:
-        """Lets the blocks go."""
-        for task in self.together:
-            fetcher.release(task)
 
 
 class _Place(NamedTuple):

@@ -16,7 +16,6 @@ from respaldo.core.seams import Cancel, Clock, Progress, Random, Silent, SystemC
 from respaldo.flows.restore.account import find_differences, show
 from respaldo.flows.restore.begin import Restore, Root, open_folder, planner_of, root_of
 from respaldo.flows.restore.contents import Contents
-from respaldo.flows.restore.fetch import Fetcher
 from respaldo.flows.restore.files import Files
 from respaldo.flows.restore.jobs import BatchJob, Job, Jobs
 from respaldo.flows.restore.options import RestorePlan, RestoreResult
@@ -28,6 +27,7 @@ from respaldo.flows.restore.write import Writer
 from respaldo.fs.meta import sync_filesystem
 from respaldo.fs.place import Folder, Target
 from respaldo.fs.settle import Owners
+from respaldo.store.fetch import Fetcher
 
 JOBS_AHEAD = 512
 ENTRIES_AHEAD = 4096

@@ -13,7 +13,6 @@ from array import array
 from respaldo import kernel
 from respaldo.core.seams import Progress
 from respaldo.flows.restore.columns import Files
-from respaldo.flows.restore.fetch import Fetcher
 from respaldo.flows.restore.files import Files as Others
 from respaldo.flows.restore.jobs import BatchJob, CloseJob, Job, OpenJob, PartJob
 from respaldo.flows.restore.options import Verb
@@ -27,6 +26,7 @@ from respaldo.kernel.layout import (
     SCATTERED,
     STAGE_OK,
 )
+from respaldo.store.fetch import Fetcher
 
 _DONE = SCATTERED.pack(0, STAGE_OK, 0)
 

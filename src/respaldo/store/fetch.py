@@ -1,4 +1,4 @@
-"""Fetching: blocks are decoded once each by worker threads, ahead of the writer, and their chunks checked there.
+"""Fetching: blocks are decoded once each by worker threads, ahead of who reads them, and their chunks checked there.
 
 The main thread orders chunks in the order in which it will write them; chunks that lie in one block become one task. A
 task holds its block until everything that waits for it has been written; decoded blocks are kept a little longer,
@@ -18,7 +18,7 @@ from typing import Self
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError, StorageError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
-from respaldo.flows.restore.seams import Blocks, Location, Run
+from respaldo.store.blocks import Blocks, Location, Run
 
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
@@ -263,3 +263,35 @@ class Fetcher:
             with self._lock:
                 del self._decoding[key]
             mine.set()
+
+
+class Order:
+    """Is chunks that were ordered together, in the order of their writing."""
+
+    __slots__ = ("slots", "tasks", "together")
+
+    def __init__(self) -> None:
+        self.together: dict[Task, None] = {}
+        self.tasks: list[Task] = []
+        self.slots: list[int] = []
+
+    def add(self, fetcher: Fetcher, chunk_id: ChunkId, at: Location) -> None:
+        task, slot = fetcher.want(chunk_id, at)
+        if task not in self.together:
+            self.together[task] = None
+            task.users += 1
+        self.tasks.append(task)
+        self.slots.append(slot)
+
+    def add_run(self, fetcher: Fetcher, ids: Sequence[ChunkId], run: Run) -> None:
+        task, slot = fetcher.want_run(ids, run)
+        if task not in self.together:
+            self.together[task] = None
+            task.users += 1
+        self.tasks += [task] * len(ids)
+        self.slots += range(slot, slot + len(ids))
+
+    def release(self, fetcher: Fetcher) -> None:
+        """Lets the blocks go."""
+        for task in self.together:
+            fetcher.release(task)
