@@ -15,6 +15,7 @@ import fcntl
 import os
 import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -98,19 +99,23 @@ class Session:
             # ENOENT: it was interrupted before it was read. ENODEV: there is no mount any more.
             return error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}
         _, op, unique, node, _, _, _, _ = wire.IN_HEADER.unpack_from(data)
-        if op in {Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT}:
+        if op in _UNANSWERED:
             return True  # nothing is kept for a node, and what was asked is answered soon
-        parts: list[bytes | memoryview]
+        number = 0
+        parts: Sequence[bytes | memoryview] = ()
         try:
             answer = self._answers.answer(Request(op, unique, node, data[wire.IN_HEADER.size :]))
-            parts = [answer] if isinstance(answer, bytes) else [*answer]
-            number = 0
+            parts = (answer,) if isinstance(answer, bytes) else answer
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            parts, number = [], -errno_of(error)
+            number = -errno_of(error)
         length = wire.OUT_HEADER.size + sum(map(len, parts))
         with contextlib.suppress(OSError):  # nobody waits any more
             os.writev(self._fd, [wire.OUT_HEADER.pack(length, number, unique), *parts])
-        return bool(op != Op.DESTROY)
+        return bool(op != _DESTROY)
+
+
+_DESTROY = int(Op.DESTROY)
+_UNANSWERED = frozenset(map(int, (Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT)))
 
 
 class _Arguments(ctypes.Structure):

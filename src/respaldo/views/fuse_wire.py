@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from struct import Struct
 
-from respaldo.views.mounted import Attributes, Item
+from respaldo.kernel.layout import META
+from respaldo.views.attributes import Attributes, Batch, Item
 
 MAJOR, MINOR = 7, 31
 
@@ -189,9 +190,59 @@ def plus_out(item: Item, next_at: int) -> bytes:
     )
 
 
+def batch_out(batch: Batch, next_at: int) -> list[bytes]:
+    """Returns the entries of a part of a directory as `plus_out` does; ``next_at``: where the one behind the first is.
+
+    From bytes to bytes in one expression, since a tree of files goes through here: column by column takes longer unless
+    a directory holds more than fifty.
+    """
+    pack, padding, base, ahead = ENTRY_PLUS.pack, _PADDING, batch.base, next_at - batch.base
+    rows = [
+        pack(
+            node,
+            0,
+            LASTING_S,
+            LASTING_S,
+            0,
+            0,
+            node,
+            size,
+            size + 511 >> 9,
+            (seconds := mtime_ns // _NS & _U64),
+            seconds,
+            seconds,
+            (fraction := mtime_ns % _NS),
+            fraction,
+            fraction,
+            mode,
+            1,
+            uid,
+            gid,
+            0,
+            4096,
+            0,
+            node,
+            node + ahead,
+            (length := len(name)),
+            mode >> 12 & 0xF,
+        )
+        + name
+        + padding[length & 7]
+        for node, name, (mode, uid, gid, _, size, mtime_ns, _) in zip(
+            range(base, base + len(batch.names)), batch.names, META.iter_unpack(batch.meta), strict=True
+        )
+    ]
+    for row, attributes in batch.odd.items():
+        rows[row] = plus_out(Item(batch.names[row], base + row, attributes, lasting=True), next_at + row)
+    return rows
+
+
 def dot_plus_out(name: bytes, ino: int, next_at: int) -> bytes:
     """Returns ``.`` or ``..`` for READDIRPLUS: no entry that counts."""
-    return bytes(ENTRY_OUT.size) + dirent_out(name, ino, stat.S_IFDIR, next_at)
+    return ENTRY_PLUS.pack(*_NOTHING, ino, next_at, len(name), stat.S_IFDIR >> 12) + name + _PADDING[len(name)]
+
+
+_NOTHING = (0,) * 22
 
 
 def dirent_out(name: bytes, ino: int, mode: int, next_at: int) -> bytes:

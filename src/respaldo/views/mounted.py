@@ -11,21 +11,24 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot, ObjectMissing, RespaldoError
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, SnapshotId
+from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Clock
+from respaldo.kernel.layout import META
+from respaldo.views.attributes import Attributes, Batch, Item
+from respaldo.views.columns import Row
 from respaldo.views.contents import Blocks, Contents, OpenFile
-from respaldo.views.directories import Directories, Row
+from respaldo.views.directories import Directories
 from respaldo.views.layout import Folder, Inside, Link, Spec, Text
 from respaldo.views.links import LinkCounts
 from respaldo.views.made import NODES_MAX, MadeUp
+from respaldo.views.visited import Visited
 
 _ROW_BITS = 26
 _ROWS = NODES_MAX
@@ -36,29 +39,6 @@ _TYPE = 0o170000
 _FILE = stat.S_IFREG
 _PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 _DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
-
-
-class Attributes(NamedTuple):
-    """Is what `stat` says of a node. ``size_on_disk`` None: it takes reading lists to know it."""
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    size: int
-    size_on_disk: int | None
-    mtime_ns: int
-    rdev: int
-
-
-class Item(NamedTuple):
-    """Is an entry of a directory. ``lasting``: it never changes."""
-
-    name: bytes
-    node: int
-    attributes: Attributes
-    lasting: bool
 
 
 class Mounted:
@@ -85,11 +65,7 @@ class Mounted:
         self._there: tuple[SnapshotId, ...] | None = None
         self._made = MadeUp()
         self._owner = (os.geteuid(), os.getegid())
-        # Directories of snapshots that were looked into, by number; number 0 is what is made up.
-        self._folders: dict[int, int] = {}
-        self._folder_node = array("Q", [0])
-        self._folder_snapshot = array("I", [0])
-        self._folder_tree = bytearray(CHUNK_ID_BYTES)
+        self._visited = Visited()
         self._snapshots: list[Snapshot] = []
         self._snapshot_numbers: dict[SnapshotId, int] = {}
         self._links = LinkCounts(self.directories)
@@ -131,7 +107,7 @@ class Mounted:
                     child = self._made.children(parent).get(name)
                     return None if child is None else self._item_made(parent, name, child)
             number = self._folder(parent)
-            tree = self._tree(number)
+            tree = self._visited.tree(number)
             found = None if tree is None else self.directories.find(tree, name)
             if found is None:
                 return None
@@ -161,15 +137,37 @@ class Mounted:
                     children = sorted(self._made.children(node).items())[first : first + count]
                     return [item for name, spec in children if (item := self._item_made(node, name, spec)) is not None]
             number = self._folder(node)
-            tree = self._tree(number)
+            tree = self._visited.tree(number)
             if tree is None:
                 return []
-            snapshot = self._folder_snapshot[number]
+            snapshot = self._visited.snapshot(number)
             base = number << _ROW_BITS | first
             return [
                 Item(row[0], child, self._listed(child, row, snapshot), True)  # noqa: FBT003 - by name it takes longer
                 for child, row in enumerate(self.directories.rows(tree, first, count), base)
             ]
+
+    def batch(self, node: int, first: int, count: int) -> Batch | None:
+        """Returns up to so many entries of a directory from a position on; None where they are made up."""
+        with self._lock, self._failing(node):
+            if node < _ROWS:
+                self.refresh()
+                if not isinstance(self._made.spec(node), Inside):
+                    return None
+            number = self._folder(node)
+            tree = self._visited.tree(number)
+            if tree is None:
+                return Batch([], b"", 0, {}, True)  # noqa: FBT003 - by name it takes longer
+            start, run, last = self.directories.run_at(tree, first)
+            base, low = number << _ROW_BITS | first, first - start
+            high = min(low + count, len(run.names))
+            odd: dict[int, Attributes] = {}
+            if run.odd:
+                snapshot = self._visited.snapshot(number)
+                for row in run.odd[bisect_left(run.odd, low) : bisect_left(run.odd, high)]:
+                    odd[row - low] = self._listed(base + row - low, run.row(row), snapshot)
+            meta = memoryview(run.meta)[low * META.size : high * META.size]
+            return Batch(run.names[low:high], meta, base, odd, last and high == len(run.names))
 
     def _listed(self, node: int, row: Row, snapshot: int) -> Attributes:
         """Returns the attributes of a row as `_attributes` returns those of its entry."""
@@ -195,7 +193,7 @@ class Mounted:
         with self._lock:
             if node < _ROWS:
                 return self._made.parent(node)
-            return self._folder_node[node >> _ROW_BITS]
+            return self._visited.node(node >> _ROW_BITS)
 
     def changes(self, node: int) -> bool:
         """Whether the entries of a directory may change."""
@@ -286,40 +284,31 @@ class Mounted:
             if isinstance(spec, Inside):
                 return self._entry_inside(node, spec)
             raise NoSuchSnapshot(str(node))
-        tree = self._tree(node >> _ROW_BITS)
+        tree = self._visited.tree(node >> _ROW_BITS)
         if tree is None:
             raise NoSuchSnapshot(str(node))
         return self.directories.entry(tree, node & (_ROWS - 1))
 
     def _folder(self, node: int) -> int:
         """Returns the number of a directory, whose entries are about to be looked at."""
-        number = self._folders.get(node)
+        number = self._visited.find(node)
         if number is None:
             tree = self._tree_of(node)
             snapshot = self._snapshot_of(node)
-            number = self._folders[node] = len(self._folder_node)
-            self._folder_node.append(node)
-            self._folder_snapshot.append(snapshot)
-            self._folder_tree += tree or bytes(CHUNK_ID_BYTES)
+            number = self._visited.add(node, snapshot, tree)
         return number
 
     def _tree_of(self, node: int) -> ChunkId | None:
         """Returns the tree of a directory."""
         if node < _ROWS:
             return _tree_of(self._entry(node))
-        tree = self._tree(node >> _ROW_BITS)
+        tree = self._visited.tree(node >> _ROW_BITS)
         return None if tree is None else self.directories.tree(tree, node & (_ROWS - 1))
-
-    def _tree(self, number: int) -> ChunkId | None:
-        if not 0 < number < len(self._folder_node):
-            raise NoSuchSnapshot(str(number))
-        tree = bytes(self._folder_tree[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES])
-        return ChunkId(tree) if any(tree) else None
 
     def _snapshot_of(self, node: int) -> int:
         """Returns the number of the snapshot that a node is in."""
         if node >= _ROWS:
-            return self._folder_snapshot[node >> _ROW_BITS]
+            return self._visited.snapshot(node >> _ROW_BITS)
         spec = self._made.spec(node)
         if not isinstance(spec, Inside):
             raise NoSuchSnapshot(str(node))
@@ -331,7 +320,7 @@ class Mounted:
 
     def _item(self, number: int, row: int, entry: Entry) -> Item:
         node = number << _ROW_BITS | row
-        return Item(entry.name, node, self._attributes(node, entry, self._folder_snapshot[number]), lasting=True)
+        return Item(entry.name, node, self._attributes(node, entry, self._visited.snapshot(number)), lasting=True)
 
     def _attributes(self, node: int, entry: Entry, snapshot: int) -> Attributes:
         ino, nlink = node, 1
