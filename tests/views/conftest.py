@@ -53,12 +53,14 @@ class Scene:
     def mounted(self) -> Mounted:
         names = Names(zone=UTC)
         repo = self.repository._repo
+        seals = {}
         return Mounted(
             blocks=Blocks(repo),
             reader=repo.source,
             look=self.look,
-            lay_out=lambda items, _: layout(items, names, lambda items, period: view(items, period, UTC)),
+            lay_out=lambda items, _: layout(items, names, lambda items, period: view(items, period, UTC), seals=seals),
             clock=self.clock,
+            seals=seals,
         )
 
     def later(self) -> None:

@@ -64,6 +64,7 @@ def mount(
     repo = repository._repo  # noqa: SLF001 - the façade's own
     look = _Look(repo)
     names = Names(zone=zone)
+    seals: dict[SnapshotId, str] = {}
 
     def context(items: Sequence[Snapshot]) -> Context:
         return Context(now_ns=repo.clock.now_ns(), zone=zone, verified=lambda: load_verified(repo, items))
@@ -76,9 +77,9 @@ def mount(
             b"versions": versions(directories, items, zone),
             b"at": Folder(children=lambda: Named(items, names, lambda: context(items))),
         }
-        return layout(items, names, lambda items, period: retention.view(items, period, zone), more)
+        return layout(items, names, lambda items, period: retention.view(items, period, zone), more, seals)
 
-    tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock)
+    tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock, seals=seals)
     try:
         source = f"respaldo:{repository.location}"
         with Session(Answers(tree, lambda: look.space), directory, source, options) as session:

@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Attributes(NamedTuple):
-    """Is what `stat` says of a node. ``size_on_disk`` None: it takes reading lists to know it."""
+    """Is what `stat` says of a node.
+
+    ``size_on_disk`` None: it takes reading lists to know it; ``size`` -1: it takes reading trees.
+    """
 
     ino: int
     mode: int

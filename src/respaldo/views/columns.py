@@ -42,13 +42,16 @@ class Columns:
         "_entries",
         "_levels",
         "_links",
+        "_longest_owner",
         "_marks",
         "_raw",
+        "_tail",
         "_trees",
         "_what",
         "meta",
         "names",
         "odd",
+        "special",
     )
 
     def __init__(self, raw: bytes, what: str, names: list[bytes], meta: bytes, content: bytes, tail: bytes) -> None:
@@ -63,13 +66,17 @@ class Columns:
         self._levels: dict[int, tuple[int, int]] = {}
         self._links: dict[int, bytes] = {}
         self._marks: dict[int, int] = {}
+        self._tail = tail
+        self._longest_owner: int | None = None
+        self.special: frozenset[int] = frozenset()
+        """Rows with a list of content, attributes, a mark or more than one name."""
         if not tail.startswith(_EMPTY):
             self._unpack(tail)
         self.odd = self._find_odd()
 
     def _unpack(self, tail: bytes) -> None:
         match canonical.unpack(_SIX + tail, self._what, items_max=TREE_RAW_BYTES_MAX):
-            case [list() as levels, list() as links, _, list() as marks, _, _]:
+            case [list() as levels, list() as links, list() as xattrs, list() as marks, _, _]:
                 pass
             case _:
                 raise Corruption(self._what, "not a tree of this format")
@@ -83,10 +90,12 @@ class Columns:
                     self._marks[number] = mark
                 case _:
                     raise Corruption(self._what, "a row of a map has the wrong shape")
+        attributed = [row[0] for row in xattrs if isinstance(row, list) and row and isinstance(row[0], int)]
+        self.special = frozenset((*self._listed(), *self._links, *self._marks, *attributed))
 
     def _find_odd(self) -> list[int]:
         """Returns the rows that are no plain files, directories and links, or have several names or a list."""
-        found = {*self._levels, *self._links}
+        found = {*self._listed(), *self._links}
         words = u32_array(self.meta)
         modes = words[::_META_WORDS]
         kinds = {mode: mode & TYPE_MASK in _PLAIN for mode in set(modes)}
@@ -97,9 +106,13 @@ class Columns:
         ):
             parse_tree(self._raw, self._what)  # few have such entries, and there is much that could be wrong with them
             found.update(row for row, mode in enumerate(modes) if not kinds[mode])
-        if found and max(found) >= len(modes):
+        if max(found.union(self._levels, self._marks), default=-1) >= len(modes):
             raise Corruption(self._what, "a map of it names an entry that is not there")
         return sorted(found)
+
+    def _listed(self) -> list[int]:
+        """Returns the rows whose content stands in a list of its own: nobody knows without it where holes are."""
+        return [row for row, (level, _) in self._levels.items() if level]
 
     @property
     def entries(self) -> list[Entry]:
@@ -108,6 +121,21 @@ class Columns:
             leaf = parse_tree(self._raw, self._what)
             self._entries = list(leaf.entries()) if isinstance(leaf, Leaf) else []
         return self._entries
+
+    @property
+    def longest_owner(self) -> int:
+        """How many bytes the longest name of an owner or group in here has; raises `Corruption`."""
+        if self._longest_owner is None:
+            match canonical.unpack(_SIX + self._tail, self._what, items_max=TREE_RAW_BYTES_MAX):
+                case [_, _, _, _, list() as users, list() as groups]:
+                    rows = [*users, *groups]
+                case _:
+                    raise Corruption(self._what, "not a tree of this format")
+            names = [name for row in rows if isinstance(row, list) for name in row[1:] if isinstance(name, str)]
+            if len(names) != len(rows):
+                raise Corruption(self._what, "a row of a map has the wrong shape")
+            self._longest_owner = max((len(name.encode("utf-8", "surrogateescape")) for name in names), default=0)
+        return self._longest_owner
 
     def row(self, row: int) -> Row:
         """Returns what a listing says of one entry."""

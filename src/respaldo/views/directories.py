@@ -7,17 +7,20 @@ in here at a time.
 
 from __future__ import annotations
 
+import stat
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
-from respaldo.core.model import Entry
+from respaldo.core.model import Content, Entry, Mark
 from respaldo.format.tree import Branch, parse_references, parse_tree
 from respaldo.views.columns import Columns, Row, parse_columns
+from respaldo.views.walk import tree_of
 
 ENTRIES_KEPT = 16_384
 _BRANCH_WEIGHT = 64
@@ -64,6 +67,18 @@ class Directories:
         if at < len(run.names) and run.names[at] == name:
             return start + at, run.entries[at]
         return None
+
+    def at(self, snapshot: Snapshot, path: bytes) -> Entry | None:
+        """Returns the entry at a path of a snapshot, None where there is none."""
+        entry = root_entry(snapshot)
+        for name in path.split(b"/"):
+            if name:
+                tree = tree_of(entry)
+                found = None if tree is None else self.find(tree, name)
+                if found is None:
+                    return None
+                entry = found[1]
+        return entry
 
     def rows(self, tree: ChunkId, first: int, count: int) -> list[Row]:
         """Returns up to so many rows from one on."""
@@ -140,3 +155,15 @@ def _starts(branch: Branch) -> _Runs:
         starts.append(at)
         at += count
     return _Runs(starts=starts, ids=[run_id for run_id, _ in branch.runs])
+
+
+def root_entry(snapshot: Snapshot) -> Entry:
+    """Returns the entry that stands for a snapshot's ``/``."""
+    return Entry(
+        name=b"",
+        mode=stat.S_IFDIR | 0o755,
+        uid=snapshot.manifest.uid,
+        mtime_ns=snapshot.time_ns,
+        content=Content(ids=snapshot.manifest.root),
+        mark=Mark.PARTIAL,
+    )

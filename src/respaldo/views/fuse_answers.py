@@ -22,6 +22,7 @@ from respaldo.views import fuse_wire as wire
 from respaldo.views.contents import OpenFile
 from respaldo.views.fuse_wire import Op
 from respaldo.views.mounted import Mounted
+from respaldo.views.sealed import Sealed
 
 _ENTRIES_AT_ONCE = 2048
 _LISTINGS_KEPT = 16
@@ -72,7 +73,7 @@ class Answers:
         """``space`` returns the bytes and the number of files that `df` shows."""
         self._tree = tree
         self._space = space
-        self._files: dict[int, OpenFile | bytes] = {}
+        self._files: dict[int, OpenFile | Sealed | bytes] = {}
         self._opens_directories = True
         self._listings: dict[int, _Listing] = {}
         self._handles = count(1)
@@ -123,7 +124,7 @@ class Answers:
         self._files[handle] = self._tree.open(request.node)
         return wire.OPEN_OUT.pack(handle, wire.KEEP_CACHE, 0)
 
-    def _file(self, handle: int) -> OpenFile | bytes:
+    def _file(self, handle: int) -> OpenFile | Sealed | bytes:
         file = self._files.get(handle)
         if file is None:
             raise _Failed(errno.EBADF)
@@ -143,9 +144,12 @@ class Answers:
     def _lseek(self, request: Request) -> Answer:
         handle, offset, whence = wire.LSEEK_IN.unpack_from(request.body)
         file = self._file(handle)
-        if isinstance(file, bytes):
-            raise _Failed(errno.ENOSYS)
-        found = self._tree.contents.seek(file, offset, data=whence == os.SEEK_DATA)
+        data = whence == os.SEEK_DATA
+        if isinstance(file, OpenFile):
+            found = self._tree.contents.seek(file, offset, data=data)
+        else:  # what is made up has no holes
+            size = len(file) if isinstance(file, bytes) else file.length
+            found = (offset if data else size) if offset < size else None
         if found is None:
             raise _Failed(errno.ENXIO)
         return wire.LSEEK_OUT.pack(found)

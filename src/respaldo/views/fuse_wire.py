@@ -151,6 +151,8 @@ def no_entry_out(*, lasting: bool) -> bytes:
 def plus_out(item: Item, next_at: int) -> bytes:
     """Returns an entry of a directory with its attributes (READDIRPLUS); ``next_at``: where the next one is."""
     name, node, (ino, mode, nlink, uid, gid, size, on_disk, mtime_ns, rdev), lasting = item
+    if size < 0:  # a name alone: who wants to know more looks it up
+        return bytes(ENTRY_OUT.size) + dirent_out(name, ino, mode, next_at)
     valid_s = LASTING_S if lasting else CHANGING_S
     seconds, ns = divmod(mtime_ns, _NS)
     seconds &= _U64

@@ -21,6 +21,7 @@ from respaldo.core.model import Entry
 
 PERIODS = ("daily", "weekly", "monthly", "yearly")
 NAME_BYTES_MAX = 255
+ARCHIVE, SEAL = b".tar", b".sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,14 @@ class Folder:
     """The snapshot that it is about: another one under the same name is another directory."""
 
 
-Spec = Inside | Link | Text | Folder
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Is a snapshot as a tar archive."""
+
+    snapshot: Snapshot
+
+
+Spec = Inside | Link | Text | Folder | Archive
 
 
 @dataclass(slots=True)
@@ -126,9 +134,16 @@ def folder(children: Mapping[bytes, Spec], time_ns: int = 0) -> Folder:
 
 
 def layout(
-    snapshots: Sequence[Snapshot], names: Names, periods: Periods, more: Mapping[bytes, Spec] | None = None
+    snapshots: Sequence[Snapshot],
+    names: Names,
+    periods: Periods,
+    more: Mapping[bytes, Spec] | None = None,
+    seals: Mapping[SnapshotId, str] | None = None,
 ) -> Folder:
-    """Returns the root of a mount; ``more`` stands beside what is here, or instead of it."""
+    """Returns the root of a mount; ``more`` stands beside what is here, or instead of it.
+
+    ``seals``: the SHA-256 of archives, as far as they are known.
+    """
     names.look_at(snapshots)
     newest_ns = snapshots[-1].time_ns if snapshots else 0
     whole = {name: Inside(snapshot=item) for item in snapshots for name in names.all_of(item)}
@@ -148,7 +163,9 @@ def layout(
         b"tags": _shelves(tags, names, newest_ns),
     }
     for kind in ("full", "incremental", "snapshot"):
-        root[kind.encode()] = folder(_links(kinds[kind], names, 1), newest_ns)
+        links = _links(kinds[kind], names, 1)
+        sealed = _archives(snapshots, names, seals or {}) if kind == "snapshot" else {}
+        root[kind.encode()] = folder(sealed | links, newest_ns)
     for period in PERIODS:
         root[period.encode()] = Folder(children=_period(snapshots, period, periods, names), time_ns=newest_ns)
     return folder(root | dict(more or {}), newest_ns)
@@ -157,6 +174,19 @@ def layout(
 def _links(snapshots: Iterable[Snapshot], names: Names, depth: int) -> dict[bytes, Spec]:
     up = b"../" * depth + b"snapshots/"
     return {names.of(item): Link(target=up + names.of(item)) for item in snapshots}
+
+
+def _archives(snapshots: Iterable[Snapshot], names: Names, seals: Mapping[SnapshotId, str]) -> dict[bytes, Spec]:
+    """Returns every snapshot as an archive, and beside it its SHA-256 as ``sha256sum -c`` reads it."""
+    found: dict[bytes, Spec] = {}
+    for item in snapshots:
+        name = names.of(item) + ARCHIVE
+        if len(name) + len(SEAL) > NAME_BYTES_MAX:
+            continue
+        found[name] = Archive(snapshot=item)
+        if item.id in seals and b"\n" not in name and b"\\" not in name:
+            found[name + SEAL] = Text(content=seals[item.id].encode() + b"  " + name + b"\n")
+    return found
 
 
 def _shelves(groups: Mapping[bytes, Sequence[Snapshot]], names: Names, time_ns: int) -> Folder:

@@ -25,10 +25,12 @@ from respaldo.views.attributes import Attributes, Batch, Item
 from respaldo.views.columns import Row
 from respaldo.views.contents import Blocks, Contents, OpenFile
 from respaldo.views.directories import Directories
-from respaldo.views.layout import Folder, Inside, Link, Spec, Text
+from respaldo.views.layout import Archive, Folder, Inside, Link, Spec, Text
 from respaldo.views.links import LinkCounts
 from respaldo.views.made import NODES_MAX, MadeUp
+from respaldo.views.sealed import Archives, Sealed
 from respaldo.views.visited import Visited
+from respaldo.views.walk import tree_of
 
 _ROW_BITS = 26
 _ROWS = NODES_MAX
@@ -52,19 +54,24 @@ class Mounted:
         look: Callable[[], Sequence[Snapshot]],
         lay_out: Callable[[Sequence[Snapshot], Directories], Folder],
         clock: Clock,
+        seals: dict[SnapshotId, str] | None = None,
     ) -> None:
-        """``look`` lists the snapshots, and sees to it that their chunks are found."""
+        """``look`` lists the snapshots, and sees to it that their chunks are found.
+
+        ``seals`` takes the SHA-256 of archives that somebody reads: ``lay_out`` is called again then.
+        """
         self._lock = threading.RLock()
         self.directories = Directories(reader)
         self.contents = Contents(blocks, reader, self._lock)
-        self._reader = reader
+        self._archives = Archives(self.directories, reader, self.contents, self._lock, self._sealed)
         self._look = look
         self._lay_out = lay_out
         self._clock = clock
         self._looked_ns: int | None = None
         self._there: tuple[SnapshotId, ...] | None = None
-        self._made = MadeUp()
-        self._owner = (os.geteuid(), os.getegid())
+        self._seals = {} if seals is None else seals
+        self._seals_shown = 0
+        self._made = MadeUp((os.geteuid(), os.getegid()))
         self._visited = Visited()
         self._snapshots: list[Snapshot] = []
         self._snapshot_numbers: dict[SnapshotId, int] = {}
@@ -91,14 +98,24 @@ class Mounted:
             finally:
                 self._looked_ns = self._clock.monotonic_ns()
             there = tuple(item.id for item in snapshots)
-            if there != self._there:
-                self._there = there
+            if there != self._there or len(self._seals) != self._seals_shown:
+                self._there, self._seals_shown = there, len(self._seals)
                 self._made.lay_out(self._lay_out(snapshots, self.directories), self._clock.now_ns())
+
+    def _sealed(self, snapshot: SnapshotId, sha256: str) -> None:
+        with self._lock:
+            self._seals[snapshot] = sha256
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes) -> Item | None:
         """Returns the entry of a name; raises `NoSuchSnapshot` where its snapshot has gone, and what storage says."""
+        item = self._lookup(parent, name)
+        if item is not None and item.attributes.size < 0:
+            return item._replace(attributes=self._measured(item.node, item.attributes))
+        return item
+
+    def _lookup(self, parent: int, name: bytes) -> Item | None:
         with self._lock, self._failing(parent):
             if parent < _ROWS:
                 self.refresh()
@@ -115,7 +132,23 @@ class Mounted:
             return self._item(number, row, entry)
 
     def attributes(self, node: int) -> tuple[Attributes, bool]:
-        """Returns what a node is, and whether that is so for ever; its size on disk is known then."""
+        """Returns what a node is, and whether that is so for ever; its sizes are known then."""
+        found, lasting = self._attributes_of(node)
+        return (self._measured(node, found) if found.size < 0 else found), lasting
+
+    def _measured(self, node: int, attributes: Attributes) -> Attributes:
+        """Returns the attributes of an archive with its length, which takes reading trees: others go on meanwhile."""
+        with self._failing(node):
+            archive = self._archive(node)
+            length = 0 if archive is None else archive.length
+            return attributes._replace(size=length, size_on_disk=length)
+
+    def _archive(self, node: int) -> Sealed | None:
+        with self._lock:
+            spec = self._made.spec(node) if node < _ROWS else None
+            return self._archives.of(spec.snapshot) if isinstance(spec, Archive) else None
+
+    def _attributes_of(self, node: int) -> tuple[Attributes, bool]:
         with self._lock, self._failing(node):
             if node < _ROWS:
                 self.refresh()
@@ -134,8 +167,7 @@ class Mounted:
             if node < _ROWS:
                 self.refresh()
                 if not isinstance(self._made.spec(node), Inside):
-                    children = sorted(self._made.children(node).items())[first : first + count]
-                    return [item for name, spec in children if (item := self._item_made(node, name, spec)) is not None]
+                    return self._listing_made(node, first, count)
             number = self._folder(node)
             tree = self._visited.tree(number)
             if tree is None:
@@ -146,6 +178,16 @@ class Mounted:
                 Item(row[0], child, self._listed(child, row, snapshot), True)  # noqa: FBT003 - by name it takes longer
                 for child, row in enumerate(self.directories.rows(tree, first, count), base)
             ]
+
+    def _listing_made(self, node: int, first: int, count: int) -> list[Item]:
+        while True:
+            children = sorted(self._made.children(node).items())[first : first + count]
+            items = {name: self._item_made(node, name, spec) for name, spec in children}
+            missing = [name for name, item in items.items() if item is None]
+            if not missing:
+                return [item for item in items.values() if item is not None]
+            for name in missing:  # and then again: positions are to mean the same the next time
+                self._made.drop(node, name)
 
     def batch(self, node: int, first: int, count: int) -> Batch | None:
         """Returns up to so many entries of a directory from a position on; None where they are made up."""
@@ -213,8 +255,8 @@ class Mounted:
             spec = self._made.spec(node) if node < _ROWS else None
             return spec.target if isinstance(spec, Link) else self._entry(node).target
 
-    def open(self, node: int) -> OpenFile | bytes:
-        """Returns a file to read from, or the content of one that is made up.
+    def open(self, node: int) -> OpenFile | Sealed | bytes:
+        """Returns a file or an archive to read from, or the content of a file that is made up.
 
         Raises `Corruption` where its content was not read when the snapshot was made.
         """
@@ -222,14 +264,18 @@ class Mounted:
             spec = self._made.spec(node) if node < _ROWS else None
             if isinstance(spec, Text):
                 return spec.content
+            if isinstance(spec, Archive):
+                return self._archives.of(spec.snapshot)
             entry = self._entry(node)
             if not entry.is_regular or entry.mark in {Mark.UNREADABLE, Mark.LOST}:
                 raise Corruption(f"content of {entry.name!r}", "it is not in the snapshot")
             return OpenFile(entry)
 
-    def read(self, node: int, file: OpenFile, offset: int, length: int) -> list[memoryview]:
+    def read(self, node: int, file: OpenFile | Sealed, offset: int, length: int) -> list[memoryview]:
         """Returns the bytes of a range, in parts."""
         with self._failing(node):
+            if isinstance(file, Sealed):
+                return file.read(offset, length)
             return self.contents.read(file, offset, length)
 
     # --- what is in made-up directories ----------------------------------------------------------------------------
@@ -246,34 +292,16 @@ class Mounted:
         return Item(name, node, self._attributes_made(node, spec), lasting=False)
 
     def _attributes_made(self, node: int, spec: Spec) -> Attributes:
-        uid, gid = self._owner
-        # Whoever keeps the entries of a directory sees by its time that there may be others now.
-        mtime_ns = self._made.changed_ns if isinstance(spec, Folder) else 0
-        mode, size = stat.S_IFDIR | 0o755, 0
-        if isinstance(spec, Link):
-            mode, size = stat.S_IFLNK | 0o777, len(spec.target)
-        elif isinstance(spec, Text):
-            mode, size = stat.S_IFREG | 0o444, len(spec.content)
-        return Attributes(node, mode, 1, uid, gid, size, size, mtime_ns, 0)
+        length = self._archives.known_length(spec.snapshot) if isinstance(spec, Archive) else 0
+        return self._made.attributes(node, spec, length)
 
     def _entry_inside(self, node: int, spec: Inside) -> Entry:
         if spec.entry is not None:
             return spec.entry
-        entry = self._find(spec.snapshot, spec.path)
+        entry = self.directories.at(spec.snapshot, spec.path)
         if entry is None:
             raise NoSuchPath(spec.path, spec.snapshot.hex[:8])
         self._made.found(node, Inside(snapshot=spec.snapshot, path=spec.path, entry=entry))
-        return entry
-
-    def _find(self, snapshot: Snapshot, path: bytes) -> Entry | None:
-        entry = root_entry(snapshot)
-        for name in path.split(b"/"):
-            if name:
-                tree = _tree_of(entry)
-                found = None if tree is None else self.directories.find(tree, name)
-                if found is None:
-                    return None
-                entry = found[1]
         return entry
 
     # --- what is in snapshots --------------------------------------------------------------------------------------
@@ -301,7 +329,7 @@ class Mounted:
     def _tree_of(self, node: int) -> ChunkId | None:
         """Returns the tree of a directory."""
         if node < _ROWS:
-            return _tree_of(self._entry(node))
+            return tree_of(self._entry(node))
         tree = self._visited.tree(node >> _ROW_BITS)
         return None if tree is None else self.directories.tree(tree, node & (_ROWS - 1))
 
@@ -370,20 +398,3 @@ class _Failing:
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         if isinstance(value, (ChunkMissing, ObjectMissing)) and self._mounted.has_gone(self._node):
             raise NoSuchSnapshot(str(self._node), "the snapshot has gone") from value
-
-
-def _tree_of(entry: Entry) -> ChunkId | None:
-    return next(iter(entry.content), None) if entry.is_dir else None
-
-
-def root_entry(snapshot: Snapshot) -> Entry:
-    """Returns the entry that stands for a snapshot's ``/``."""
-    content = Content(ids=snapshot.manifest.root)
-    return Entry(
-        name=b"",
-        mode=stat.S_IFDIR | 0o755,
-        uid=snapshot.manifest.uid,
-        mtime_ns=snapshot.time_ns,
-        content=content,
-        mark=Mark.PARTIAL,
-    )
