@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
+from functools import partial
 
 from respaldo.api import retention
 from respaldo.api.blocks import Blocks
@@ -21,6 +22,7 @@ from respaldo.views.fuse_answers import Answers
 from respaldo.views.layout import Folder, Names, layout
 from respaldo.views.mounted import Mounted
 from respaldo.views.named import Named
+from respaldo.views.newest import latest
 from respaldo.views.versions import incremental, versions
 
 __all__ = ["MountOptions", "mount"]
@@ -77,7 +79,14 @@ def mount(
             b"versions": versions(directories, items, zone),
             b"at": Folder(children=lambda: Named(items, names, lambda: context(items))),
         }
-        return layout(items, names, lambda items, period: retention.view(items, period, zone), more, seals)
+        return layout(
+            items,
+            names,
+            lambda items, period: retention.view(items, period, zone),
+            partial(latest, directories),
+            more,
+            seals,
+        )
 
     tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock, seals=seals)
     try:

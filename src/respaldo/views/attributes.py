@@ -22,6 +22,10 @@ class Attributes(NamedTuple):
     rdev: int
 
 
+NAME_ALONE = Attributes(0, 0o40755, 1, 0, 0, -1, 0, 0, 0)
+"""Of a directory of which nothing but its name can be told now."""
+
+
 class Item(NamedTuple):
     """Is an entry of a directory. ``lasting``: it never changes."""
 

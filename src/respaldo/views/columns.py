@@ -146,6 +146,11 @@ class Columns:
         """Returns what a listing says of some entries."""
         return [self.row(row) for row in range(first, min(first + count, len(self.names)))]
 
+    @property
+    def groups(self) -> list[bytes]:
+        """The hard-link groups of its entries, each as often as it has names here."""
+        return list(self._links.values())
+
     def tree(self, row: int) -> ChunkId | None:
         """Returns the tree of a subdirectory, None where it has none; raises `Corruption`."""
         if self._trees is None:

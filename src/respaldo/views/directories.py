@@ -18,7 +18,7 @@ from respaldo.catalog.trees import Reader
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.model import Content, Entry, Mark
-from respaldo.format.tree import Branch, parse_references, parse_tree
+from respaldo.format.tree import Branch
 from respaldo.views.columns import Columns, Row, parse_columns
 from respaldo.views.walk import tree_of
 
@@ -106,14 +106,11 @@ class Directories:
 
     def links_and_trees(self, tree: ChunkId) -> tuple[list[bytes], list[ChunkId]]:
         """Returns the hard-link groups of a directory's entries, and its subdirectories; keeps nothing."""
-        raw = self._reader.get(Kind.TREE, tree)
-        what = f"tree {tree.hex()[:16]}"
-        parsed = parse_tree(raw, what)
+        parsed = parse_columns(self._reader.get(Kind.TREE, tree), f"tree {tree.hex()[:16]}")
         if isinstance(parsed, Branch):
             return [], [run_id for run_id, _ in parsed.runs]
-        trees = parse_references(raw, what).trees
-        ids = [ChunkId(trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(trees), CHUNK_ID_BYTES)]
-        return list(parsed.links.values()), ids
+        trees = parsed.trees()
+        return parsed.groups, [ChunkId(trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(trees), CHUNK_ID_BYTES)]
 
     def run_at(self, tree: ChunkId, row: int) -> tuple[int, Columns, bool]:
         """Returns the run that a row stands in, the row that it begins at, and whether it is the last one."""

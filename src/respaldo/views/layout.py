@@ -14,7 +14,6 @@ from datetime import UTC, datetime, tzinfo
 
 from respaldo.catalog.labels import SUFFIX_DIGITS
 from respaldo.catalog.retention import kind_of
-from respaldo.catalog.selectors import ordinary
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.model import Entry
@@ -22,6 +21,7 @@ from respaldo.core.model import Entry
 PERIODS = ("daily", "weekly", "monthly", "yearly")
 NAME_BYTES_MAX = 255
 ARCHIVE, SEAL = b".tar", b".sha256"
+LATEST = b"latest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,8 @@ class Folder:
     time_ns: int = 0
     snapshot: SnapshotId | None = None
     """The snapshot that it is about: another one under the same name is another directory."""
+    like: Inside | None = None
+    """The directory of a snapshot whose owner, mode and time it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +139,13 @@ def layout(
     snapshots: Sequence[Snapshot],
     names: Names,
     periods: Periods,
+    newest: Callable[[Sequence[Snapshot]], Spec],
     more: Mapping[bytes, Spec] | None = None,
     seals: Mapping[SnapshotId, str] | None = None,
 ) -> Folder:
     """Returns the root of a mount; ``more`` stands beside what is here, or instead of it.
 
-    ``seals``: the SHA-256 of archives, as far as they are known.
+    ``newest`` returns what is newest in snapshots. ``seals``: the SHA-256 of archives, as far as they are known.
     """
     names.look_at(snapshots)
     newest_ns = snapshots[-1].time_ns if snapshots else 0
@@ -157,9 +160,9 @@ def layout(
         for tag in manifest.tags:
             tags.setdefault(file_name(tag) or b"_", []).append(item)
     root: dict[bytes, Spec] = {
-        b"latest": latest(snapshots),
+        LATEST: newest(snapshots),
         b"snapshots": folder(whole, newest_ns),
-        b"hosts": _shelves(hosts, names, newest_ns),
+        b"hosts": _shelves(hosts, names, newest_ns, newest),
         b"tags": _shelves(tags, names, newest_ns),
     }
     for kind in ("full", "incremental", "snapshot"):
@@ -189,8 +192,17 @@ def _archives(snapshots: Iterable[Snapshot], names: Names, seals: Mapping[Snapsh
     return found
 
 
-def _shelves(groups: Mapping[bytes, Sequence[Snapshot]], names: Names, time_ns: int) -> Folder:
-    return folder({name: folder(_links(items, names, 2), items[-1].time_ns) for name, items in groups.items()}, time_ns)
+def _shelves(
+    groups: Mapping[bytes, Sequence[Snapshot]],
+    names: Names,
+    time_ns: int,
+    newest: Callable[[Sequence[Snapshot]], Spec] | None = None,
+) -> Folder:
+    found: dict[bytes, Spec] = {}
+    for name, items in groups.items():
+        more = {} if newest is None else {LATEST: newest(items)}
+        found[name] = folder(_links(items, names, 2) | more, items[-1].time_ns)
+    return folder(found, time_ns)
 
 
 def _period(
@@ -210,41 +222,3 @@ def _period(
         }
 
     return children
-
-
-def latest(snapshots: Sequence[Snapshot]) -> Spec:
-    """Returns the newest snapshot of each source, every source at its own path; one inside another stands in that one.
-
-    Where several machines have a source of the same path, the newest of all is shown. What a restore put away for
-    safety is nobody's newest.
-    """
-    newest: dict[bytes, Snapshot] = {}
-    for item in ordinary(snapshots):  # by time: the last one counts
-        for source in item.manifest.sources:
-            newest[source] = item
-    outermost = {
-        source: item for source, item in newest.items() if not any(other in newest for other in _above(source))
-    }
-    if b"/" in outermost:
-        return Inside(snapshot=outermost[b"/"])
-    return folder(_nested(outermost, b""), snapshots[-1].time_ns if snapshots else 0)
-
-
-def _above(path: bytes) -> list[bytes]:
-    """Returns the directories above a path, the root included."""
-    parts = path.split(b"/")[1:]
-    return [] if path == b"/" else [b"/" + b"/".join(parts[:count]) for count in range(len(parts))]
-
-
-def _nested(sources: Mapping[bytes, Snapshot], above: bytes) -> Mapping[bytes, Spec]:
-    groups: dict[bytes, dict[bytes, Snapshot]] = {}
-    found: dict[bytes, Spec] = {}
-    for source, item in sources.items():
-        name, _, rest = source[len(above) + 1 :].partition(b"/")
-        if rest:
-            groups.setdefault(name, {})[source] = item
-        else:
-            found[name] = Inside(snapshot=item, path=source)
-    for name, group in groups.items():
-        found[name] = folder(_nested(group, above + b"/" + name), max(item.time_ns for item in group.values()))
-    return found

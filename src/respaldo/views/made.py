@@ -29,7 +29,7 @@ class _Node:
     key: SnapshotId | None
     spec: Spec
     generation: int
-    children: dict[bytes, Spec] | None = None
+    children: Mapping[bytes, Spec] | None = None
 
 
 class MadeUp:
@@ -72,14 +72,14 @@ class MadeUp:
             return {}
         node = self._nodes[number]
         if node.children is None:
-            node.children = dict(spec.children())
+            node.children = spec.children()
         return node.children
 
     def drop(self, number: int, name: bytes) -> None:
         """Leaves an entry out that is not there after all."""
         node = self._nodes[number]
         if node.children is not None:
-            node.children.pop(name, None)
+            node.children = {other: spec for other, spec in node.children.items() if other != name}
 
     def number(self, parent: int, name: bytes, spec: Spec) -> int:
         """Returns the number of an entry."""

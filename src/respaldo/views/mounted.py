@@ -9,7 +9,6 @@ as long as the mount lives. Names of one hard-linked file have one inode number.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -18,13 +17,13 @@ from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot, ObjectMissing, RespaldoError
 from respaldo.core.ids import ChunkId, SnapshotId
-from respaldo.core.model import Content, Entry, Mark
+from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Clock
 from respaldo.kernel.layout import META
-from respaldo.views.attributes import Attributes, Batch, Item
-from respaldo.views.columns import Row
+from respaldo.views.attributes import NAME_ALONE, Attributes, Batch, Item
 from respaldo.views.contents import Blocks, Contents, OpenFile
 from respaldo.views.directories import Directories
+from respaldo.views.inodes import Inodes
 from respaldo.views.layout import Archive, Folder, Inside, Link, Spec, Text
 from respaldo.views.links import LinkCounts
 from respaldo.views.made import NODES_MAX, MadeUp
@@ -36,11 +35,6 @@ _ROW_BITS = 26
 _ROWS = NODES_MAX
 LOOK_AGAIN_NS = 2_000_000_000
 """New snapshots are looked for when something is asked, and not again for so long."""
-_LINKED = 1 << 63
-_TYPE = 0o170000
-_FILE = stat.S_IFREG
-_PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
-_DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
 
 
 class Mounted:
@@ -73,9 +67,7 @@ class Mounted:
         self._seals_shown = 0
         self._made = MadeUp((os.geteuid(), os.getegid()))
         self._visited = Visited()
-        self._snapshots: list[Snapshot] = []
-        self._snapshot_numbers: dict[SnapshotId, int] = {}
-        self._links = LinkCounts(self.directories)
+        self._inodes = Inodes(LinkCounts(self.directories))
         self.refresh()
 
     def close(self) -> None:
@@ -156,7 +148,7 @@ class Mounted:
                 if not isinstance(spec, Inside):
                     return self._attributes_made(node, spec), False
             entry = self._entry(node)
-            found = self._attributes(node, entry, self._snapshot_of(node))
+            found = self._inodes.of_entry(node, entry, self._snapshot_of(node))
             if found.size_on_disk is None:
                 found = found._replace(size_on_disk=self.contents.data_bytes(entry))
             return found, node >= _ROWS
@@ -175,19 +167,26 @@ class Mounted:
             snapshot = self._visited.snapshot(number)
             base = number << _ROW_BITS | first
             return [
-                Item(row[0], child, self._listed(child, row, snapshot), True)  # noqa: FBT003 - by name it takes longer
+                Item(row[0], child, self._inodes.of_row(child, row, snapshot), True)  # noqa: FBT003 - by name it takes longer
                 for child, row in enumerate(self.directories.rows(tree, first, count), base)
             ]
 
     def _listing_made(self, node: int, first: int, count: int) -> list[Item]:
         while True:
             children = sorted(self._made.children(node).items())[first : first + count]
-            items = {name: self._item_made(node, name, spec) for name, spec in children}
+            items = {name: self._item_listed(node, name, spec) for name, spec in children}
             missing = [name for name, item in items.items() if item is None]
             if not missing:
                 return [item for item in items.values() if item is not None]
             for name in missing:  # and then again: positions are to mean the same the next time
                 self._made.drop(node, name)
+
+    def _item_listed(self, node: int, name: bytes, spec: Spec) -> Item | None:
+        try:
+            return self._item_made(node, name, spec)
+        except (ChunkMissing, Corruption):  # its name, at least: what is beside it is no worse
+            number = self._made.number(node, name, spec)
+            return Item(name, number, NAME_ALONE._replace(ino=number), lasting=False)
 
     def batch(self, node: int, first: int, count: int) -> Batch | None:
         """Returns up to so many entries of a directory from a position on; None where they are made up."""
@@ -207,28 +206,9 @@ class Mounted:
             if run.odd:
                 snapshot = self._visited.snapshot(number)
                 for row in run.odd[bisect_left(run.odd, low) : bisect_left(run.odd, high)]:
-                    odd[row - low] = self._listed(base + row - low, run.row(row), snapshot)
+                    odd[row - low] = self._inodes.of_row(base + row - low, run.row(row), snapshot)
             meta = memoryview(run.meta)[low * META.size : high * META.size]
             return Batch(run.names[low:high], meta, base, odd, last and high == len(run.names))
-
-    def _listed(self, node: int, row: Row, snapshot: int) -> Attributes:
-        """Returns the attributes of a row as `_attributes` returns those of its entry."""
-        name, (mode, uid, gid, _, size, mtime_ns, _), level, group = row
-        kind = mode & _TYPE
-        if kind in _PLAIN and not group:
-            return Attributes(node, mode, 1, uid, gid, size, None if level and kind == _FILE else size, mtime_ns, 0)
-        entry = Entry(
-            name=name,
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            size=0 if kind in _DEVICES else size,
-            rdev=size if kind in _DEVICES else 0,
-            mtime_ns=mtime_ns,
-            content=Content(level=level),
-            link_group=group,
-        )
-        return self._attributes(node, entry, snapshot)
 
     def parent(self, node: int) -> int:
         """Returns the directory that a node stands in."""
@@ -288,10 +268,14 @@ class Mounted:
                 entry = self._entry(node)
             except NoSuchPath:
                 return None
-            return Item(name, node, self._attributes(node, entry, self._snapshot_of(node)), lasting=False)
+            return Item(name, node, self._inodes.of_entry(node, entry, self._snapshot_of(node)), lasting=False)
         return Item(name, node, self._attributes_made(node, spec), lasting=False)
 
     def _attributes_made(self, node: int, spec: Spec) -> Attributes:
+        if isinstance(spec, Folder) and spec.like is not None:
+            entry = self.directories.at(spec.like.snapshot, spec.like.path)
+            if entry is not None:
+                return Attributes(node, entry.mode, 1, entry.uid, entry.gid, entry.size, 0, entry.mtime_ns, 0)
         length = self._archives.known_length(spec.snapshot) if isinstance(spec, Archive) else 0
         return self._made.attributes(node, spec, length)
 
@@ -340,33 +324,11 @@ class Mounted:
         spec = self._made.spec(node)
         if not isinstance(spec, Inside):
             raise NoSuchSnapshot(str(node))
-        number = self._snapshot_numbers.get(spec.snapshot.id)
-        if number is None:
-            number = self._snapshot_numbers[spec.snapshot.id] = len(self._snapshots)
-            self._snapshots.append(spec.snapshot)
-        return number
+        return self._inodes.number(spec.snapshot)
 
     def _item(self, number: int, row: int, entry: Entry) -> Item:
         node = number << _ROW_BITS | row
-        return Item(entry.name, node, self._attributes(node, entry, self._visited.snapshot(number)), lasting=True)
-
-    def _attributes(self, node: int, entry: Entry, snapshot: int) -> Attributes:
-        ino, nlink = node, 1
-        if entry.link_group:
-            ino = _LINKED | (snapshot & 0x7FFF) << 48 | int.from_bytes(entry.link_group[:6], "little")
-            nlink = self._links.names_of(self._snapshots[snapshot], entry.link_group)
-        mode = entry.mode if stat.S_IFMT(entry.mode) else stat.S_IFREG | entry.mode  # what it was, is not known
-        return Attributes(
-            ino,
-            mode,
-            nlink,
-            entry.uid,
-            entry.gid,
-            entry.size,
-            None if entry.content.level and entry.is_regular else entry.size,
-            entry.mtime_ns,
-            entry.rdev,
-        )
+        return Item(entry.name, node, self._inodes.of_entry(node, entry, self._visited.snapshot(number)), lasting=True)
 
     def _failing(self, node: int) -> _Failing:
         return _Failing(self, node)
@@ -378,7 +340,7 @@ class Mounted:
             try:
                 if node < _ROWS and not isinstance(self._made.spec(node), Inside):
                     return False
-                return self._snapshots[self._snapshot_of(node)].id not in (self._there or ())
+                return self._inodes.snapshot(self._snapshot_of(node)).id not in (self._there or ())
             except (NoSuchSnapshot, IndexError):
                 return True
 
