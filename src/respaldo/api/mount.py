@@ -61,7 +61,7 @@ def mount(
 ) -> None:
     """Mounts a repository at a directory; ``ready`` is called once it is there. Returns when it is no more.
 
-    Raises `UsageError` where what it takes is not installed, `TargetError` where it cannot be mounted.
+    Raises `UsageError` where what it takes is not installed, `MountError` where it cannot be mounted.
     """
     repo = repository._repo  # noqa: SLF001 - the façade's own
     look = _Look(repo)
@@ -90,8 +90,9 @@ def mount(
 
     tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock, seals=seals)
     try:
+        answers = Answers(tree, lambda: look.space, acls=options.allow_other)
         source = f"respaldo:{repository.location}"
-        with Session(Answers(tree, lambda: look.space), directory, source, options) as session:
+        with Session(answers, directory, source, options) as session:
             ready()
             session.wait(cancel)
     finally:

@@ -48,6 +48,7 @@ class Columns:
         "_tail",
         "_trees",
         "_what",
+        "attributed",
         "meta",
         "names",
         "odd",
@@ -68,6 +69,8 @@ class Columns:
         self._marks: dict[int, int] = {}
         self._tail = tail
         self._longest_owner: int | None = None
+        self.attributed: frozenset[int] = frozenset()
+        """Rows with extended attributes."""
         self.special: frozenset[int] = frozenset()
         """Rows with a list of content, attributes, a mark or more than one name."""
         if not tail.startswith(_EMPTY):
@@ -90,8 +93,10 @@ class Columns:
                     self._marks[number] = mark
                 case _:
                     raise Corruption(self._what, "a row of a map has the wrong shape")
-        attributed = [row[0] for row in xattrs if isinstance(row, list) and row and isinstance(row[0], int)]
-        self.special = frozenset((*self._listed(), *self._links, *self._marks, *attributed))
+        self.attributed = frozenset(
+            row[0] for row in xattrs if isinstance(row, list) and row and isinstance(row[0], int)
+        )
+        self.special = frozenset((*self._listed(), *self._links, *self._marks, *self.attributed))
 
     def _find_odd(self) -> list[int]:
         """Returns the rows that are no plain files, directories and links, or have several names or a list."""

@@ -50,6 +50,11 @@ class Directories:
             raise Corruption(f"tree {tree.hex()[:16]}", f"it has no entry {row}")
         return run.entries[row - start]
 
+    def has_xattrs(self, tree: ChunkId, row: int) -> bool:
+        """Whether the entry at a row has extended attributes."""
+        start, run, _ = self.run_at(tree, row)
+        return row - start in run.attributed
+
     def find(self, tree: ChunkId, name: bytes) -> tuple[int, Entry] | None:
         """Returns the row and the entry of a name, None where there is none."""
         start, run = 0, self._load(tree)

@@ -69,8 +69,13 @@ class _Listing:
 class Answers:
     """Answers requests about one tree. Any number of threads."""
 
-    def __init__(self, tree: Mounted, space: Callable[[], tuple[int, int]]) -> None:
-        """``space`` returns the bytes and the number of files that `df` shows."""
+    def __init__(self, tree: Mounted, space: Callable[[], tuple[int, int]], *, acls: bool = False) -> None:
+        """``space`` returns the bytes and the number of files that `df` shows.
+
+        ``acls``: the kernel checks permissions, and is to check them by ACLs too: by modes alone it would let the
+        group in wherever an ACL lets anybody in.
+        """
+        self._acls = acls
         self._tree = tree
         self._space = space
         self._files: dict[int, OpenFile | Sealed | bytes] = {}
@@ -168,16 +173,14 @@ class Answers:
     def _getxattr(self, request: Request) -> Answer:
         size, _ = wire.XATTR_IN.unpack_from(request.body)
         name = request.body[wire.XATTR_IN.size :].rstrip(b"\0")
-        entry = self._tree.entry(request.node)
-        for key, value in entry.xattrs if entry is not None else ():
+        for key, value in self._tree.xattrs(request.node):
             if key == name:
                 return _measured(value, size)
         raise _Failed(errno.ENODATA)
 
     def _listxattr(self, request: Request) -> Answer:
         size, _ = wire.XATTR_IN.unpack_from(request.body)
-        entry = self._tree.entry(request.node)
-        return _measured(wire.xattr_names(entry.xattrs) if entry is not None else b"", size)
+        return _measured(wire.xattr_names(self._tree.xattrs(request.node)), size)
 
     # --- directories -----------------------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class Answers:
     def _init(self, request: Request) -> Answer:
         *_, flags = wire.INIT_IN.unpack_from(request.body)
         self._opens_directories = not flags & wire.NO_OPENDIR_SUPPORT or not flags & wire.AUTO_INVAL_DATA
-        return wire.init_out(request.body)
+        return wire.init_out(request.body, acls=self._acls)
 
     def _readdir(self, request: Request) -> Answer:
         return self._list(request, plus=False)

@@ -41,6 +41,7 @@ ASYNC_READ = 1 << 0
 AUTO_INVAL_DATA = 1 << 12
 DO_READDIRPLUS = 1 << 13
 PARALLEL_DIROPS = 1 << 18
+POSIX_ACL = 1 << 20
 MAX_PAGES = 1 << 22
 CACHE_SYMLINKS = 1 << 23
 NO_OPENDIR_SUPPORT = 1 << 24
@@ -95,8 +96,8 @@ WRITING = frozenset({4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 51})
 """Requests that would change something."""
 
 
-def init_out(body: bytes) -> bytes:
-    """Returns the answer to INIT: what of the kernel's abilities is used."""
+def init_out(body: bytes, *, acls: bool) -> bytes:
+    """Returns the answer to INIT: what of the kernel's abilities is used; ``acls``: it checks permissions by them."""
     major, _, read_ahead, flags = INIT_IN.unpack_from(body)
     if major < MAJOR:
         return b""
@@ -104,7 +105,7 @@ def init_out(body: bytes) -> bytes:
         MAJOR,
         MINOR,
         min(read_ahead, READ_AHEAD_BYTES),
-        flags & WANTED,
+        flags & (WANTED | POSIX_ACL if acls else WANTED),
         16,
         12,
         _WRITE_BYTES_MAX,

@@ -229,6 +229,16 @@ class Mounted:
                 return None
             return self._entry(node)
 
+    def xattrs(self, node: int) -> tuple[tuple[bytes, bytes], ...]:
+        """Returns the extended attributes of a node: of most it is known from columns that there are none."""
+        if node >= _ROWS:
+            with self._lock, self._failing(node):
+                tree = self._visited.tree(node >> _ROW_BITS)
+                if tree is None or not self.directories.has_xattrs(tree, node & (_ROWS - 1)):
+                    return ()
+        entry = self.entry(node)
+        return () if entry is None else entry.xattrs
+
     def target(self, node: int) -> bytes:
         """Returns where a symbolic link leads."""
         with self._lock, self._failing(node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from respaldo.api import Secret
 
 _READY = b"\1"
+_STANDARD_ERROR = 2
 
 
 @page(
@@ -61,7 +63,7 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     if process:
         os.close(writing)
         return _wait(settings, directory, process, reading)
-    os.close(reading)
+    _keep_only(writing)
     os.setsid()
 
     def ready() -> None:
@@ -105,6 +107,14 @@ def _make_absolute(settings: Settings) -> None:
     cache = settings.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "")
     if cache:
         settings.cache_dir = os.path.abspath(cache)
+
+
+def _keep_only(kept: int) -> None:
+    """Closes what was inherited, but for the standard streams: somebody may wait for the other end of it."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > _STANDARD_ERROR and number != kept:
+            with contextlib.suppress(OSError):
+                os.close(number)
 
 
 def _let_go() -> None:
