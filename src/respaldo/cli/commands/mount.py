@@ -43,11 +43,12 @@ _STANDARD_ERROR = 2
 def command(settings: Settings, *, directory: bytes, foreground: bool, allow_other: bool) -> int:
     """Mount the repository, read-only. DIR is empty. Returns when the snapshots are there.
 
-    latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time;
-    daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/ shows what changed from one to the next,
-    versions/ every version of a file. at/NAME is a link to the snapshot of any name: at/yesterday, at/latest:verified.
-    New snapshots appear by themselves.
-    Without --allow-other, only the user who mounts gets in, and reads everything.
+    latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time,
+    snapshot/ each as a tar archive, too; daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/
+    shows what changed from one to the next, versions/ every version of a file. at/NAME is a link to the snapshot of any
+    name: at/yesterday, at/latest:verified. New snapshots appear by themselves.
+    Without --allow-other, only the user who mounts gets in, and reads everything. With it, everybody does, and is held
+    to the owners, modes and ACLs of the files; for ordinary users that takes user_allow_other in /etc/fuse.conf.
     """
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it
     secret = settings.secret()
