@@ -246,7 +246,7 @@ def test_mount_offers_sealed_archives(product, where, room):
     expected = (room / "one.tar").read_bytes()
     with mounting(product, where) as mount:
         sealed = where / "snapshot/one.tar"
-        assert os.listdir(where / "snapshot") == ["one.tar"]
+        assert "one.tar" in os.listdir(where / "snapshot")
         assert sealed.stat().st_size == len(expected)
         assert stat.S_IMODE(sealed.stat().st_mode) == 0o444
         with sealed.open("rb") as file:

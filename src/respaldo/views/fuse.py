@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -169,7 +168,6 @@ def _with_stderr(action: Callable[[], int]) -> tuple[int, str]:
 
     Nothing else runs yet in this process.
     """
-    sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)

@@ -183,12 +183,12 @@ def _archives(snapshots: Iterable[Snapshot], names: Names, seals: Mapping[Snapsh
     """Returns every snapshot as an archive, and beside it its SHA-256 as ``sha256sum -c`` reads it."""
     found: dict[bytes, Spec] = {}
     for item in snapshots:
-        name = names.of(item) + ARCHIVE
-        if len(name) + len(SEAL) > NAME_BYTES_MAX:
-            continue
-        found[name] = Archive(snapshot=item)
-        if item.id in seals and b"\n" not in name and b"\\" not in name:
-            found[name + SEAL] = Text(content=seals[item.id].encode() + b"  " + name + b"\n")
+        for name in (shown + ARCHIVE for shown in names.all_of(item)):
+            if len(name) + len(SEAL) > NAME_BYTES_MAX:
+                continue
+            found[name] = Archive(snapshot=item)
+            if item.id in seals and b"\n" not in name and b"\\" not in name:
+                found[name + SEAL] = Text(content=seals[item.id].encode() + b"  " + name + b"\n")
     return found
 
 
