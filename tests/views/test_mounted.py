@@ -241,3 +241,16 @@ def test_mounted_directory_is_listed_where_one_of_it_cannot_be_had(scene, monkey
     with pytest.raises(Corruption):
         go(tree, f"latest{other}/file")
     tree.close()
+
+
+def test_mounted_root_is_listed_from_manifests_alone(scene, monkeypatch):
+    """Listing the root, the snapshots and the archives reads no tree, however many snapshots there are."""
+    for number in range(12):
+        (scene.source / "file").write_text(str(number))
+        scene.snapshot(label=f"label{number}", time_ns=10**18 + number * 10**9)
+    tree = scene.mounted()
+    monkeypatch.setattr(tree.directories, "_load", lambda _: pytest.fail("a tree was read"))
+    assert b"snapshots" in names(tree, ROOT)
+    assert len(names(tree, go(tree, "snapshots").node)) == 12
+    assert len([name for name in names(tree, go(tree, "snapshot").node) if name.endswith(b".tar")]) == 12
+    tree.close()
