@@ -186,6 +186,16 @@ def test_sealed_damage_fails_its_range_alone(filled, monkeypatch):
     tree.close()
 
 
+def test_sealed_snapshot_of_endless_trees_has_no_archive(filled, monkeypatch):
+    """Trees that hold one another over and over make an error, and no endless walk."""
+    monkeypatch.setattr(sealed, "_STEPS_AT_ONCE", 10)
+    monkeypatch.setattr(sealed, "_MEMBERS_MORE", -900)
+    tree = filled.mounted()
+    with pytest.raises(Corruption, match="more members"):
+        archive(tree)
+    tree.close()
+
+
 def test_seal_takes_what_comes_too_early():
     """The order in which parts of a file arrive makes no difference, unless one comes much too early or never."""
     whole = os.urandom(100_000)

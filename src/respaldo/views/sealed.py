@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader, TreeReader
+from respaldo.core.errors import Corruption
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Entry
+from respaldo.format.snapshot import Manifest
 from respaldo.views import content
 from respaldo.views.content import Span
 from respaldo.views.contents import Contents, OpenFile
@@ -36,6 +38,8 @@ _MEMBERS_KEPT = 8
 _STEPS_AT_ONCE = 256
 """So many members are passed before others get at the trees."""
 _LENGTHS_KEPT = 20_000
+_MEMBERS_MORE = 1 << 20
+"""So many more than its manifest says may be in a snapshot: trees that hold each other often would take for ever."""
 _ARCHIVES_KEPT = 8
 
 
@@ -109,7 +113,7 @@ class Archives:
         if found is None:
             found = self._kept[snapshot.id] = Sealed(
                 self,
-                snapshot.manifest.root,
+                snapshot.manifest,
                 self._known.get(snapshot.id, -1),
                 measured=partial(self._known.__setitem__, snapshot.id),
                 sealed=partial(self._sealed, snapshot.id),
@@ -135,7 +139,7 @@ class Sealed:
     def __init__(
         self,
         archives: Archives,
-        root: ChunkId,
+        manifest: Manifest,
         known_length: int,
         *,
         measured: Callable[[int], None],
@@ -153,7 +157,9 @@ class Sealed:
         self._spacing = _SPACING
         self._walks: list[Walk] = []
         self._members: OrderedDict[int, Member] = OrderedDict()
-        self._root = root
+        self._root = manifest.root
+        figures = manifest.figures
+        self._members_max = 2 * (figures.files + figures.directories + figures.others) + _MEMBERS_MORE
         self._seal = Seal()
 
     @property
@@ -162,8 +168,11 @@ class Sealed:
         with self._lock:
             if self.known_length < 0:
                 walk = self._walk(self._places[0])
+                passed = 0
                 while self._pass(walk, None):
-                    pass
+                    passed += _STEPS_AT_ONCE
+                    if passed > self._members_max:
+                        raise Corruption("archive", "it has more members than its snapshot has entries")
                 self.known_length = -(-(walk.at + 2 * BLOCK) // RECORD_BYTES) * RECORD_BYTES
                 self._measured(self.known_length)
             return self.known_length
