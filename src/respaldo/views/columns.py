@@ -49,6 +49,7 @@ class Columns:
         "_trees",
         "_what",
         "attributed",
+        "has_directories",
         "meta",
         "names",
         "odd",
@@ -75,6 +76,7 @@ class Columns:
         """Rows with a list of content, attributes, a mark or more than one name."""
         if not tail.startswith(_EMPTY):
             self._unpack(tail)
+        self.has_directories = False
         self.odd = self._find_odd()
 
     def _unpack(self, tail: bytes) -> None:
@@ -104,6 +106,7 @@ class Columns:
         words = u32_array(self.meta)
         modes = words[::_META_WORDS]
         kinds = {mode: mode & TYPE_MASK in _PLAIN for mode in set(modes)}
+        self.has_directories = any(mode & TYPE_MASK == _DIRECTORY for mode in kinds)
         if (
             not all(kinds.values())
             or max(kinds, default=0) > _MODE_MAX

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
@@ -46,6 +46,10 @@ class Blocks(Protocol):
 
     def locate(self, kind: Kind, chunk_id: ChunkId, /) -> Location:
         """Returns where a chunk lies; raises `ChunkMissing`."""
+        ...
+
+    def locate_each(self, ids: bytes, /) -> Sequence[Location | None]:
+        """Returns where each of some chunks (32 bytes an id, joined) lies, None for one that no pack holds."""
         ...
 
     def block(self, pack: int, block: int, /) -> bytes:

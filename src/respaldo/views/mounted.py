@@ -28,6 +28,7 @@ from respaldo.views.layout import Archive, Folder, Inside, Link, Spec, Text
 from respaldo.views.links import LinkCounts
 from respaldo.views.made import NODES_MAX, MadeUp
 from respaldo.views.sealed import Archives, Sealed
+from respaldo.views.treeblocks import TreeBlocks
 from respaldo.views.visited import Visited
 from respaldo.views.walk import tree_of
 
@@ -55,9 +56,10 @@ class Mounted:
         ``seals`` takes the SHA-256 of archives that somebody reads: ``lay_out`` is called again then.
         """
         self._lock = threading.RLock()
-        self.directories = Directories(reader)
+        self._trees = TreeBlocks(blocks, reader)
+        self.directories = Directories(self._trees)
         self.contents = Contents(blocks, reader, self._lock)
-        self._archives = Archives(self.directories, reader, self.contents, self._lock, self._sealed)
+        self._archives = Archives(self.directories, self._trees, self.contents, self._lock, self._sealed)
         self._look = look
         self._lay_out = lay_out
         self._clock = clock
@@ -73,6 +75,7 @@ class Mounted:
     def close(self) -> None:
         """Stops all looking, for good: what the repository reads with is about to be closed."""
         self.contents.close()
+        self._trees.close()
         self._lock.acquire()  # and never released: whoever still asks is cut off when the process ends
 
     def refresh(self, *, now: bool = False) -> None:
@@ -200,6 +203,8 @@ class Mounted:
             if tree is None:
                 return Batch([], b"", 0, {}, True)  # noqa: FBT003 - by name it takes longer
             start, run, last = self.directories.run_at(tree, first)
+            if run.has_directories and not first - start:
+                self._trees.prepare(run.trees())
             base, low = number << _ROW_BITS | first, first - start
             high = min(low + count, len(run.names))
             odd: dict[int, Attributes] = {}
