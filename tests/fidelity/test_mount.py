@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import signal
@@ -200,6 +201,69 @@ def test_mount_ends_when_it_is_unmounted(product, where, room):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_mount_in_the_foreground_ends_when_it_is_interrupted(product, where, room):
+    """Ctrl-C takes the mount away, also where somebody has a file of it open, and says by its status what happened."""
+    (room / "file").write_text("content")
+    product.snapshot(room)
+    where.mkdir()
+    process = product.spawn("mount", "--foreground", where)
+    try:
+        assert b"mounted at" in process.stdout.readline()
+        fd = os.open(Mount(where, process.pid).latest(room) / "file", os.O_RDONLY)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in {0, 130}
+        assert os.listdir(where) == []
+        with contextlib.suppress(OSError):  # even closing says that nobody is there
+            os.close(fd)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_mount_says_what_is_wrong_before_it_goes_to_the_background(product, where, tmp_path):
+    """A repository that is not there, or a directory that is taken, gives its status and message, in JSON too."""
+    where.mkdir()
+    product.repository.rename(tmp_path / "elsewhere")
+    gone = product.spawn("mount", where, "--json")
+    _, err = gone.communicate(timeout=60)
+    assert gone.returncode == 10 and json.loads(err)["error"]["exit_status"] == 10
+    (tmp_path / "elsewhere").rename(product.repository)
+    with mounting(product, where):
+        again = product.spawn("mount", where)
+        _, err = again.communicate(timeout=60)
+        assert again.returncode == 1 and b"mounted there already" in err
+
+
+def test_mount_offers_sealed_archives(product, where, room):
+    """snapshot/ has each snapshot as the archive that an export makes; GNU tar reads it; read once, it is sealed."""
+    source = room / "source"
+    write_ordinary(source)
+    (source / "big").write_bytes(data(3 << 20, 8))
+    product.snapshot(source, "--label", "one")
+    product.run("export", "one", "--format", "tar", "-o", room / "one.tar", expected=3)  # a socket is left out
+    expected = (room / "one.tar").read_bytes()
+    with mounting(product, where) as mount:
+        sealed = where / "snapshot/one.tar"
+        assert "one.tar" in os.listdir(where / "snapshot")
+        assert sealed.stat().st_size == len(expected)
+        assert stat.S_IMODE(sealed.stat().st_mode) == 0o444
+        with sealed.open("rb") as file:
+            for offset in (len(expected) - 20_000, len(expected) // 2, 0):
+                assert os.pread(file.fileno(), 20_000, offset) == expected[offset : offset + 20_000]
+        listed = subprocess.run(["tar", "-tf", sealed], check=True, capture_output=True).stdout
+        assert listed == subprocess.run(["tar", "-tf", room / "one.tar"], check=True, capture_output=True).stdout
+        subprocess.run(["cmp", sealed, room / "one.tar"], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            sealed.open("ab")
+        assert rss_anon(mount.pid) < 150 << 10
+    with mounting(product, where) as mount:
+        sealed = where / "snapshot/one.tar"
+        assert sealed.read_bytes() == expected
+        seal = where / "snapshot/one.tar.sha256"
+        mount.wait_for(seal.exists, "the archive was sealed")
+        subprocess.run(["sha256sum", "--quiet", "-c", seal.name], cwd=seal.parent, check=True)
 
 
 def test_mount_refuses_what_it_cannot_mount_at(product, where, tmp_path):

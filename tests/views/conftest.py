@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.options import BackupOptions
 from respaldo.views.layout import Names, layout
 from respaldo.views.mounted import LOOK_AGAIN_NS, Mounted
+from respaldo.views.newest import latest
 
 
 class Hands:
@@ -53,12 +55,20 @@ class Scene:
     def mounted(self) -> Mounted:
         names = Names(zone=UTC)
         repo = self.repository._repo
+        seals = {}
         return Mounted(
             blocks=Blocks(repo),
             reader=repo.source,
             look=self.look,
-            lay_out=lambda items, _: layout(items, names, lambda items, period: view(items, period, UTC)),
+            lay_out=lambda items, directories: layout(
+                items,
+                names,
+                lambda items, period: view(items, period, UTC),
+                partial(latest, directories),
+                seals=seals,
+            ),
             clock=self.clock,
+            seals=seals,
         )
 
     def later(self) -> None:

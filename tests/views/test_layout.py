@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from respaldo.catalog.labels import shown_labels
-from respaldo.views.layout import Inside, Names, layout
+from respaldo.views.layout import Inside, Link, Names, layout
 from tests.catalog.test_labels import snapshot
 
 LABEL = "v0.0.1-20261125_101500"
@@ -25,7 +25,7 @@ def named(*snapshots, names=None, apart=()):
 
 def below(names, *snapshots):
     """Returns which snapshot stands under which name."""
-    root = layout(snapshots, names, lambda _, __: [], {}).children()
+    root = layout(snapshots, names, lambda _, __: [], lambda _: Link(target=b"")).children()
     found = root[b"snapshots"].children()
     assert all(isinstance(spec, Inside) for spec in found.values())
     return {name.decode(): spec.snapshot.id for name, spec in found.items()}

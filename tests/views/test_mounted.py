@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from respaldo.core.errors import NoSuchSnapshot, StorageFailed
+from respaldo.core.errors import Corruption, NoSuchSnapshot, StorageFailed
 from respaldo.core.seams import Cancel
 from respaldo.views.made import ROOT
 
@@ -166,4 +166,91 @@ def test_mounted_directories_of_sources_stand_at_their_paths(scene):
     assert go(tree, f"latest{scene.source}/file").attributes.size == len("newer")
     assert stat.S_ISDIR(go(tree, f"latest{other}").attributes.mode)
     assert len(names(tree, go(tree, "snapshots").node)) == 3
+    tree.close()
+
+
+def test_mounted_source_inside_another_stands_in_it_where_it_is_newer(scene):
+    """In latest/, each path is as the newest snapshot of a source that covers it has it, with its own attributes."""
+    inner = scene.source / "inner"
+    inner.mkdir(mode=0o750)
+    scene.source.chmod(0o711)
+    (inner / "file").write_text("old")
+    (scene.source / "beside").write_text("beside")
+    scene.snapshot()
+    (inner / "file").write_text("newer")
+    scene.snapshot(inner)
+    tree = scene.mounted()
+    assert go(tree, f"latest{inner}/file").attributes.size == len("newer")
+    assert go(tree, f"latest{scene.source}/beside").attributes.size == len("beside")
+    assert stat.S_IMODE(go(tree, f"latest{scene.source}").attributes.mode) == 0o711
+    assert stat.S_IMODE(go(tree, f"latest{inner}").attributes.mode) == 0o750
+    assert names(tree, go(tree, f"latest{scene.source}").node) == [b"beside", b"inner"]
+    (inner / "file").write_text("the newest")
+    scene.snapshot()
+    scene.later()
+    assert go(tree, f"latest{inner}/file").attributes.size == len("the newest")
+    tree.close()
+
+
+def test_mounted_source_inside_another_fills_what_that_one_lacks(scene):
+    """Where the outer source has nothing, the inner one is shown, also an older one."""
+    inner = scene.source / "deep" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("here")
+    scene.snapshot(inner)
+    (scene.source / "file").write_text("outer")
+    scene.snapshot(exclude=("deep",))
+    tree = scene.mounted()
+    assert names(tree, go(tree, f"latest{scene.source}").node) == [b"deep", b"file"]
+    assert go(tree, f"latest{inner}/file").attributes.size == len("here")
+    tree.close()
+
+
+def test_mounted_hosts_have_what_is_newest_of_each(scene):
+    """Of a path that two machines have, latest/ shows the newest, and hosts/ what each of them has."""
+    (scene.source / "file").write_text("one")
+    scene.snapshot(host="one")
+    (scene.source / "file").write_text("the other")
+    scene.snapshot(host="other")
+    tree = scene.mounted()
+    assert go(tree, f"latest{scene.source}/file").attributes.size == len("the other")
+    assert go(tree, f"hosts/one/latest{scene.source}/file").attributes.size == len("one")
+    assert go(tree, f"hosts/other/latest{scene.source}/file").attributes.size == len("the other")
+    tree.close()
+
+
+def test_mounted_directory_is_listed_where_one_of_it_cannot_be_had(scene, monkeypatch):
+    """A source that is damaged keeps its name, and those beside it are as they are."""
+    other = scene.place / "other"
+    other.mkdir()
+    (other / "file").write_text("other")
+    (scene.source / "file").write_text("here")
+    scene.snapshot()
+    scene.snapshot(other)
+    tree = scene.mounted()
+    at = tree.directories.at
+
+    def damaged(snapshot, path):
+        if path == os.fsencode(other):
+            raise Corruption("tree", "damaged")
+        return at(snapshot, path)
+
+    monkeypatch.setattr(tree.directories, "at", damaged)
+    assert names(tree, go(tree, f"latest{scene.place}").node) == [b"other", b"source"]
+    assert go(tree, f"latest{scene.source}/file").attributes.size == len("here")
+    with pytest.raises(Corruption):
+        go(tree, f"latest{other}/file")
+    tree.close()
+
+
+def test_mounted_root_is_listed_from_manifests_alone(scene, monkeypatch):
+    """Listing the root, the snapshots and the archives reads no tree, however many snapshots there are."""
+    for number in range(12):
+        (scene.source / "file").write_text(str(number))
+        scene.snapshot(label=f"label{number}", time_ns=10**18 + number * 10**9)
+    tree = scene.mounted()
+    monkeypatch.setattr(tree.directories, "_load", lambda _: pytest.fail("a tree was read"))
+    assert b"snapshots" in names(tree, ROOT)
+    assert len(names(tree, go(tree, "snapshots").node)) == 12
+    assert len([name for name in names(tree, go(tree, "snapshot").node) if name.endswith(b".tar")]) == 12
     tree.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
+from functools import partial
 
 from respaldo.api import retention
 from respaldo.api.blocks import Blocks
@@ -21,6 +22,7 @@ from respaldo.views.fuse_answers import Answers
 from respaldo.views.layout import Folder, Names, layout
 from respaldo.views.mounted import Mounted
 from respaldo.views.named import Named
+from respaldo.views.newest import latest
 from respaldo.views.versions import incremental, versions
 
 __all__ = ["MountOptions", "mount"]
@@ -59,11 +61,12 @@ def mount(
 ) -> None:
     """Mounts a repository at a directory; ``ready`` is called once it is there. Returns when it is no more.
 
-    Raises `UsageError` where what it takes is not installed, `TargetError` where it cannot be mounted.
+    Raises `UsageError` where what it takes is not installed, `MountError` where it cannot be mounted.
     """
     repo = repository._repo  # noqa: SLF001 - the façade's own
     look = _Look(repo)
     names = Names(zone=zone)
+    seals: dict[SnapshotId, str] = {}
 
     def context(items: Sequence[Snapshot]) -> Context:
         return Context(now_ns=repo.clock.now_ns(), zone=zone, verified=lambda: load_verified(repo, items))
@@ -76,12 +79,20 @@ def mount(
             b"versions": versions(directories, items, zone),
             b"at": Folder(children=lambda: Named(items, names, lambda: context(items))),
         }
-        return layout(items, names, lambda items, period: retention.view(items, period, zone), more)
+        return layout(
+            items,
+            names,
+            lambda items, period: retention.view(items, period, zone),
+            partial(latest, directories),
+            more,
+            seals,
+        )
 
-    tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock)
+    tree = Mounted(blocks=Blocks(repo), reader=repo.source, look=look, lay_out=lay_out, clock=repo.clock, seals=seals)
     try:
+        answers = Answers(tree, lambda: look.space, acls=options.allow_other)
         source = f"respaldo:{repository.location}"
-        with Session(Answers(tree, lambda: look.space), directory, source, options) as session:
+        with Session(answers, directory, source, options) as session:
             ready()
             session.wait(cancel)
     finally:

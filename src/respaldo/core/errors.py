@@ -22,7 +22,8 @@
     ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
     ├── Refused                would take away what is protected                         exit 1
     ├── SourceError            a source could not be read at all                         exit 1
-    └── TargetError            the place a restore writes to answered with an error      exit 1
+    ├── TargetError            the place a restore writes to answered with an error      exit 1
+    └── MountError             nothing can be mounted at a directory                     exit 1
 
 Every error carries fields, not formatted text; ``str()`` says what happened and to what, ``hint`` what to do next.
 """
@@ -266,3 +267,9 @@ class TargetError(_PathError):
     """Says that the place a restore writes to answered with an error."""
 
     what = "cannot write"
+
+
+class MountError(_PathError):
+    """Says that nothing can be mounted at a directory."""
+
+    what = "cannot mount at"

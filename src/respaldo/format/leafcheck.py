@@ -64,7 +64,7 @@ def validate(leaf: Leaf, what: str) -> None:
     names = leaf.names.split(b"\0")
     if names.pop() != b"":
         raise Corruption(what, "its names do not end")
-    if not _are_names(names, leaf.names):
+    if not are_names(names, leaf.names):
         raise Corruption(what, "a name in it is impossible, repeated or out of order")
     _validate_maps(leaf, count, what)
     needed = symlinks = 0
@@ -92,7 +92,7 @@ def validate(leaf: Leaf, what: str) -> None:
         raise Corruption(what, "it has more or fewer link targets than links")
 
 
-def _are_names(names: list[bytes], joined: bytes) -> bool:
+def are_names(names: list[bytes], joined: bytes) -> bool:
     """Whether they are sorted, unique, and each the name of an entry."""
     if not names:
         return True

@@ -7,72 +7,23 @@ in here at a time.
 
 from __future__ import annotations
 
+import stat
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import ge
-from stat import S_IFDIR
 
+from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
-from respaldo.core.model import Entry
-from respaldo.format.leafcheck import TYPE_MASK, default_count
-from respaldo.format.tree import Branch, Leaf, parse_references, parse_tree
-from respaldo.kernel.layout import META
+from respaldo.core.model import Content, Entry, Mark
+from respaldo.format.tree import Branch
+from respaldo.views.columns import Columns, Row, parse_columns
+from respaldo.views.walk import tree_of
 
 ENTRIES_KEPT = 16_384
 _BRANCH_WEIGHT = 64
-
-
-Row = tuple[bytes, tuple[int, ...], int, bytes]
-"""What a listing says of an entry: name, `META` columns, level of its content, hard-link group."""
-_DIRECT = (0, 0)
-
-
-@dataclass(slots=True)
-class _Run:
-    """Is a decoded leaf: its names, sorted; its entries once somebody needs more of one than a listing says."""
-
-    leaf: Leaf
-    names: list[bytes]
-    _entries: list[Entry] | None = None
-    _trees: dict[int, int] | None = None
-    """Where in ``content`` the trees of subdirectories stand, by row."""
-
-    @property
-    def entries(self) -> list[Entry]:
-        """The entries in the order of their names."""
-        if self._entries is None:
-            self._entries = list(self.leaf.entries())
-        return self._entries
-
-    def rows(self, first: int, count: int) -> list[Row]:
-        """Returns what a listing says, from columns: no entry is made."""
-        levels, links = self.leaf.levels, self.leaf.links
-        columns = memoryview(self.leaf.meta)[first * META.size : (first + count) * META.size]
-        named = zip(self.names[first : first + count], META.iter_unpack(columns), strict=True)
-        if not levels and not links:
-            return [(name, meta, 0, b"") for name, meta in named]
-        return [
-            (name, meta, levels.get(at, _DIRECT)[0], links.get(at, b"")) for at, (name, meta) in enumerate(named, first)
-        ]
-
-    def tree(self, row: int) -> ChunkId | None:
-        """Returns the tree of a subdirectory, None where it has none; makes no entries."""
-        if self._trees is None:
-            self._trees = {}
-            levels, marks, at = self.leaf.levels, self.leaf.marks, 0
-            for number, meta in enumerate(META.iter_unpack(self.leaf.meta)):
-                mode, size = meta[0], meta[4]
-                level = levels.get(number)
-                ids = level[1] if level else default_count(mode, size, marks.get(number, 0))
-                if ids and mode & TYPE_MASK == S_IFDIR:
-                    self._trees[number] = at
-                at += ids * CHUNK_ID_BYTES
-        start = self._trees.get(row)
-        return None if start is None else ChunkId(self.leaf.content[start : start + CHUNK_ID_BYTES])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +40,20 @@ class Directories:
     def __init__(self, reader: Reader, *, entries_kept: int = ENTRIES_KEPT) -> None:
         self._reader = reader
         self._entries_kept = entries_kept
-        self._kept: OrderedDict[ChunkId, _Run | _Runs] = OrderedDict()
+        self._kept: OrderedDict[ChunkId, Columns | _Runs] = OrderedDict()
         self._weight = 0
 
     def entry(self, tree: ChunkId, row: int) -> Entry:
         """Returns the entry at a row; raises `Corruption` where there is none, `ChunkMissing`, `StorageError`."""
-        start, run = self._run_at(tree, row)
+        start, run, _ = self.run_at(tree, row)
         if not 0 <= row - start < len(run.names):
             raise Corruption(f"tree {tree.hex()[:16]}", f"it has no entry {row}")
         return run.entries[row - start]
+
+    def has_xattrs(self, tree: ChunkId, row: int) -> bool:
+        """Whether the entry at a row has extended attributes."""
+        start, run, _ = self.run_at(tree, row)
+        return row - start in run.attributed
 
     def find(self, tree: ChunkId, name: bytes) -> tuple[int, Entry] | None:
         """Returns the row and the entry of a name, None where there is none."""
@@ -117,10 +73,22 @@ class Directories:
             return start + at, run.entries[at]
         return None
 
+    def at(self, snapshot: Snapshot, path: bytes) -> Entry | None:
+        """Returns the entry at a path of a snapshot, None where there is none."""
+        entry = root_entry(snapshot)
+        for name in path.split(b"/"):
+            if name:
+                tree = tree_of(entry)
+                found = None if tree is None else self.find(tree, name)
+                if found is None:
+                    return None
+                entry = found[1]
+        return entry
+
     def rows(self, tree: ChunkId, first: int, count: int) -> list[Row]:
         """Returns up to so many rows from one on."""
         found = self._load(tree)
-        if isinstance(found, _Run):
+        if isinstance(found, Columns):
             return found.rows(first, count)
         number = max(bisect_right(found.starts, first) - 1, 0)
         rows: list[Row] = []
@@ -133,46 +101,44 @@ class Directories:
     def entries(self, tree: ChunkId) -> Iterator[Entry]:
         """Yields the entries of a directory in the order of their names."""
         found = self._load(tree)
-        for run in [found] if isinstance(found, _Run) else map(self._leaf, found.ids):
+        for run in [found] if isinstance(found, Columns) else map(self._leaf, found.ids):
             yield from run.entries
 
     def tree(self, tree: ChunkId, row: int) -> ChunkId | None:
         """Returns the tree of the subdirectory at a row, None where there is none or it was left out."""
-        start, run = self._run_at(tree, row)
+        start, run, _ = self.run_at(tree, row)
         return run.tree(row - start)
 
     def links_and_trees(self, tree: ChunkId) -> tuple[list[bytes], list[ChunkId]]:
         """Returns the hard-link groups of a directory's entries, and its subdirectories; keeps nothing."""
-        raw = self._reader.get(Kind.TREE, tree)
-        what = f"tree {tree.hex()[:16]}"
-        parsed = parse_tree(raw, what)
+        parsed = parse_columns(self._reader.get(Kind.TREE, tree), f"tree {tree.hex()[:16]}")
         if isinstance(parsed, Branch):
             return [], [run_id for run_id, _ in parsed.runs]
-        trees = parse_references(raw, what).trees
-        ids = [ChunkId(trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(trees), CHUNK_ID_BYTES)]
-        return list(parsed.links.values()), ids
+        trees = parsed.trees()
+        return parsed.groups, [ChunkId(trees[at : at + CHUNK_ID_BYTES]) for at in range(0, len(trees), CHUNK_ID_BYTES)]
 
-    def _run_at(self, tree: ChunkId, row: int) -> tuple[int, _Run]:
+    def run_at(self, tree: ChunkId, row: int) -> tuple[int, Columns, bool]:
+        """Returns the run that a row stands in, the row that it begins at, and whether it is the last one."""
         found = self._load(tree)
-        if isinstance(found, _Run):
-            return 0, found
+        if isinstance(found, Columns):
+            return 0, found, True
         number = max(bisect_right(found.starts, row) - 1, 0)
-        return found.starts[number], self._leaf(found.ids[number])
+        return found.starts[number], self._leaf(found.ids[number]), number == len(found.ids) - 1
 
-    def _leaf(self, run_id: ChunkId) -> _Run:
+    def _leaf(self, run_id: ChunkId) -> Columns:
         found = self._load(run_id)
-        if not isinstance(found, _Run) or not found.names:
+        if not isinstance(found, Columns) or not found.names:
             raise Corruption(f"tree {run_id.hex()[:16]}", "it is not a run of a directory")
         return found
 
-    def _load(self, tree: ChunkId) -> _Run | _Runs:
+    def _load(self, tree: ChunkId) -> Columns | _Runs:
         kept = self._kept.get(tree)
         if kept is not None:
             self._kept.move_to_end(tree)
             return kept
         what = f"tree {tree.hex()[:16]}"
-        parsed = parse_tree(self._reader.get(Kind.TREE, tree), what)
-        found = _starts(parsed) if isinstance(parsed, Branch) else _decoded(parsed, what)
+        parsed = parse_columns(self._reader.get(Kind.TREE, tree), what)
+        found = _starts(parsed) if isinstance(parsed, Branch) else parsed
         self._kept[tree] = found
         self._weight += _weight(found)
         while self._weight > self._entries_kept and len(self._kept) > 1:
@@ -180,9 +146,9 @@ class Directories:
         return found
 
 
-def _weight(found: _Run | _Runs) -> int:
+def _weight(found: Columns | _Runs) -> int:
     """Returns what is counted for a directory: its entries, and something for being there."""
-    return 1 + (len(found.names) if isinstance(found, _Run) else _BRANCH_WEIGHT)
+    return 1 + (len(found.names) if isinstance(found, Columns) else _BRANCH_WEIGHT)
 
 
 def _starts(branch: Branch) -> _Runs:
@@ -193,11 +159,13 @@ def _starts(branch: Branch) -> _Runs:
     return _Runs(starts=starts, ids=[run_id for run_id, _ in branch.runs])
 
 
-def _decoded(leaf: Leaf, what: str) -> _Run:
-    """Returns a leaf decoded; what cannot be the name of a file is refused: a mount would lead elsewhere by it."""
-    names = leaf.names.split(b"\0")
-    names.pop()
-    impossible = b"/" in leaf.names or b"" in names or b"." in names or b".." in names
-    if impossible or len(names) != len(leaf) or any(map(ge, names, names[1:])):
-        raise Corruption(what, "its names are impossible or out of order")
-    return _Run(leaf, names)
+def root_entry(snapshot: Snapshot) -> Entry:
+    """Returns the entry that stands for a snapshot's ``/``."""
+    return Entry(
+        name=b"",
+        mode=stat.S_IFDIR | 0o755,
+        uid=snapshot.manifest.uid,
+        mtime_ns=snapshot.time_ns,
+        content=Content(ids=snapshot.manifest.root),
+        mark=Mark.PARTIAL,
+    )

@@ -14,11 +14,13 @@ import errno
 import fcntl
 import os
 import subprocess
+import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from respaldo.core.errors import TargetError, UsageError
+from respaldo.core.errors import MountError, UsageError
 from respaldo.core.seams import Cancel
 from respaldo.views import fuse_wire as wire
 from respaldo.views.fuse_answers import Answers, Request, errno_of
@@ -56,10 +58,11 @@ class Session:
         operations = ctypes.create_string_buffer(8)
         session = self._libfuse.fuse_session_new(ctypes.byref(arguments), operations, 0, None)
         if not session:
-            raise TargetError(self._directory, "libfuse refused to mount")
-        if self._libfuse.fuse_session_mount(session, self._directory):
+            raise MountError(self._directory, "libfuse refused to mount")
+        failed, said = _with_stderr(lambda: self._libfuse.fuse_session_mount(session, self._directory))
+        if failed:
             self._libfuse.fuse_session_destroy(session)
-            raise TargetError(self._directory, "it could not be mounted, see above", hint=_hint())
+            raise MountError(self._directory, said or "libfuse does not say why", hint=_hint(said))
         self._session = session
         self._guard = _guard(self._directory)
         self._fd = self._libfuse.fuse_session_fd(session)
@@ -98,19 +101,23 @@ class Session:
             # ENOENT: it was interrupted before it was read. ENODEV: there is no mount any more.
             return error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}
         _, op, unique, node, _, _, _, _ = wire.IN_HEADER.unpack_from(data)
-        if op in {Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT}:
+        if op in _UNANSWERED:
             return True  # nothing is kept for a node, and what was asked is answered soon
-        parts: list[bytes | memoryview]
+        number = 0
+        parts: Sequence[bytes | memoryview] = ()
         try:
             answer = self._answers.answer(Request(op, unique, node, data[wire.IN_HEADER.size :]))
-            parts = [answer] if isinstance(answer, bytes) else [*answer]
-            number = 0
+            parts = (answer,) if isinstance(answer, bytes) else answer
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            parts, number = [], -errno_of(error)
+            number = -errno_of(error)
         length = wire.OUT_HEADER.size + sum(map(len, parts))
         with contextlib.suppress(OSError):  # nobody waits any more
             os.writev(self._fd, [wire.OUT_HEADER.pack(length, number, unique), *parts])
-        return bool(op != Op.DESTROY)
+        return bool(op != _DESTROY)
+
+
+_DESTROY = int(Op.DESTROY)
+_UNANSWERED = frozenset(map(int, (Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT)))
 
 
 class _Arguments(ctypes.Structure):
@@ -156,7 +163,30 @@ _NAME = "with both versions there, set FUSE_LIBRARY_NAME=fuse3"
 _PACKAGES = "on Debian: apt-get install fuse3"
 
 
-def _hint() -> str:
+def _with_stderr(action: Callable[[], int]) -> tuple[int, str]:
+    """Does something whose errors libfuse and fusermount3 say on standard error; returns what they said.
+
+    Nothing else runs yet in this process.
+    """
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            result = action()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        said = file.read(_SAID_MAX).decode("utf-8", "replace")
+    return result, "; ".join(line.strip() for line in said.splitlines() if line.strip())
+
+
+_SAID_MAX = 4096
+
+
+def _hint(said: str) -> str:
+    if "user_allow_other" in said:
+        return "root may let other users in; for ordinary users, a line user_allow_other in /etc/fuse.conf allows it"
     if not os.path.exists("/dev/fuse"):
         return "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
     return "see that /dev/fuse may be opened, and the directory is yours; fusermount3 comes with fuse3 (apt-get)"
@@ -166,9 +196,23 @@ def _check_directory(directory: bytes) -> None:
     try:
         entries = os.listdir(directory)
     except OSError as error:
-        raise TargetError(directory, error.strerror or str(error), hint="name a directory that is there") from None
+        dead = error.errno == errno.ENOTCONN
+        hint = (
+            "a mount was left behind there; take it away with: umount -l" if dead else "name a directory that is there"
+        )
+        raise MountError(directory, error.strerror or str(error), hint=hint) from None
+    if os.path.ismount(directory) and _is_fuse(directory):
+        raise MountError(directory, "something is mounted there already", hint="end that first, with: umount")
     if entries:
-        raise TargetError(directory, "it is not empty", hint="name an empty directory: a mount hides what is in it")
+        raise MountError(directory, "it is not empty", hint="name an empty directory: a mount hides what is in it")
+
+
+def _is_fuse(directory: bytes) -> bool:
+    """Whether the file system at a mount point is one of a process's own."""
+    with open("/proc/self/mounts", "rb") as mounts:
+        rows = [line.split() for line in mounts]
+    shown = directory.replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\t", b"\\011").replace(b"\n", b"\\012")
+    return any(row[1] == shown and row[2].startswith(b"fuse") for row in rows)
 
 
 def _guard(directory: bytes) -> subprocess.Popen[bytes]:

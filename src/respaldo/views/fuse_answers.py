@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 import sys
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
+from itertools import accumulate, count
 from typing import NamedTuple
 
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot, StorageError
@@ -22,8 +22,9 @@ from respaldo.views import fuse_wire as wire
 from respaldo.views.contents import OpenFile
 from respaldo.views.fuse_wire import Op
 from respaldo.views.mounted import Mounted
+from respaldo.views.sealed import Sealed
 
-_ENTRIES_AT_ONCE = 512
+_ENTRIES_AT_ONCE = 2048
 _LISTINGS_KEPT = 16
 _FS_IOC_GETFLAGS = 0x80086601
 Answer = bytes | Sequence[bytes | memoryview]
@@ -46,25 +47,38 @@ class Request(NamedTuple):
     body: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Listing:
-    """Is a directory that is being read: what is packed and not yet given, from an offset on."""
+    """Is a part of a directory that is being read, packed: from an offset on, and where each of its rows ends."""
 
-    rows: deque[bytes] = field(default_factory=deque)
-    at: int = -1
-    plus: bool = False
-    whole: bool = False
-    """Whether nothing comes behind the rows."""
+    first: int
+    plus: bool
+    data: bytes
+    ends: list[int]
+    last: bool
+    """Whether nothing comes behind it."""
+
+    def given(self, offset: int, size: int) -> bytes:
+        """Returns whole rows from an offset on."""
+        at = offset - self.first
+        start = self.ends[at - 1] if at else 0
+        end = bisect_right(self.ends, start + size)
+        return self.data[start : self.ends[end - 1]] if end > at else b""
 
 
 class Answers:
     """Answers requests about one tree. Any number of threads."""
 
-    def __init__(self, tree: Mounted, space: Callable[[], tuple[int, int]]) -> None:
-        """``space`` returns the bytes and the number of files that `df` shows."""
+    def __init__(self, tree: Mounted, space: Callable[[], tuple[int, int]], *, acls: bool = False) -> None:
+        """``space`` returns the bytes and the number of files that `df` shows.
+
+        ``acls``: the kernel checks permissions, and is to check them by ACLs too: by modes alone it would let the
+        group in wherever an ACL lets anybody in.
+        """
+        self._acls = acls
         self._tree = tree
         self._space = space
-        self._files: dict[int, OpenFile | bytes] = {}
+        self._files: dict[int, OpenFile | Sealed | bytes] = {}
         self._opens_directories = True
         self._listings: dict[int, _Listing] = {}
         self._handles = count(1)
@@ -115,7 +129,7 @@ class Answers:
         self._files[handle] = self._tree.open(request.node)
         return wire.OPEN_OUT.pack(handle, wire.KEEP_CACHE, 0)
 
-    def _file(self, handle: int) -> OpenFile | bytes:
+    def _file(self, handle: int) -> OpenFile | Sealed | bytes:
         file = self._files.get(handle)
         if file is None:
             raise _Failed(errno.EBADF)
@@ -135,9 +149,12 @@ class Answers:
     def _lseek(self, request: Request) -> Answer:
         handle, offset, whence = wire.LSEEK_IN.unpack_from(request.body)
         file = self._file(handle)
-        if isinstance(file, bytes):
-            raise _Failed(errno.ENOSYS)
-        found = self._tree.contents.seek(file, offset, data=whence == os.SEEK_DATA)
+        data = whence == os.SEEK_DATA
+        if isinstance(file, OpenFile):
+            found = self._tree.contents.seek(file, offset, data=data)
+        else:  # what is made up has no holes
+            size = len(file) if isinstance(file, bytes) else file.length
+            found = (offset if data else size) if offset < size else None
         if found is None:
             raise _Failed(errno.ENXIO)
         return wire.LSEEK_OUT.pack(found)
@@ -156,16 +173,14 @@ class Answers:
     def _getxattr(self, request: Request) -> Answer:
         size, _ = wire.XATTR_IN.unpack_from(request.body)
         name = request.body[wire.XATTR_IN.size :].rstrip(b"\0")
-        entry = self._tree.entry(request.node)
-        for key, value in entry.xattrs if entry is not None else ():
+        for key, value in self._tree.xattrs(request.node):
             if key == name:
                 return _measured(value, size)
         raise _Failed(errno.ENODATA)
 
     def _listxattr(self, request: Request) -> Answer:
         size, _ = wire.XATTR_IN.unpack_from(request.body)
-        entry = self._tree.entry(request.node)
-        return _measured(wire.xattr_names(entry.xattrs) if entry is not None else b"", size)
+        return _measured(wire.xattr_names(self._tree.xattrs(request.node)), size)
 
     # --- directories -----------------------------------------------------------------------------------------------
 
@@ -181,7 +196,7 @@ class Answers:
     def _init(self, request: Request) -> Answer:
         *_, flags = wire.INIT_IN.unpack_from(request.body)
         self._opens_directories = not flags & wire.NO_OPENDIR_SUPPORT or not flags & wire.AUTO_INVAL_DATA
-        return wire.init_out(request.body)
+        return wire.init_out(request.body, acls=self._acls)
 
     def _readdir(self, request: Request) -> Answer:
         return self._list(request, plus=False)
@@ -191,48 +206,44 @@ class Answers:
 
     def _list(self, request: Request, *, plus: bool) -> Answer:
         """Fills a buffer with entries from an offset on: 0 and 1 are the dots, an entry's is its position + 2."""
-        _, offset, left = wire.READ_IN.unpack_from(request.body)
-        listing = self._listings.pop(request.node, None) or _Listing()
-        if listing.at != offset or listing.plus is not plus:
-            listing.rows.clear()
-            listing.at, listing.plus, listing.whole = offset, plus, False
-        parts: list[bytes] = []
-        rows = listing.rows
-        while rows or self._fill(request.node, listing):
-            left -= len(rows[0])
-            if left < 0:
-                break
-            parts.append(rows.popleft())
-            listing.at += 1
-        if parts:  # and when all was given, the next request is to learn that there is no more
+        _, offset, size = wire.READ_IN.unpack_from(request.body)
+        listing = self._listings.get(request.node)
+        if listing is None or listing.plus is not plus or not 0 <= offset - listing.first <= len(listing.ends):
+            listing = None
+        elif offset - listing.first == len(listing.ends):
+            if listing.last:  # all was given; that nothing follows, is asked as well
+                self._listings.pop(request.node, None)
+                return b""
+            listing = None
+        if listing is None:
+            listing = self._pack(request.node, offset, plus=plus)
             self._listings[request.node] = listing
             while len(self._listings) > _LISTINGS_KEPT:
                 with contextlib.suppress(KeyError, RuntimeError, StopIteration):
                     del self._listings[next(iter(self._listings))]
-        return b"".join(parts)
+        return listing.given(offset, size)
 
-    def _fill(self, node: int, listing: _Listing) -> bool:
-        """Packs the next entries of a directory; whether there were any."""
-        if listing.whole:
-            return False
-        at, rows, plus = listing.at + len(listing.rows), listing.rows, listing.plus
-        for dot, name, ino in ((0, b".", node), (1, b"..", self._tree.parent(node)))[at:]:
-            rows.append(
-                wire.dot_plus_out(name, ino, dot + 1) if plus else wire.dirent_out(name, ino, stat.S_IFDIR, dot + 1)
-            )
-        first = max(at - 2, 0)
-        listed = self._tree.listing(node, first, _ENTRIES_AT_ONCE)
-        listing.whole = len(listed) < _ENTRIES_AT_ONCE
-        if plus:
-            rows.extend([wire.plus_out(item, next_at) for next_at, item in enumerate(listed, first + 3)])
+    def _pack(self, node: int, offset: int, *, plus: bool) -> _Listing:
+        """Packs the entries of a directory from an offset on, not all of them where they are many."""
+        rows = [
+            wire.dot_plus_out(name, ino, dot + 1) if plus else wire.dirent_out(name, ino, stat.S_IFDIR, dot + 1)
+            for dot, name, ino in ((0, b".", node), (1, b"..", self._tree.parent(node)))[offset:]
+        ]
+        first = max(offset - 2, 0)
+        batch = self._tree.batch(node, first, _ENTRIES_AT_ONCE) if plus else None
+        if batch is not None:
+            rows += wire.batch_out(batch, first + 3)
+            last = batch.last
         else:
-            rows.extend(
-                [
-                    wire.dirent_out(item.name, item.attributes.ino, item.attributes.mode, next_at)
-                    for next_at, item in enumerate(listed, first + 3)
-                ]
-            )
-        return bool(rows)
+            items = self._tree.listing(node, first, _ENTRIES_AT_ONCE)
+            last = len(items) < _ENTRIES_AT_ONCE
+            rows += [
+                wire.plus_out(item, next_at)
+                if plus
+                else wire.dirent_out(item.name, item.attributes.ino, item.attributes.mode, next_at)
+                for next_at, item in enumerate(items, first + 3)
+            ]
+        return _Listing(first=offset, plus=plus, data=b"".join(rows), ends=list(accumulate(map(len, rows))), last=last)
 
 
 def _measured(value: bytes, size: int) -> bytes:

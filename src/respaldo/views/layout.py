@@ -14,13 +14,14 @@ from datetime import UTC, datetime, tzinfo
 
 from respaldo.catalog.labels import SUFFIX_DIGITS
 from respaldo.catalog.retention import kind_of
-from respaldo.catalog.selectors import ordinary
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.model import Entry
 
 PERIODS = ("daily", "weekly", "monthly", "yearly")
 NAME_BYTES_MAX = 255
+ARCHIVE, SEAL = b".tar", b".sha256"
+LATEST = b"latest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,18 @@ class Folder:
     time_ns: int = 0
     snapshot: SnapshotId | None = None
     """The snapshot that it is about: another one under the same name is another directory."""
+    like: Inside | None = None
+    """The directory of a snapshot whose owner, mode and time it has."""
 
 
-Spec = Inside | Link | Text | Folder
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Is a snapshot as a tar archive."""
+
+    snapshot: Snapshot
+
+
+Spec = Inside | Link | Text | Folder | Archive
 
 
 @dataclass(slots=True)
@@ -126,9 +136,17 @@ def folder(children: Mapping[bytes, Spec], time_ns: int = 0) -> Folder:
 
 
 def layout(
-    snapshots: Sequence[Snapshot], names: Names, periods: Periods, more: Mapping[bytes, Spec] | None = None
+    snapshots: Sequence[Snapshot],
+    names: Names,
+    periods: Periods,
+    newest: Callable[[Sequence[Snapshot]], Spec],
+    more: Mapping[bytes, Spec] | None = None,
+    seals: Mapping[SnapshotId, str] | None = None,
 ) -> Folder:
-    """Returns the root of a mount; ``more`` stands beside what is here, or instead of it."""
+    """Returns the root of a mount; ``more`` stands beside what is here, or instead of it.
+
+    ``newest`` returns what is newest in snapshots. ``seals``: the SHA-256 of archives, as far as they are known.
+    """
     names.look_at(snapshots)
     newest_ns = snapshots[-1].time_ns if snapshots else 0
     whole = {name: Inside(snapshot=item) for item in snapshots for name in names.all_of(item)}
@@ -142,13 +160,15 @@ def layout(
         for tag in manifest.tags:
             tags.setdefault(file_name(tag) or b"_", []).append(item)
     root: dict[bytes, Spec] = {
-        b"latest": latest(snapshots),
+        LATEST: newest(snapshots),
         b"snapshots": folder(whole, newest_ns),
-        b"hosts": _shelves(hosts, names, newest_ns),
+        b"hosts": _shelves(hosts, names, newest_ns, newest),
         b"tags": _shelves(tags, names, newest_ns),
     }
     for kind in ("full", "incremental", "snapshot"):
-        root[kind.encode()] = folder(_links(kinds[kind], names, 1), newest_ns)
+        links = _links(kinds[kind], names, 1)
+        sealed = _archives(snapshots, names, seals or {}) if kind == "snapshot" else {}
+        root[kind.encode()] = folder(sealed | links, newest_ns)
     for period in PERIODS:
         root[period.encode()] = Folder(children=_period(snapshots, period, periods, names), time_ns=newest_ns)
     return folder(root | dict(more or {}), newest_ns)
@@ -159,8 +179,30 @@ def _links(snapshots: Iterable[Snapshot], names: Names, depth: int) -> dict[byte
     return {names.of(item): Link(target=up + names.of(item)) for item in snapshots}
 
 
-def _shelves(groups: Mapping[bytes, Sequence[Snapshot]], names: Names, time_ns: int) -> Folder:
-    return folder({name: folder(_links(items, names, 2), items[-1].time_ns) for name, items in groups.items()}, time_ns)
+def _archives(snapshots: Iterable[Snapshot], names: Names, seals: Mapping[SnapshotId, str]) -> dict[bytes, Spec]:
+    """Returns every snapshot as an archive, and beside it its SHA-256 as ``sha256sum -c`` reads it."""
+    found: dict[bytes, Spec] = {}
+    for item in snapshots:
+        for name in (shown + ARCHIVE for shown in names.all_of(item)):
+            if len(name) + len(SEAL) > NAME_BYTES_MAX:
+                continue
+            found[name] = Archive(snapshot=item)
+            if item.id in seals and b"\n" not in name and b"\\" not in name:
+                found[name + SEAL] = Text(content=seals[item.id].encode() + b"  " + name + b"\n")
+    return found
+
+
+def _shelves(
+    groups: Mapping[bytes, Sequence[Snapshot]],
+    names: Names,
+    time_ns: int,
+    newest: Callable[[Sequence[Snapshot]], Spec] | None = None,
+) -> Folder:
+    found: dict[bytes, Spec] = {}
+    for name, items in groups.items():
+        more = {} if newest is None else {LATEST: newest(items)}
+        found[name] = folder(_links(items, names, 2) | more, items[-1].time_ns)
+    return folder(found, time_ns)
 
 
 def _period(
@@ -180,41 +222,3 @@ def _period(
         }
 
     return children
-
-
-def latest(snapshots: Sequence[Snapshot]) -> Spec:
-    """Returns the newest snapshot of each source, every source at its own path; one inside another stands in that one.
-
-    Where several machines have a source of the same path, the newest of all is shown. What a restore put away for
-    safety is nobody's newest.
-    """
-    newest: dict[bytes, Snapshot] = {}
-    for item in ordinary(snapshots):  # by time: the last one counts
-        for source in item.manifest.sources:
-            newest[source] = item
-    outermost = {
-        source: item for source, item in newest.items() if not any(other in newest for other in _above(source))
-    }
-    if b"/" in outermost:
-        return Inside(snapshot=outermost[b"/"])
-    return folder(_nested(outermost, b""), snapshots[-1].time_ns if snapshots else 0)
-
-
-def _above(path: bytes) -> list[bytes]:
-    """Returns the directories above a path, the root included."""
-    parts = path.split(b"/")[1:]
-    return [] if path == b"/" else [b"/" + b"/".join(parts[:count]) for count in range(len(parts))]
-
-
-def _nested(sources: Mapping[bytes, Snapshot], above: bytes) -> Mapping[bytes, Spec]:
-    groups: dict[bytes, dict[bytes, Snapshot]] = {}
-    found: dict[bytes, Spec] = {}
-    for source, item in sources.items():
-        name, _, rest = source[len(above) + 1 :].partition(b"/")
-        if rest:
-            groups.setdefault(name, {})[source] = item
-        else:
-            found[name] = Inside(snapshot=item, path=source)
-    for name, group in groups.items():
-        found[name] = folder(_nested(group, above + b"/" + name), max(item.time_ns for item in group.values()))
-    return found

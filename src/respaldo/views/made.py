@@ -7,12 +7,14 @@ snapshot has gone. One thread.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from respaldo.core.errors import Corruption, NoSuchSnapshot
 from respaldo.core.ids import SnapshotId
-from respaldo.views.layout import Folder, Inside, Spec
+from respaldo.views.attributes import Attributes
+from respaldo.views.layout import Archive, Folder, Inside, Link, Spec, Text
 
 ROOT = 1
 NODES_MAX = 1 << 26
@@ -33,7 +35,9 @@ class _Node:
 class MadeUp:
     """Numbers nodes, `ROOT` first, and says what they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: tuple[int, int]) -> None:
+        """``owner``: user and group that all of them belong to."""
+        self._owner = owner
         self._generation = 0
         self._nodes: dict[int, _Node] = {}
         self._numbers: dict[tuple[int, bytes, SnapshotId | None], int] = {}
@@ -71,6 +75,12 @@ class MadeUp:
             node.children = spec.children()
         return node.children
 
+    def drop(self, number: int, name: bytes) -> None:
+        """Leaves an entry out that is not there after all."""
+        node = self._nodes[number]
+        if node.children is not None:
+            node.children = {other: spec for other, spec in node.children.items() if other != name}
+
     def number(self, parent: int, name: bytes, spec: Spec) -> int:
         """Returns the number of an entry."""
         key = (parent, name, _key(spec))
@@ -88,6 +98,22 @@ class MadeUp:
         """Notes what was found out of a node."""
         self._nodes[number].spec = spec
 
+    def attributes(self, number: int, spec: Spec, length: int) -> Attributes:
+        """Returns what `stat` says of a node; ``length``: of an archive."""
+        mode, size, mtime_ns = stat.S_IFDIR | 0o755, 0, 0
+        match spec:
+            case Folder():
+                mtime_ns = self.changed_ns  # whoever keeps the entries sees by it that there may be others now
+            case Link():
+                mode, size = stat.S_IFLNK | 0o777, len(spec.target)
+            case Text():
+                mode, size = stat.S_IFREG | 0o444, len(spec.content)
+            case Archive():
+                mode, size, mtime_ns = stat.S_IFREG | 0o444, length, spec.snapshot.time_ns
+            case Inside():
+                pass
+        return Attributes(number, mode, 1, *self._owner, size, size, mtime_ns, 0)
+
     def parent(self, number: int) -> int:
         """Returns the directory that a node stands in."""
         node = self._nodes.get(number)
@@ -95,6 +121,6 @@ class MadeUp:
 
 
 def _key(spec: Spec) -> SnapshotId | None:
-    if isinstance(spec, Inside):
+    if isinstance(spec, (Inside, Archive)):
         return spec.snapshot.id
     return spec.snapshot if isinstance(spec, Folder) else None

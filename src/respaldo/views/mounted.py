@@ -9,57 +9,34 @@ as long as the mount lives. Names of one hard-linked file have one inode number.
 from __future__ import annotations
 
 import os
-import stat
 import threading
-from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot, ObjectMissing, RespaldoError
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, SnapshotId
-from respaldo.core.model import Content, Entry, Mark
+from respaldo.core.ids import ChunkId, SnapshotId
+from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Clock
+from respaldo.kernel.layout import META
 from respaldo.store.blocks import Blocks
+from respaldo.views.attributes import NAME_ALONE, Attributes, Batch, Item
 from respaldo.views.contents import Contents, OpenFile
-from respaldo.views.directories import Directories, Row
-from respaldo.views.layout import Folder, Inside, Link, Spec, Text
+from respaldo.views.directories import Directories
+from respaldo.views.inodes import Inodes
+from respaldo.views.layout import Archive, Folder, Inside, Link, Spec, Text
 from respaldo.views.links import LinkCounts
 from respaldo.views.made import NODES_MAX, MadeUp
+from respaldo.views.sealed import Archives, Sealed
+from respaldo.views.treeblocks import TreeBlocks
+from respaldo.views.visited import Visited
+from respaldo.views.walk import tree_of
 
 _ROW_BITS = 26
 _ROWS = NODES_MAX
 LOOK_AGAIN_NS = 2_000_000_000
 """New snapshots are looked for when something is asked, and not again for so long."""
-_LINKED = 1 << 63
-_TYPE = 0o170000
-_FILE = stat.S_IFREG
-_PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
-_DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
-
-
-class Attributes(NamedTuple):
-    """Is what `stat` says of a node. ``size_on_disk`` None: it takes reading lists to know it."""
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    size: int
-    size_on_disk: int | None
-    mtime_ns: int
-    rdev: int
-
-
-class Item(NamedTuple):
-    """Is an entry of a directory. ``lasting``: it never changes."""
-
-    name: bytes
-    node: int
-    attributes: Attributes
-    lasting: bool
 
 
 class Mounted:
@@ -73,32 +50,33 @@ class Mounted:
         look: Callable[[], Sequence[Snapshot]],
         lay_out: Callable[[Sequence[Snapshot], Directories], Folder],
         clock: Clock,
+        seals: dict[SnapshotId, str] | None = None,
     ) -> None:
-        """``look`` lists the snapshots, and sees to it that their chunks are found."""
+        """``look`` lists the snapshots, and sees to it that their chunks are found.
+
+        ``seals`` takes the SHA-256 of archives that somebody reads: ``lay_out`` is called again then.
+        """
         self._lock = threading.RLock()
-        self.directories = Directories(reader)
+        self._trees = TreeBlocks(blocks, reader)
+        self.directories = Directories(self._trees)
         self.contents = Contents(blocks, reader, self._lock)
-        self._reader = reader
+        self._archives = Archives(self.directories, self._trees, self.contents, self._lock, self._sealed)
         self._look = look
         self._lay_out = lay_out
         self._clock = clock
         self._looked_ns: int | None = None
         self._there: tuple[SnapshotId, ...] | None = None
-        self._made = MadeUp()
-        self._owner = (os.geteuid(), os.getegid())
-        # Directories of snapshots that were looked into, by number; number 0 is what is made up.
-        self._folders: dict[int, int] = {}
-        self._folder_node = array("Q", [0])
-        self._folder_snapshot = array("I", [0])
-        self._folder_tree = bytearray(CHUNK_ID_BYTES)
-        self._snapshots: list[Snapshot] = []
-        self._snapshot_numbers: dict[SnapshotId, int] = {}
-        self._links = LinkCounts(self.directories)
+        self._seals = {} if seals is None else seals
+        self._seals_shown = 0
+        self._made = MadeUp((os.geteuid(), os.getegid()))
+        self._visited = Visited()
+        self._inodes = Inodes(LinkCounts(self.directories))
         self.refresh()
 
     def close(self) -> None:
         """Stops all looking, for good: what the repository reads with is about to be closed."""
         self.contents.close()
+        self._trees.close()
         self._lock.acquire()  # and never released: whoever still asks is cut off when the process ends
 
     def refresh(self, *, now: bool = False) -> None:
@@ -116,14 +94,24 @@ class Mounted:
             finally:
                 self._looked_ns = self._clock.monotonic_ns()
             there = tuple(item.id for item in snapshots)
-            if there != self._there:
-                self._there = there
+            if there != self._there or len(self._seals) != self._seals_shown:
+                self._there, self._seals_shown = there, len(self._seals)
                 self._made.lay_out(self._lay_out(snapshots, self.directories), self._clock.now_ns())
+
+    def _sealed(self, snapshot: SnapshotId, sha256: str) -> None:
+        with self._lock:
+            self._seals[snapshot] = sha256
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes) -> Item | None:
         """Returns the entry of a name; raises `NoSuchSnapshot` where its snapshot has gone, and what storage says."""
+        item = self._lookup(parent, name)
+        if item is not None and item.attributes.size < 0:
+            return item._replace(attributes=self._measured(item.node, item.attributes))
+        return item
+
+    def _lookup(self, parent: int, name: bytes) -> Item | None:
         with self._lock, self._failing(parent):
             if parent < _ROWS:
                 self.refresh()
@@ -132,7 +120,7 @@ class Mounted:
                     child = self._made.children(parent).get(name)
                     return None if child is None else self._item_made(parent, name, child)
             number = self._folder(parent)
-            tree = self._tree(number)
+            tree = self._visited.tree(number)
             found = None if tree is None else self.directories.find(tree, name)
             if found is None:
                 return None
@@ -140,7 +128,23 @@ class Mounted:
             return self._item(number, row, entry)
 
     def attributes(self, node: int) -> tuple[Attributes, bool]:
-        """Returns what a node is, and whether that is so for ever; its size on disk is known then."""
+        """Returns what a node is, and whether that is so for ever; its sizes are known then."""
+        found, lasting = self._attributes_of(node)
+        return (self._measured(node, found) if found.size < 0 else found), lasting
+
+    def _measured(self, node: int, attributes: Attributes) -> Attributes:
+        """Returns the attributes of an archive with its length, which takes reading trees: others go on meanwhile."""
+        with self._failing(node):
+            archive = self._archive(node)
+            length = 0 if archive is None else archive.length
+            return attributes._replace(size=length, size_on_disk=length)
+
+    def _archive(self, node: int) -> Sealed | None:
+        with self._lock:
+            spec = self._made.spec(node) if node < _ROWS else None
+            return self._archives.of(spec.snapshot) if isinstance(spec, Archive) else None
+
+    def _attributes_of(self, node: int) -> tuple[Attributes, bool]:
         with self._lock, self._failing(node):
             if node < _ROWS:
                 self.refresh()
@@ -148,7 +152,7 @@ class Mounted:
                 if not isinstance(spec, Inside):
                     return self._attributes_made(node, spec), False
             entry = self._entry(node)
-            found = self._attributes(node, entry, self._snapshot_of(node))
+            found = self._inodes.of_entry(node, entry, self._snapshot_of(node))
             if found.size_on_disk is None:
                 found = found._replace(size_on_disk=self.contents.data_bytes(entry))
             return found, node >= _ROWS
@@ -159,44 +163,65 @@ class Mounted:
             if node < _ROWS:
                 self.refresh()
                 if not isinstance(self._made.spec(node), Inside):
-                    children = sorted(self._made.children(node).items())[first : first + count]
-                    return [item for name, spec in children if (item := self._item_made(node, name, spec)) is not None]
+                    return self._listing_made(node, first, count)
             number = self._folder(node)
-            tree = self._tree(number)
+            tree = self._visited.tree(number)
             if tree is None:
                 return []
-            snapshot = self._folder_snapshot[number]
+            snapshot = self._visited.snapshot(number)
             base = number << _ROW_BITS | first
             return [
-                Item(row[0], child, self._listed(child, row, snapshot), True)  # noqa: FBT003 - by name it takes longer
+                Item(row[0], child, self._inodes.of_row(child, row, snapshot), True)  # noqa: FBT003 - by name it takes longer
                 for child, row in enumerate(self.directories.rows(tree, first, count), base)
             ]
 
-    def _listed(self, node: int, row: Row, snapshot: int) -> Attributes:
-        """Returns the attributes of a row as `_attributes` returns those of its entry."""
-        name, (mode, uid, gid, _, size, mtime_ns, _), level, group = row
-        kind = mode & _TYPE
-        if kind in _PLAIN and not group:
-            return Attributes(node, mode, 1, uid, gid, size, None if level and kind == _FILE else size, mtime_ns, 0)
-        entry = Entry(
-            name=name,
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            size=0 if kind in _DEVICES else size,
-            rdev=size if kind in _DEVICES else 0,
-            mtime_ns=mtime_ns,
-            content=Content(level=level),
-            link_group=group,
-        )
-        return self._attributes(node, entry, snapshot)
+    def _listing_made(self, node: int, first: int, count: int) -> list[Item]:
+        while True:
+            children = sorted(self._made.children(node).items())[first : first + count]
+            items = {name: self._item_listed(node, name, spec) for name, spec in children}
+            missing = [name for name, item in items.items() if item is None]
+            if not missing:
+                return [item for item in items.values() if item is not None]
+            for name in missing:  # and then again: positions are to mean the same the next time
+                self._made.drop(node, name)
+
+    def _item_listed(self, node: int, name: bytes, spec: Spec) -> Item | None:
+        try:
+            return self._item_made(node, name, spec)
+        except (ChunkMissing, Corruption):  # its name, at least: what is beside it is no worse
+            number = self._made.number(node, name, spec)
+            return Item(name, number, NAME_ALONE._replace(ino=number), lasting=False)
+
+    def batch(self, node: int, first: int, count: int) -> Batch | None:
+        """Returns up to so many entries of a directory from a position on; None where they are made up."""
+        with self._lock, self._failing(node):
+            if node < _ROWS:
+                self.refresh()
+                if not isinstance(self._made.spec(node), Inside):
+                    return None
+            number = self._folder(node)
+            tree = self._visited.tree(number)
+            if tree is None:
+                return Batch([], b"", 0, {}, True)  # noqa: FBT003 - by name it takes longer
+            start, run, last = self.directories.run_at(tree, first)
+            if run.has_directories and not first - start:
+                self._trees.prepare(run.trees())
+            base, low = number << _ROW_BITS | first, first - start
+            high = min(low + count, len(run.names))
+            odd: dict[int, Attributes] = {}
+            if run.odd:
+                snapshot = self._visited.snapshot(number)
+                for row in run.odd[bisect_left(run.odd, low) : bisect_left(run.odd, high)]:
+                    odd[row - low] = self._inodes.of_row(base + row - low, run.row(row), snapshot)
+            meta = memoryview(run.meta)[low * META.size : high * META.size]
+            return Batch(run.names[low:high], meta, base, odd, last and high == len(run.names))
 
     def parent(self, node: int) -> int:
         """Returns the directory that a node stands in."""
         with self._lock:
             if node < _ROWS:
                 return self._made.parent(node)
-            return self._folder_node[node >> _ROW_BITS]
+            return self._visited.node(node >> _ROW_BITS)
 
     def changes(self, node: int) -> bool:
         """Whether the entries of a directory may change."""
@@ -210,14 +235,24 @@ class Mounted:
                 return None
             return self._entry(node)
 
+    def xattrs(self, node: int) -> tuple[tuple[bytes, bytes], ...]:
+        """Returns the extended attributes of a node: of most it is known from columns that there are none."""
+        if node >= _ROWS:
+            with self._lock, self._failing(node):
+                tree = self._visited.tree(node >> _ROW_BITS)
+                if tree is None or not self.directories.has_xattrs(tree, node & (_ROWS - 1)):
+                    return ()
+        entry = self.entry(node)
+        return () if entry is None else entry.xattrs
+
     def target(self, node: int) -> bytes:
         """Returns where a symbolic link leads."""
         with self._lock, self._failing(node):
             spec = self._made.spec(node) if node < _ROWS else None
             return spec.target if isinstance(spec, Link) else self._entry(node).target
 
-    def open(self, node: int) -> OpenFile | bytes:
-        """Returns a file to read from, or the content of one that is made up.
+    def open(self, node: int) -> OpenFile | Sealed | bytes:
+        """Returns a file or an archive to read from, or the content of a file that is made up.
 
         Raises `Corruption` where its content was not read when the snapshot was made.
         """
@@ -225,14 +260,18 @@ class Mounted:
             spec = self._made.spec(node) if node < _ROWS else None
             if isinstance(spec, Text):
                 return spec.content
+            if isinstance(spec, Archive):
+                return self._archives.of(spec.snapshot)
             entry = self._entry(node)
             if not entry.is_regular or entry.mark in {Mark.UNREADABLE, Mark.LOST}:
                 raise Corruption(f"content of {entry.name!r}", "it is not in the snapshot")
             return OpenFile(entry)
 
-    def read(self, node: int, file: OpenFile, offset: int, length: int) -> list[memoryview]:
+    def read(self, node: int, file: OpenFile | Sealed, offset: int, length: int) -> list[memoryview]:
         """Returns the bytes of a range, in parts."""
         with self._failing(node):
+            if isinstance(file, Sealed):
+                return file.read(offset, length)
             return self.contents.read(file, offset, length)
 
     # --- what is in made-up directories ----------------------------------------------------------------------------
@@ -245,38 +284,24 @@ class Mounted:
                 entry = self._entry(node)
             except NoSuchPath:
                 return None
-            return Item(name, node, self._attributes(node, entry, self._snapshot_of(node)), lasting=False)
+            return Item(name, node, self._inodes.of_entry(node, entry, self._snapshot_of(node)), lasting=False)
         return Item(name, node, self._attributes_made(node, spec), lasting=False)
 
     def _attributes_made(self, node: int, spec: Spec) -> Attributes:
-        uid, gid = self._owner
-        # Whoever keeps the entries of a directory sees by its time that there may be others now.
-        mtime_ns = self._made.changed_ns if isinstance(spec, Folder) else 0
-        mode, size = stat.S_IFDIR | 0o755, 0
-        if isinstance(spec, Link):
-            mode, size = stat.S_IFLNK | 0o777, len(spec.target)
-        elif isinstance(spec, Text):
-            mode, size = stat.S_IFREG | 0o444, len(spec.content)
-        return Attributes(node, mode, 1, uid, gid, size, size, mtime_ns, 0)
+        if isinstance(spec, Folder) and spec.like is not None:
+            entry = self.directories.at(spec.like.snapshot, spec.like.path)
+            if entry is not None:
+                return Attributes(node, entry.mode, 1, entry.uid, entry.gid, entry.size, 0, entry.mtime_ns, 0)
+        length = self._archives.known_length(spec.snapshot) if isinstance(spec, Archive) else 0
+        return self._made.attributes(node, spec, length)
 
     def _entry_inside(self, node: int, spec: Inside) -> Entry:
         if spec.entry is not None:
             return spec.entry
-        entry = self._find(spec.snapshot, spec.path)
+        entry = self.directories.at(spec.snapshot, spec.path)
         if entry is None:
             raise NoSuchPath(spec.path, spec.snapshot.hex[:8])
         self._made.found(node, Inside(snapshot=spec.snapshot, path=spec.path, entry=entry))
-        return entry
-
-    def _find(self, snapshot: Snapshot, path: bytes) -> Entry | None:
-        entry = root_entry(snapshot)
-        for name in path.split(b"/"):
-            if name:
-                tree = _tree_of(entry)
-                found = None if tree is None else self.directories.find(tree, name)
-                if found is None:
-                    return None
-                entry = found[1]
         return entry
 
     # --- what is in snapshots --------------------------------------------------------------------------------------
@@ -287,70 +312,39 @@ class Mounted:
             if isinstance(spec, Inside):
                 return self._entry_inside(node, spec)
             raise NoSuchSnapshot(str(node))
-        tree = self._tree(node >> _ROW_BITS)
+        tree = self._visited.tree(node >> _ROW_BITS)
         if tree is None:
             raise NoSuchSnapshot(str(node))
         return self.directories.entry(tree, node & (_ROWS - 1))
 
     def _folder(self, node: int) -> int:
         """Returns the number of a directory, whose entries are about to be looked at."""
-        number = self._folders.get(node)
+        number = self._visited.find(node)
         if number is None:
             tree = self._tree_of(node)
             snapshot = self._snapshot_of(node)
-            number = self._folders[node] = len(self._folder_node)
-            self._folder_node.append(node)
-            self._folder_snapshot.append(snapshot)
-            self._folder_tree += tree or bytes(CHUNK_ID_BYTES)
+            number = self._visited.add(node, snapshot, tree)
         return number
 
     def _tree_of(self, node: int) -> ChunkId | None:
         """Returns the tree of a directory."""
         if node < _ROWS:
-            return _tree_of(self._entry(node))
-        tree = self._tree(node >> _ROW_BITS)
+            return tree_of(self._entry(node))
+        tree = self._visited.tree(node >> _ROW_BITS)
         return None if tree is None else self.directories.tree(tree, node & (_ROWS - 1))
-
-    def _tree(self, number: int) -> ChunkId | None:
-        if not 0 < number < len(self._folder_node):
-            raise NoSuchSnapshot(str(number))
-        tree = bytes(self._folder_tree[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES])
-        return ChunkId(tree) if any(tree) else None
 
     def _snapshot_of(self, node: int) -> int:
         """Returns the number of the snapshot that a node is in."""
         if node >= _ROWS:
-            return self._folder_snapshot[node >> _ROW_BITS]
+            return self._visited.snapshot(node >> _ROW_BITS)
         spec = self._made.spec(node)
         if not isinstance(spec, Inside):
             raise NoSuchSnapshot(str(node))
-        number = self._snapshot_numbers.get(spec.snapshot.id)
-        if number is None:
-            number = self._snapshot_numbers[spec.snapshot.id] = len(self._snapshots)
-            self._snapshots.append(spec.snapshot)
-        return number
+        return self._inodes.number(spec.snapshot)
 
     def _item(self, number: int, row: int, entry: Entry) -> Item:
         node = number << _ROW_BITS | row
-        return Item(entry.name, node, self._attributes(node, entry, self._folder_snapshot[number]), lasting=True)
-
-    def _attributes(self, node: int, entry: Entry, snapshot: int) -> Attributes:
-        ino, nlink = node, 1
-        if entry.link_group:
-            ino = _LINKED | (snapshot & 0x7FFF) << 48 | int.from_bytes(entry.link_group[:6], "little")
-            nlink = self._links.names_of(self._snapshots[snapshot], entry.link_group)
-        mode = entry.mode if stat.S_IFMT(entry.mode) else stat.S_IFREG | entry.mode  # what it was, is not known
-        return Attributes(
-            ino,
-            mode,
-            nlink,
-            entry.uid,
-            entry.gid,
-            entry.size,
-            None if entry.content.level and entry.is_regular else entry.size,
-            entry.mtime_ns,
-            entry.rdev,
-        )
+        return Item(entry.name, node, self._inodes.of_entry(node, entry, self._visited.snapshot(number)), lasting=True)
 
     def _failing(self, node: int) -> _Failing:
         return _Failing(self, node)
@@ -362,7 +356,7 @@ class Mounted:
             try:
                 if node < _ROWS and not isinstance(self._made.spec(node), Inside):
                     return False
-                return self._snapshots[self._snapshot_of(node)].id not in (self._there or ())
+                return self._inodes.snapshot(self._snapshot_of(node)).id not in (self._there or ())
             except (NoSuchSnapshot, IndexError):
                 return True
 
@@ -382,20 +376,3 @@ class _Failing:
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         if isinstance(value, (ChunkMissing, ObjectMissing)) and self._mounted.has_gone(self._node):
             raise NoSuchSnapshot(str(self._node), "the snapshot has gone") from value
-
-
-def _tree_of(entry: Entry) -> ChunkId | None:
-    return next(iter(entry.content), None) if entry.is_dir else None
-
-
-def root_entry(snapshot: Snapshot) -> Entry:
-    """Returns the entry that stands for a snapshot's ``/``."""
-    content = Content(ids=snapshot.manifest.root)
-    return Entry(
-        name=b"",
-        mode=stat.S_IFDIR | 0o755,
-        uid=snapshot.manifest.uid,
-        mtime_ns=snapshot.time_ns,
-        content=content,
-        mark=Mark.PARTIAL,
-    )

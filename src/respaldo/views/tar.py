@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Buffer
@@ -17,8 +17,8 @@ from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents, Span
 
 BLOCK = 512
 RECORD_BYTES = 20 * BLOCK
-_NAME_MAX, _PREFIX_MAX, _OWNER_MAX = 100, 155, 31
-_OCTAL_7, _OCTAL_11 = 8**7, 8**11
+NAME_MAX, _PREFIX_MAX, OWNER_MAX = 100, 155, 31
+OCTAL_7, OCTAL_11 = 8**7, 8**11
 _NS = 10**9
 _TYPES = {
     stat.S_IFREG: b"0",
@@ -44,7 +44,7 @@ class Tar:
     def __init__(self, write: Callable[[Buffer], object], contents: Contents) -> None:
         self._out = write
         self._contents = contents
-        self._firsts: dict[bytes, bytes] = {}
+        self._firsts: MutableMapping[bytes, bytes] = {}
         self._at = 0
 
     def comment(self, text: bytes) -> None:
@@ -61,7 +61,7 @@ class Tar:
         if entry.mark in WITHOUT_CONTENT and not entry.is_dir:
             return WITHOUT_CONTENT[entry.mark]
         first = self._firsts.get(entry.link_group) if entry.link_group else None
-        if first is not None:
+        if first is not None and first != name:
             self._header(name, entry, _LINK, target=first)
             return ""
         records = _attributes(entry)
@@ -99,32 +99,32 @@ class Tar:
         records = dict(records or {})
         fields = [stat.S_IMODE(entry.mode), entry.uid, entry.gid]
         for place, key in ((1, b"uid"), (2, b"gid")):
-            if fields[place] >= _OCTAL_7:
+            if fields[place] >= OCTAL_7:
                 records[key] = b"%d" % fields[place]
                 fields[place] = 0
         seconds, rest = divmod(entry.mtime_ns, _NS)
-        if rest or not 0 <= seconds < _OCTAL_11:
+        if rest or not 0 <= seconds < OCTAL_11:
             records[b"mtime"] = _decimal(entry.mtime_ns)
-            seconds = min(max(seconds, 0), _OCTAL_11 - 1)
-        if size >= _OCTAL_11:
+            seconds = min(max(seconds, 0), OCTAL_11 - 1)
+        if size >= OCTAL_11:
             records[b"size"] = b"%d" % size
         owners = [entry.user.encode("utf-8", "surrogateescape"), entry.group.encode("utf-8", "surrogateescape")]
         for key, owner in zip((b"uname", b"gname"), owners, strict=True):
-            if len(owner) > _OWNER_MAX:
+            if len(owner) > OWNER_MAX:
                 records[key] = owner
-        prefix, short = _split(name)
+        prefix, short = split(name)
         if not short:
-            short = name[:_NAME_MAX]
+            short = name[:NAME_MAX]
             records.setdefault(b"path", name)
-        if len(target) > _NAME_MAX:
+        if len(target) > NAME_MAX:
             records[b"linkpath"] = target
         if records:
             body = b"".join(_record(key, value) for key, value in sorted(records.items()))
             self._block(b"PaxHeaders/" + short[-80:].strip(b"/"), (0o644, 0, 0), len(body), 0, _PAX)
             self._padded(body)
         device = (entry.rdev >> 32, entry.rdev & 0xFFFF_FFFF)
-        shown = size if size < _OCTAL_11 else 0
-        self._block(short, fields, shown, seconds, kind, target[:_NAME_MAX], owners, device, prefix)
+        shown = size if size < OCTAL_11 else 0
+        self._block(short, fields, shown, seconds, kind, target[:NAME_MAX], owners, device, prefix)
 
     def _block(
         self,
@@ -138,11 +138,11 @@ class Tar:
         device: tuple[int, int] = (0, 0),
         prefix: bytes = b"",
     ) -> None:
-        head = name.ljust(_NAME_MAX, b"\0") + b"".join(b"%07o\0" % field for field in fields)
+        head = name.ljust(NAME_MAX, b"\0") + b"".join(b"%07o\0" % field for field in fields)
         head += b"%011o\0%011o\0" % (size, seconds)
-        rest = kind + target.ljust(_NAME_MAX, b"\0") + b"ustar\x0000"
-        rest += b"".join(owner[:_OWNER_MAX].ljust(_OWNER_MAX + 1, b"\0") for owner in owners)
-        rest += b"".join(b"%07o\0" % min(number, _OCTAL_7 - 1) for number in device)
+        rest = kind + target.ljust(NAME_MAX, b"\0") + b"ustar\x0000"
+        rest += b"".join(owner[:OWNER_MAX].ljust(OWNER_MAX + 1, b"\0") for owner in owners)
+        rest += b"".join(b"%07o\0" % min(number, OCTAL_7 - 1) for number in device)
         rest += prefix.ljust(_PREFIX_MAX, b"\0")
         total = sum(head) + sum(rest) + 8 * ord(" ")
         self._write((head + b"%06o\0 " % total + rest).ljust(BLOCK, b"\0"))
@@ -155,9 +155,13 @@ class Tar:
             self._sparse_file(name, entry, records)
             return
         self._header(name, entry, b"0", records, size=entry.size)
+        self._whole(entry)
+        self._write(bytes(-entry.size % BLOCK))
+
+    def _whole(self, entry: Entry) -> None:
+        """Writes all of a file."""
         for raw in self._contents.read(entry):
             self._write(raw)
-        self._write(bytes(-entry.size % BLOCK))
 
     def _spans(self, entry: Entry) -> Iterator[Span]:
         """Yields what is stored of a file with holes: its data, widened to whole blocks, as readers expect it."""
@@ -232,11 +236,11 @@ def _decimal(time_ns: int) -> bytes:
     return (b"-" if time_ns < 0 else b"") + b"%d" % whole + fraction.rstrip(b"0")
 
 
-def _split(name: bytes) -> tuple[bytes, bytes]:
+def split(name: bytes) -> tuple[bytes, bytes]:
     """Returns a name as ustar's prefix and name, both empty where it does not fit."""
-    if len(name) <= _NAME_MAX:
+    if len(name) <= NAME_MAX:
         return b"", name
-    slash = name.find(b"/", max(len(name) - _NAME_MAX - 1, 1))
+    slash = name.find(b"/", max(len(name) - NAME_MAX - 1, 1))
     if 0 < slash <= _PREFIX_MAX and slash < len(name) - 1:
         return name[:slash], name[slash + 1 :]
     return b"", b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from respaldo.api import Secret
 
 _READY = b"\1"
+_STANDARD_ERROR = 2
 
 
 @page(
@@ -41,11 +43,12 @@ _READY = b"\1"
 def command(settings: Settings, *, directory: bytes, foreground: bool, allow_other: bool) -> int:
     """Mount the repository, read-only. DIR is empty. Returns when the snapshots are there.
 
-    latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time;
-    daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/ shows what changed from one to the next,
-    versions/ every version of a file. at/NAME is a link to the snapshot of any name: at/yesterday, at/latest:verified.
-    New snapshots appear by themselves.
-    Without --allow-other, only the user who mounts gets in, and reads everything.
+    latest/ holds the newest snapshot of every source at its own path, snapshots/ each snapshot under its label or time,
+    snapshot/ each as a tar archive, too; daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/
+    shows what changed from one to the next, versions/ every version of a file. at/NAME is a link to the snapshot of any
+    name: at/yesterday, at/latest:verified. New snapshots appear by themselves.
+    Without --allow-other, only the user who mounts gets in, and reads everything. With it, everybody does, and is held
+    to the owners, modes and ACLs of the files; for ordinary users that takes user_allow_other in /etc/fuse.conf.
     """
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it
     secret = settings.secret()
@@ -61,7 +64,7 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     if process:
         os.close(writing)
         return _wait(settings, directory, process, reading)
-    os.close(reading)
+    _keep_only(writing)
     os.setsid()
 
     def ready() -> None:
@@ -105,6 +108,14 @@ def _make_absolute(settings: Settings) -> None:
     cache = settings.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "")
     if cache:
         settings.cache_dir = os.path.abspath(cache)
+
+
+def _keep_only(kept: int) -> None:
+    """Closes what was inherited, but for the standard streams: somebody may wait for the other end of it."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > _STANDARD_ERROR and number != kept:
+            with contextlib.suppress(OSError):
+                os.close(number)
 
 
 def _let_go() -> None:

@@ -1,0 +1,60 @@
+"""Trees as a mount reads them: out of a few blocks that are kept, and the blocks of what is likely to be next.
+
+Who lists a directory mostly goes on with those in it: the blocks that their trees lie in are fetched and opened ahead,
+several at once, which is what a far or slow storage takes. `get`, `has` and `prepare` belong to one thread.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from respaldo.catalog.trees import Reader
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError
+from respaldo.core.ids import ChunkId, Kind
+from respaldo.store.blocks import Blocks
+from respaldo.views.contents import BlockCache
+
+CACHE_BYTES = 8 << 20
+_AT_ONCE = 4
+_AHEAD_MAX = 6
+"""So many blocks are brought for one directory at most: more would push one another out."""
+
+
+class TreeBlocks:
+    """Reads trees and lists."""
+
+    def __init__(self, blocks: Blocks, reader: Reader) -> None:
+        self._blocks = blocks
+        self._reader = reader
+        self._cache = BlockCache(blocks.block, CACHE_BYTES)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="trees")
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
+        """Returns the bytes of one chunk, checked; from elsewhere where it is damaged or gone in its place."""
+        with suppress(Corruption, ObjectMissing, ChunkMissing):
+            at = self._blocks.locate(kind, chunk_id)
+            raw = self._cache.get((at.pack, at.block))[at.offset : at.offset + at.length]
+            self._blocks.check(kind, chunk_id, raw)
+            return raw
+        return self._reader.get(kind, chunk_id)
+
+    def has(self, chunk_id: ChunkId) -> bool:
+        """Whether a pack holds a chunk, as far as is known."""
+        return self._reader.has(chunk_id)
+
+    def prepare(self, ids: bytes) -> None:
+        """Has the blocks that some trees (32 bytes an id, joined) lie in brought, if they are not there."""
+        places = self._blocks.locate_each(ids)
+        keys = dict.fromkeys((at.pack, at.block) for at in places if at is not None)
+        missing = [key for key in keys if not self._cache.has(key)]
+        for key in missing[:_AHEAD_MAX]:
+            self._pool.submit(self._bring, key)
+
+    def _bring(self, key: tuple[int, int]) -> None:
+        with suppress(RespaldoError):  # whoever asks for it meets the error and reports it
+            self._cache.get(key)
