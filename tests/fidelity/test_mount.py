@@ -287,7 +287,7 @@ def test_mount_has_the_other_views(product, where, room):
     below = str(room)[1:] + "/file"
     with mounting(product, where) as mount:
         assert sorted(os.listdir(where)) == sorted(
-            ["latest", "snapshots", "hosts", "tags", "full", "incremental", "snapshot", "versions", *PERIODS]
+            ["at", "latest", "snapshots", "hosts", "tags", "full", "incremental", "snapshot", "versions", *PERIODS]
         )
         for name in (f"hosts/{host}/one", f"hosts/{host}/two", "tags/good/one", "snapshot/one"):
             assert (mount.where / name / below).read_text() == "content"

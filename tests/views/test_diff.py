@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from respaldo.catalog.trees import TreeReader
@@ -122,6 +122,7 @@ def test_diff_finds_a_file_that_was_moved(trees, file):
     assert change.path == b"/new/place"
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # most histories share all their directories
 @given(histories(3), st.data())
 def test_diff_goes_on_past_what_is_gone(trees, data):
     """Of a directory that cannot be read on one side, nothing is said but that; all else is told as ever."""

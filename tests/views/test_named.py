@@ -7,8 +7,9 @@ from datetime import UTC
 import pytest
 
 from respaldo.catalog.selectors import SAFETY, Context
-from respaldo.views.layout import Inside, Link, Names, latest
+from respaldo.views.layout import Inside, Link, Names
 from respaldo.views.named import Named
+from respaldo.views.newest import latest
 
 DAY_NS = 86_400 * 10**9
 NOW_NS = 1_790_000_000 * 10**9
@@ -46,7 +47,7 @@ def test_name_is_a_link_to_the_snapshot_it_means(made):
 
 def test_latest_shows_nothing_that_was_put_away_for_safety(made, scene):
     """It is what somebody wanted to get rid of."""
-    spec = latest(made)
+    spec = latest(None, made)  # no source inside another: no directory is looked into
     for name in str(scene.source).encode().strip(b"/").split(b"/"):
         spec = spec.children()[name]
     assert spec == Inside(snapshot=made[1], path=str(scene.source).encode())
