@@ -65,8 +65,7 @@ def unzstd(frame, raw_length, what):
     head = zstandard.get_frame_parameters(frame)
     need(head.content_size == raw_length and not head.dict_id, f"{what} declares another size")
     raw = zstandard.ZstdDecompressor(max_window_size=128 << 20).decompress(frame, allow_extra_data=False)
-    need(len(raw) == raw_length, f"{what} has another size")
-    return raw
+    return raw if len(raw) == raw_length else need(False, f"{what} has another size")
 
 
 def unframe(frame, what):
