@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import curses
 import locale
+import select
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 Load = Callable[["ChunkId"], Sequence["Used"]]
 """Gives what is in a directory. May take seconds; raises what reading raises."""
 
+_WAIT_MS = 200
 SORTS = {"s": "size", "t": "stored", "u": "unique", "n": "name", "c": "files"}
 _HELP = (
     "up, down, k, j   move; page up, page down, home, end",
@@ -219,23 +222,41 @@ def fit_end(text: str, width: int) -> str:
     return text
 
 
-def run(browser: Browser) -> None:
-    """Shows it on the terminal until somebody quits; the terminal is as it was afterwards, whatever happens."""
+def run(browser: Browser, stop: Callable[[], bool]) -> None:
+    """Shows it on the terminal until somebody quits; the terminal is as it was afterwards, whatever happens.
+
+    ``stop`` is asked several times a second whether it shall end.
+    """
     locale.setlocale(locale.LC_CTYPE, "")
-    curses.wrapper(lambda screen: _loop(screen, browser))
+    curses.wrapper(lambda screen: _loop(screen, browser, stop))
 
 
-def _loop(screen: curses.window, browser: Browser) -> None:
+def _key(screen: curses.window, stop: Callable[[], bool]) -> int:
+    """Waits for a key; returns -1 where there is to be none any more.
+
+    Waits a little while at a time: a signal that comes just before the wait begins does not end it.
+    """
+    gone = select.poll()
+    gone.register(sys.stdin.fileno(), 0)  # nothing but that the terminal is gone
+    while not stop() and not gone.poll(0):
+        key = screen.getch()
+        if key >= 0:
+            return key
+    return -1
+
+
+def _loop(screen: curses.window, browser: Browser, stop: Callable[[], bool]) -> None:
     names = {
         curses.KEY_UP: "up", curses.KEY_DOWN: "down", curses.KEY_LEFT: "left", curses.KEY_RIGHT: "right",
         curses.KEY_PPAGE: "page up", curses.KEY_NPAGE: "page down", curses.KEY_HOME: "home", curses.KEY_END: "end",
         curses.KEY_ENTER: "enter", curses.KEY_BACKSPACE: "left", 10: "enter", 13: "enter", 127: "left", 8: "left",
     }  # fmt: skip
     _hide_cursor(curses.curs_set)
+    screen.timeout(_WAIT_MS)
     while not browser.over:
         _draw(screen, browser)
-        key = screen.getch()
-        if key < 0:  # the terminal is gone
+        key = _key(screen, stop)
+        if key < 0:
             return
         letter = chr(key) if 32 < key < 127 else ""
         name = names.get(key, letter)

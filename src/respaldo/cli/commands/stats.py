@@ -224,7 +224,7 @@ def _browse(settings: Settings, repository: Repository, name: str, host: str, ca
     title = f"respaldo  {found.snapshot.hex[:8]}  {show.local_time(found.snapshot.time_ns)}  {label}"
     browser = browse.Browser(title, load)
     browser.open(found.path, tree)
-    browse.run(browser)
+    browse.run(browser, lambda: cancel.requested)
     cancel.check()
     return 0
 
