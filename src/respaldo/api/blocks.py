@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from respaldo.api.naming import Found
-from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
@@ -17,6 +16,7 @@ from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
 if TYPE_CHECKING:
     from respaldo.flows.restore.begin import Restore
     from respaldo.flows.restore.options import RestoreOptions
+    from respaldo.flows.restore.seams import Trees
 
 
 class Blocks:
@@ -71,7 +71,7 @@ class Blocks:
         self._repo.synchronise(lenient=True)
 
 
-def restore_of(repo: Repo, trees: TreeReader, found: Found, target: bytes, options: RestoreOptions) -> Restore:
+def restore_of(repo: Repo, trees: Trees, found: Found, target: bytes, options: RestoreOptions) -> Restore:
     """Returns what the flow needs to know of one restore."""
     from respaldo.flows.restore.begin import Restore  # noqa: PLC0415 - start-up time
 

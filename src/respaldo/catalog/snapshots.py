@@ -26,9 +26,10 @@ from respaldo.format.snapshot import (
     Outcome,
     Verdict,
     parse_manifest,
-    parse_outcome,
 )
+from respaldo.store import outcomes
 from respaldo.store.logbook import FORGET
+from respaldo.store.outcomes import outcome_name
 from respaldo.store.repo import Repo
 from respaldo.store.several import read_several
 from respaldo.store.tiers import FANOUT
@@ -52,6 +53,10 @@ class Snapshot:
             parsed = parse_manifest(self.encoded, pending_name(self.id))
             object.__setattr__(self, "_parsed", parsed)
         return parsed
+
+    def is_of(self, host: str, sources: tuple[bytes, ...]) -> bool:
+        """Whether it is one of a source, which its paths and the host make."""
+        return self.manifest.sources == sources and self.manifest.host == host
 
     @property
     def hex(self) -> str:
@@ -147,11 +152,6 @@ def pending_name(snapshot: SnapshotId) -> str:
     return _PENDING + snapshot.hex()
 
 
-def outcome_name(snapshot: SnapshotId) -> str:
-    """Returns the object name of an outcome."""
-    return "outcome/" + snapshot.hex()
-
-
 def put_pending(repo: Repo, snapshot: SnapshotId, manifest: Manifest) -> bytes:
     """Puts a manifest (W3); returns the SHA-256 of the object, which the outcome will name.
 
@@ -227,8 +227,7 @@ def read_undecided(repo: Repo, snapshot: SnapshotId) -> tuple[Manifest, bytes]:
 
 def read_outcome(repo: Repo, snapshot: SnapshotId) -> Outcome:
     """Reads an outcome; raises `ObjectMissing`, and `Corruption` where it is torn or not authentic."""
-    name = outcome_name(snapshot)
-    return parse_outcome(repo.vault.open_record("outcome", name, repo.backend.get_whole(name, RECORD_BYTES_MAX)), name)
+    return outcomes.read_outcome(repo.backend, repo.vault, snapshot)
 
 
 def load(repo: Repo) -> Catalogue:

@@ -28,7 +28,7 @@ from respaldo.format.logbook import (
     object_name,
     parse_entry,
 )
-from respaldo.format.snapshot import RECORD_BYTES_MAX, Verdict, parse_outcome
+from respaldo.format.snapshot import Verdict
 from respaldo.store.following import (
     ADMIN_PURPOSE,
     ADMIN_VERBS,
@@ -41,6 +41,7 @@ from respaldo.store.following import (
     apply_commit,
     apply_forget,
 )
+from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault
 
@@ -143,9 +144,7 @@ class Logbook(Follower):
         return tuple(more)
 
     def _is_committed(self, snapshot: bytes, pending_hash: bytes) -> bool:
-        name = f"outcome/{snapshot.hex()}"
-        data = self._backend.get_whole(name, RECORD_BYTES_MAX)
-        outcome = parse_outcome(self._vault.open_record("outcome", name, data), name)
+        outcome = read_outcome(self._backend, self._vault, snapshot)
         return outcome.verdict is Verdict.COMMIT and outcome.pending_hash == pending_hash
 
     def _entry(self, memory: Memory, signer: Signer, verb: str, subjects: tuple[bytes, ...], note: str) -> Entry:
@@ -180,9 +179,10 @@ class Logbook(Follower):
         return entry.number - len(tail), [*tail, memory.intent]
 
     def _wrote(self, memory: Memory, entry: Entry, key: bytes) -> None:
+        """Remembers that the entry that was intended is there."""
         memory.known[entry.client] = Known(entry.number, entry.hash, key)
         memory.told.update({head.client: head.number for head in entry.heads})
-        memory.tail.append(entry.encode())
+        memory.tail.append(memory.intent)
         if (entry.number + 1) % ENTRIES_MAX == 0:
             memory.tail.clear()
         memory.intent = b""

@@ -7,17 +7,16 @@ not the root of a whole snapshot, which is nobody's. Two runs over one snapshot 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, StorageFailed
 from respaldo.core.model import Entry, Mark
-from respaldo.core.seams import Buffer, Progress
+from respaldo.core.seams import Progress
 from respaldo.format.snapshot import Manifest
 from respaldo.views.content import WITHOUT_CONTENT, Contents
-from respaldo.views.tar import Tar
 from respaldo.views.walk import walk
 
 
@@ -48,21 +47,6 @@ def about(manifest: Manifest, path: bytes) -> bytes:
         "tags": list(manifest.tags),
     }
     return json.dumps(value, sort_keys=True).encode("ascii")
-
-
-def write_tar(
-    trees: TreeReader,
-    contents: Contents,
-    top: Entry,
-    write: Callable[[Buffer], object],
-    progress: Progress,
-    comment: bytes = b"",
-) -> Filled:
-    """Writes a directory, or one file, as a tar archive."""
-    archive = Tar(write, contents)
-    if comment:
-        archive.comment(comment)
-    return fill(archive, trees, contents, top, progress)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -50,7 +50,6 @@ WANTED = (
 )
 
 KEEP_CACHE = 1 << 1
-CACHE_DIR = 1 << 3
 
 READ_PAGES_MAX = 64
 """So many pages are asked for at once at most."""

@@ -16,8 +16,9 @@ from respaldo.catalog.trees import TreeReader
 from respaldo.core.model import Content, Entry
 from respaldo.core.seams import Silent
 from respaldo.flows.importing.about import parse_about
-from respaldo.views.archive import about, write_tar
+from respaldo.views.archive import about, fill
 from respaldo.views.content import Contents
+from respaldo.views.tar import Tar
 from tests.flows.importing.tars import DIRECTORY, LINK, SYMLINK, Archive, Shop
 
 _BYTES = st.binary(min_size=1, max_size=40).filter(lambda name: name not in {b".", b".."} and not {0, 47} & set(name))
@@ -99,7 +100,10 @@ def exported(shop: Shop, manifest) -> bytes:
     with shop.open() as repo:
         trees = TreeReader(repo.source)
         top = Entry(name=b"", mode=stat.S_IFDIR | 0o755, content=Content(ids=manifest.root))
-        write_tar(trees, Contents(repo.source, trees), top, out.write, Silent(), about(manifest, b"/"))
+        contents = Contents(repo.source, trees)
+        archive = Tar(out.write, contents)
+        archive.comment(about(manifest, b"/"))
+        fill(archive, trees, contents, top, Silent())
     return out.getvalue()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from respaldo.api.bench.excerpt import Excerpt, beginning, fits, pick
 from respaldo.api.bench.made import fill
 from respaldo.api.bench.values import BenchOptions, Timing
-from respaldo.api.blocks import Blocks
+from respaldo.api.blocks import restore_of
 from respaldo.api.making import init
 from respaldo.api.naming import Found
 from respaldo.api.opening import open_repository
@@ -30,7 +30,6 @@ from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.backup.options import BackupOptions
 from respaldo.flows.check.options import Subset, VerifyOptions
-from respaldo.flows.restore.begin import Restore
 from respaldo.flows.restore.options import RestoreOptions, RestoreResult
 from respaldo.flows.restore.run import run_restore
 from respaldo.flows.restore.seams import Trees
@@ -123,15 +122,8 @@ class Runs:
         yield self._timing("restore", result.written_bytes, result.created)
 
     def _restore(self, found: Found, target: str, trees: Trees) -> RestoreResult:
-        restore = Restore(
-            blocks=Blocks(self._repo),
-            trees=trees,
-            manifest=found.snapshot.manifest,
-            entry=found.entry,
-            path=found.path,
-            target=os.fsencode(target),
-            options=RestoreOptions(owners=False, check_space=False),
-        )
+        options = RestoreOptions(owners=False, check_space=False)
+        restore = restore_of(self._repo, trees, found, os.fsencode(target), options)
         result = run_restore(
             restore, progress=self._progress, cancel=self._cancel, clock=self._repo.clock, random=self._repo.random
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +9,7 @@ import click
 from respaldo.cli import show
 from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
 from respaldo.cli.settings import Settings
-from respaldo.core.errors import UsageError
+from respaldo.cli.values import MOMENT
 
 if TYPE_CHECKING:
     from respaldo.api import Logged
@@ -51,13 +50,12 @@ def command() -> None:
         "forget, prune), snapshots (ids), note. findings: what is not as this client has seen it."
     ),
 )
-@click.option("--since", default="", metavar="DATE", help="Only what was done since then: 2026-11-20, or with a time.")
-def show_(settings: Settings, *, since: str) -> int:
+@click.option("--since", type=MOMENT, metavar="DATE", help="Only what was done since then: 2026-11-20, or with a time.")
+def show_(settings: Settings, *, since: int | None) -> int:
     """Show the entries of all clients, by time, each by its own client's clock."""
-    start_ns = _time_ns(since) if since else None
     with settings.open(reports=True) as repository:
         repository.snapshots()
-        entries = [entry for entry in repository.history.entries() if start_ns is None or entry.time_ns >= start_ns]
+        entries = [entry for entry in repository.history.entries() if since is None or entry.time_ns >= since]
         findings = repository.history.findings
     rows = [
         (
@@ -140,13 +138,6 @@ def _fields(entry: Logged) -> dict[str, object]:
         "snapshots": list(entry.snapshots),
         "note": entry.note,
     }
-
-
-def _time_ns(text: str) -> int:
-    try:
-        return int(dt.datetime.fromisoformat(text).astimezone().timestamp()) * 10**9
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(f"not a date: {text}", hint="write 2026-11-20, or 2026-11-20T14:30") from None
 
 
 for _command in (show_, head, check):

@@ -14,7 +14,7 @@ from respaldo.flows.backup.options import BackupOptions
 
 def parent_of(catalogue: Catalogue, host: str, sources: tuple[bytes, ...]) -> Snapshot | None:
     """Returns the latest snapshot of a source; what a restore put away for safety is none."""
-    return next((item for item in reversed(ordinary(catalogue.snapshots)) if _is_of(item, host, sources)), None)
+    return next((item for item in reversed(ordinary(catalogue.snapshots)) if item.is_of(host, sources)), None)
 
 
 def kind_and_label(
@@ -25,14 +25,10 @@ def kind_and_label(
     others_ns = (
         item.time_ns
         for item in reversed(ordinary(snapshots))
-        if is_near(time_ns, item.time_ns) and _is_of(item, options.host, sources)
+        if is_near(time_ns, item.time_ns) and item.is_of(options.host, sources)
     )
     kind = options.kind or kind_by_rule(time_ns, others_ns, options.zone)
     label = options.label or next_label(
         snapshots, host=options.host, sources=sources, bump=options.bump, time_ns=time_ns, zone=options.zone
     )
     return kind, label
-
-
-def _is_of(item: Snapshot, host: str, sources: tuple[bytes, ...]) -> bool:
-    return item.manifest.sources == sources and item.manifest.host == host

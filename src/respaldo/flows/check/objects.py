@@ -15,7 +15,7 @@ from typing import TypeVar
 from respaldo.backend.base import Litter
 from respaldo.catalog.rolls import FOLDER as ROLLS
 from respaldo.catalog.rolls import list_rolls, read_roll
-from respaldo.catalog.snapshots import Snapshot, outcome_name, pending_name
+from respaldo.catalog.snapshots import Snapshot, pending_name
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import (
     PackName,
@@ -46,6 +46,7 @@ from respaldo.format.snapshot import (
 from respaldo.format.verification import parse_sums, parse_verified
 from respaldo.store import slots
 from respaldo.store.header import read_header, still_there
+from respaldo.store.outcomes import outcome_name
 from respaldo.store.packrow import Indexed
 from respaldo.store.packs import read_footer
 from respaldo.store.repo import Listing, Repo

@@ -8,13 +8,14 @@ storage itself left half-written. Implements docs/format.md, "Prune" (what may b
 from __future__ import annotations
 
 from respaldo.catalog.rolls import superseded_rolls
-from respaldo.catalog.snapshots import list_outcomes, list_pending, load, outcome_name, pending_name, read_outcome
+from respaldo.catalog.snapshots import list_outcomes, list_pending, load, pending_name, read_outcome
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import catalogue_object
 from respaldo.flows.gc.remembered import sweep_sums, sweep_verified
 from respaldo.format.snapshot import Verdict
 from respaldo.store.bitmaps import Bitmaps
 from respaldo.store.litter import sweep_litter
+from respaldo.store.outcomes import outcome_name
 from respaldo.store.repo import Repo
 from respaldo.store.sidecars import sweep as sweep_sidecars
 from respaldo.store.sweep import sweep_condemnations, sweep_segments

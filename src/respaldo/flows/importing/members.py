@@ -34,7 +34,6 @@ from respaldo.kernel.layout import INODE_FLAGS
 HEADER_BYTES_MAX = 4 << 20
 """Pax headers and long names are longer in no honest archive, and fit into a tree."""
 _NS = 10**9
-_NOTE_BYTES_MAX = 4096
 _TYPES = {
     b"0": stat.S_IFREG,
     b"\0": stat.S_IFREG,

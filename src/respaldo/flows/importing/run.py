@@ -150,7 +150,7 @@ class _Run:
             session.save()
         time_ns = options.time_ns or about.time_ns or taker.times_ns or options.before_ns or self._started_ns
         host = options.host or about.host or options.default_host
-        alike = [item for item in catalogue.snapshots if _is_of(item, host, sources)]
+        alike = [item for item in catalogue.snapshots if item.is_of(host, sources)]
         label = next_label(alike, host=host, sources=sources, bump=Bump.PATCH, time_ns=time_ns, zone=options.zone)
         near = (item.time_ns for item in alike if is_near(time_ns, item.time_ns))
         manifest = Manifest(
@@ -223,13 +223,9 @@ def _same(item: Snapshot, manifest: Manifest) -> bool:
     )
 
 
-def _is_of(item: Snapshot, host: str, sources: tuple[bytes, ...]) -> bool:
-    return item.manifest.sources == sources and item.manifest.host == host
-
-
 def _parent(snapshots: Sequence[Snapshot], manifest: Manifest) -> Snapshot | None:
     """Returns the latest snapshot of the same sources on the same host that is not later."""
     for item in reversed(snapshots):
-        if item.time_ns <= manifest.time_ns and _is_of(item, manifest.host, manifest.sources):
+        if item.time_ns <= manifest.time_ns and item.is_of(manifest.host, manifest.sources):
             return item
     return None

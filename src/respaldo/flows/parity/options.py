@@ -10,7 +10,6 @@ from respaldo.format.config import PARITY_MAX
 
 _SHARE = re.compile(r"(\d{1,2})(?:\.(\d))?%", re.ASCII)
 _DAMAGED = 4
-DEFAULT_SHARE = 50
 
 
 def parse_share(text: str) -> int:

@@ -16,7 +16,6 @@ from respaldo.catalog.snapshots import (
     announce_forgetting,
     decide,
     list_pending,
-    outcome_name,
     pending_name,
     put_pending,
 )
@@ -25,6 +24,7 @@ from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.flows.repair.salvage import Salvage
 from respaldo.format.snapshot import Manifest, Verdict
 from respaldo.store.aside import set_aside
+from respaldo.store.outcomes import outcome_name
 from respaldo.store.repo import Repo
 
 _TRIES = 20

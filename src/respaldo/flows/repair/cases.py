@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from respaldo.catalog.decided import cached
 from respaldo.catalog.rolls import list_rolls, read_roll
-from respaldo.catalog.snapshots import outcome_name, pending_name, read_outcome, read_undecided
+from respaldo.catalog.snapshots import pending_name, read_outcome, read_undecided
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import PackName, SnapshotId
 from respaldo.flows.repair.options import Step, Verb
 from respaldo.format.snapshot import Manifest, Outcome, Verdict, parse_condemnation, parse_manifest
+from respaldo.store.outcomes import outcome_name
 from respaldo.store.repo import Repo
 
 
