@@ -6,9 +6,10 @@ key never works under another header. Never writes a key anywhere. Implements do
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from functools import cache
-from typing import Self
+from typing import Protocol, Self
 
 from blake3 import blake3
 
@@ -102,3 +103,17 @@ class KeyRing:
             msg = f"no such kind: {kind}"
             raise ValueError(msg)
         return self._purpose("seal " + kind)
+
+
+class Rings(Protocol):
+    """Says which rings a repository's objects are sealed under: one that seals, any number that open."""
+
+    @property
+    def sealing(self) -> KeyRing:
+        """The ring that everything new is sealed under."""
+
+    def opening(self, kind: str, name: str) -> Iterable[KeyRing]:
+        """Returns the rings that an object of this kind and name may have been sealed under, the likeliest first.
+
+        ``name`` is empty for what is named by a hash of its bytes, and for what lies in it.
+        """

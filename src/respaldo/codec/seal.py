@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgpack
@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from respaldo.codec.keys import KeyRing
+from respaldo.codec.keys import KeyRing, Rings
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305
 from respaldo.core.seams import Buffer, Random
@@ -81,13 +81,25 @@ def open_with(kind_key: bytes, aad: bytes, sealed: Buffer, what: str, suite: str
 
     Raises `Corruption` naming ``what`` where the commitment or the tag does not fit.
     """
+    return _open_any([(kind_key, aad)], sealed, what, suite)
+
+
+def _open_any(candidates: Iterable[tuple[bytes, bytes]], sealed: Buffer, what: str, suite: str) -> bytes:
+    """Opens a sealed text under that one of several kind's keys, with their associated data, which it commits to.
+
+    A key that it was not made under costs two hashes of a hundred bytes, whatever the length of the text.
+    """
     view = memoryview(sealed)
     if len(view) < OVERHEAD_BYTES:
         raise Corruption(what, "shorter than a seal")
     if len(view) > MESSAGE_BYTES_MAX + OVERHEAD_BYTES:
         raise Corruption(what, "longer than anything that is sealed")
-    derived = blake3(bytes(view[:SALT_BYTES]) + aad, key=kind_key).digest(64)
-    if not hmac.compare_digest(derived[32:], bytes(view[SALT_BYTES:HEAD_BYTES])):
+    salt, commitment = bytes(view[:SALT_BYTES]), bytes(view[SALT_BYTES:HEAD_BYTES])
+    for kind_key, aad in candidates:
+        derived = blake3(salt + aad, key=kind_key).digest(64)
+        if hmac.compare_digest(derived[32:], commitment):
+            break
+    else:
         raise Corruption(what, "its seal was not made for this key, place and length")
     try:
         return _CIPHERS[suite](derived[:32]).decrypt(_NONCE, view[HEAD_BYTES:], aad)
@@ -96,11 +108,16 @@ def open_with(kind_key: bytes, aad: bytes, sealed: Buffer, what: str, suite: str
 
 
 class Sealer:
-    """Seals and opens under one key ring and suite. Thread-safe; releases the GIL on big messages."""
+    """Seals under one key ring, and opens what was sealed under any that it knows, in one suite.
 
-    def __init__(self, ring: KeyRing, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
+    Thread-safe; releases the GIL on big messages. What a text was sealed under is told by its commitment, so that no
+    object says so in clear, and none opens under two rings.
+    """
+
+    def __init__(self, rings: KeyRing | Rings, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
         self.suite = suite
-        self._ring = ring
+        self._ring = rings if isinstance(rings, KeyRing) else rings.sealing
+        self._rings = None if isinstance(rings, KeyRing) else rings
         self._repository = repository
         self._random = random
 
@@ -110,10 +127,32 @@ class Sealer:
         ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an
         object the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
         """
-        aad = associated_data(self._ring.epoch, self._repository, kind, name, length_bytes, self.suite)
-        return seal_with(self._ring.seal_key(kind), self._ring.hedge, aad, message, self._random, self.suite)
+        ring = self._ring
+        aad = associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
+        return seal_with(ring.seal_key(kind), ring.hedge, aad, message, self._random, self.suite)
 
     def open(self, kind: str, name: str, length_bytes: int, sealed: Buffer, what: str) -> bytes:
-        """Opens what `seal` made with the same arguments; raises `Corruption` naming ``what`` otherwise."""
-        aad = associated_data(self._ring.epoch, self._repository, kind, name, length_bytes, self.suite)
-        return open_with(self._ring.seal_key(kind), aad, sealed, what, self.suite)
+        """Opens what `seal` made with the same arguments, under any of the rings.
+
+        Raises `Corruption` naming ``what`` otherwise.
+        """
+        candidates = (self._candidate(ring, kind, name, length_bytes) for ring in self._opening(kind, name))
+        return _open_any(candidates, sealed, what, self.suite)
+
+    def ring_of(self, kind: str, name: str, length_bytes: int, head: Buffer) -> KeyRing | None:
+        """Returns the ring that a text was sealed under, which its first 56 bytes tell; None where it is none of these.
+
+        What it says of the rest of the text is nothing: only `open` does.
+        """
+        salt, commitment = bytes(head[:SALT_BYTES]), bytes(head[SALT_BYTES:HEAD_BYTES])
+        for ring in self._opening(kind, name):
+            kind_key, aad = self._candidate(ring, kind, name, length_bytes)
+            if hmac.compare_digest(blake3(salt + aad, key=kind_key).digest(64)[32:], commitment):
+                return ring
+        return None
+
+    def _opening(self, kind: str, name: str) -> Iterable[KeyRing]:
+        return (self._ring,) if self._rings is None else self._rings.opening(kind, name)
+
+    def _candidate(self, ring: KeyRing, kind: str, name: str, length_bytes: int) -> tuple[bytes, bytes]:
+        return ring.seal_key(kind), associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
