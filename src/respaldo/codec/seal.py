@@ -116,7 +116,8 @@ class Sealer:
 
     def __init__(self, rings: KeyRing | Rings, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
         self.suite = suite
-        self._ring = rings if isinstance(rings, KeyRing) else rings.sealing
+        self.ring = rings if isinstance(rings, KeyRing) else rings.sealing
+        """The ring that it seals under."""
         self._rings = None if isinstance(rings, KeyRing) else rings
         self._repository = repository
         self._random = random
@@ -127,7 +128,7 @@ class Sealer:
         ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an
         object the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
         """
-        ring = self._ring
+        ring = self.ring
         aad = associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
         return seal_with(ring.seal_key(kind), ring.hedge, aad, message, self._random, self.suite)
 
@@ -138,6 +139,17 @@ class Sealer:
         """
         candidates = (self._candidate(ring, kind, name, length_bytes) for ring in self._opening(kind, name))
         return _open_any(candidates, sealed, what, self.suite)
+
+    def renew(self, kind: str, name: str, length_bytes: int, sealed: Buffer, what: str) -> tuple[bytes, bytes]:
+        """Returns head and body of a sealed text as they are, checked, or sealed anew if they are of another ring.
+
+        Raises `Corruption` naming ``what`` where no ring opens it.
+        """
+        message = self.open(kind, name, length_bytes, sealed, what)
+        head = bytes(memoryview(sealed)[:HEAD_BYTES])
+        if self.ring_of(kind, name, length_bytes, head) is not self.ring:
+            return self.seal(kind, name, length_bytes, message)
+        return head, bytes(memoryview(sealed)[HEAD_BYTES:])
 
     def ring_of(self, kind: str, name: str, length_bytes: int, head: Buffer) -> KeyRing | None:
         """Returns the ring that a text was sealed under, which its first 56 bytes tell; None where it is none of these.
@@ -152,7 +164,7 @@ class Sealer:
         return None
 
     def _opening(self, kind: str, name: str) -> Iterable[KeyRing]:
-        return (self._ring,) if self._rings is None else self._rings.opening(kind, name)
+        return (self.ring,) if self._rings is None else self._rings.opening(kind, name)
 
     def _candidate(self, ring: KeyRing, kind: str, name: str, length_bytes: int) -> tuple[bytes, bytes]:
         return ring.seal_key(kind), associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)

@@ -1,6 +1,7 @@
 """Copies: what is live in a pack that is to go is written into another pack.
 
-A block that is wanted whole is copied as it is sealed, once its seal was checked; of any other, the chunks that are
+A block that is wanted whole is copied as it is sealed, once its seal was checked, or, where it was sealed under another
+epoch, sealed anew with the message that it has; of any other, the chunks that are
 wanted are taken out, checked against their ids and sealed anew, apart from those of every other block, because blocks
 never mix sources. Copies are durable and listed in a segment when `finish` returns. Implements docs/format.md, "Prune"
 (G2, G5).
@@ -88,13 +89,13 @@ class Copier:
         if len(sealed) != block.sealed_length or sealed[24:HEAD_BYTES] != block.commitment:
             raise Corruption(what, "a block is not the one that the footer describes")
         kind = Kind(block.kind)
-        self._repo.vault.sealer.open(kind.word, "", block.raw_length, sealed, what)
+        head, body = self._repo.vault.sealer.renew(kind.word, "", block.raw_length, sealed, what)
         end = first + block.chunks
         self._sink.copy(
             Block(
                 kind=kind,
-                head=sealed[:HEAD_BYTES],
-                body=sealed[HEAD_BYTES:],
+                head=head,
+                body=body,
                 raw_length=block.raw_length,
                 ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
                 lengths=u32_bytes(footer.lengths[first:end]),
