@@ -29,6 +29,7 @@ from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel
 from respaldo.format.protection import Trashed
+from respaldo.format.snapshot import Manifest
 from respaldo.store.repo import Repo
 
 GROUPINGS = ("host", "paths", "tags")
@@ -123,7 +124,7 @@ def candidates(
                 ended_ns=manifest.ended_ns,
                 parent=manifest.parent,
                 # One that stands for another came long after that one had: its arrival says nothing.
-                stored_ns=None if manifest.rewrites or manifest.repairs else stored.get(pending_name(item.id)),
+                stored_ns=None if _stands_for_another(manifest, repo) else stored.get(pending_name(item.id)),
             ),
             group=tuple(
                 # What restores put away is no day's or week's snapshot: it must not push one of those out.
@@ -136,6 +137,11 @@ def candidates(
             pinned=item.id in pins,
             complete=not manifest.figures.errors,
         )
+
+
+def _stands_for_another(manifest: Manifest, repo: Repo | None) -> bool:
+    carried_over = repo is not None and manifest.origin is not None and manifest.origin[0] == repo.header.repository
+    return bool(manifest.rewrites or manifest.repairs or carried_over)
 
 
 def view(items: Sequence[Snapshot], period: str, zone: tzinfo) -> list[tuple[Snapshot, str]]:
