@@ -6,13 +6,14 @@ rest of an object is sound. Implements docs/format.md, "Re-encryption".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from respaldo.backend.base import Backend
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.ids import PackName, pack_object
 from respaldo.format.header import HASH_BYTES
 from respaldo.format.pack import TRAILER_BYTES
 from respaldo.store.several import read_several
@@ -62,7 +63,7 @@ def take_census(
     census = Census()
     for folder in folders:
         objects = [Sealed(*item) for item in sorted(backend.list(folder))]
-        for item, epoch in _epochs_of(backend, vault, folder, objects):
+        for item, epoch in epochs_of(backend, vault, folder, objects):
             check()
             if isinstance(epoch, ObjectMissing):
                 continue
@@ -73,9 +74,10 @@ def take_census(
     return census
 
 
-def _epochs_of(
-    backend: Backend, vault: Vault, folder: str, objects: list[Sealed]
-) -> Iterable[tuple[Sealed, int | Corruption | ObjectMissing | None]]:
+def epochs_of(
+    backend: Backend, vault: Vault, folder: str, objects: Sequence[Sealed]
+) -> Iterator[tuple[Sealed, int | Corruption | ObjectMissing | None]]:
+    """Yields objects of a folder, each with its epoch; None for one that no key in use was used for."""
     return read_several(lambda item: _epoch_of(backend, vault, folder, item), objects)
 
 
@@ -90,3 +92,19 @@ def _epoch_of(backend: Backend, vault: Vault, folder: str, item: Sealed) -> int 
         return None
     ring = vault.sealer.ring_of(kind, name, length, backend.get(item.name, at, HEAD_BYTES))
     return None if ring is None else ring.epoch
+
+
+def packs_under(
+    epochs: Collection[int],
+    backend: Backend,
+    vault: Vault,
+    packs: Mapping[PackName, int],
+    known: dict[PackName, int],
+) -> set[PackName]:
+    """Returns which of some packs (with their lengths) are of some epochs. ``known``: what was found out before."""
+    fresh = {pack_object(name): name for name in packs if name not in known}
+    objects = [Sealed(what, packs[name]) for what, name in fresh.items()]
+    for item, epoch in epochs_of(backend, vault, "packs", objects):
+        if isinstance(epoch, int):
+            known[fresh[item.name]] = epoch
+    return {name for name in packs if known.get(name) in epochs}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed, StorageFull
-from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SnapshotId, pack_object, parse_hash_leaf
+from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.choose import choose, settle_duplicates
 from respaldo.flows.gc.copy import Copier
@@ -22,7 +22,7 @@ from respaldo.flows.gc.sound import needed_after_all
 from respaldo.flows.gc.tidy import tidy
 from respaldo.format.pack import parse_footer
 from respaldo.store.ballast import keep_ballast, with_ballast
-from respaldo.store.census import take_census
+from respaldo.store.census import packs_under
 from respaldo.store.markers import read_markers
 from respaldo.store.repo import Repo
 from respaldo.store.sidecars import catch_up
@@ -98,13 +98,10 @@ class Collector:
             expire=expiring,
         )
 
-    def _of_earlier_epochs(self) -> frozenset[PackName]:
-        if not self._options.renew:
-            return frozenset()
-        census = take_census(self._repo.backend, self._repo.vault, ["packs"], self._cancel.check)
-        old = census.older_than(self._repo.epoch.number, "packs")
-        names = (parse_hash_leaf(item.name.partition("/")[2]) for item in old)
-        return frozenset(PackName(name) for name in names if name is not None)
+    def _of_earlier_epochs(self) -> set[PackName]:
+        repo = self._repo
+        old = repo.epoch.in_use if self._options.renew else []
+        return packs_under(old, repo.backend, repo.vault, self._mark.listing.packs, {}) if old else set()
 
     # --- executing -------------------------------------------------------------------------------------------------
 
