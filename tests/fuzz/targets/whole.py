@@ -1,0 +1,3 @@
+"""Targets: whole repositories."""
+from tests.fuzz.target import Target
+TARGETS: list[Target] = []
