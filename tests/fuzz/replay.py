@@ -1,4 +1,6 @@
-"""Gives targets the inputs of files again, and shows what comes out: python -m tests.fuzz.replay FILE…
+"""Gives targets the inputs of files again, and shows what comes out.
+
+    python -m tests.fuzz.replay FILE…
 
 The target is what a file's name begins with; of a corpus, its folder's.
 """

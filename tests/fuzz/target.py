@@ -18,7 +18,7 @@ from tests.fuzz.mutate import Form, Mutator, Wrapping
 SLOW_S = 2.0
 """So much processor time is a denial of service, of an input of 64 KiB at most."""
 MEMORY_BYTES = 192 << 20
-"""So much an input may take, as `respaldo.format.canonical` promises it; measured by the highest that there ever was."""
+"""So much an input may take, as `respaldo.format.canonical` promises it; what was taken before counts for none."""
 _KIB = 1024
 
 
@@ -35,8 +35,8 @@ class Target:
     """Is a parser, or what calls several.
 
     ``parse``: takes the bytes. ``seeds``: makes valid inputs. ``refusals``: its own errors. ``again``: encodes what it
-    returned; None where many inputs mean the same. ``use``: does with what it returned what its readers do. ``modules``:
-    whose literals an input may have to hold. ``slow_s``: more than this is too long.
+    returned; None where many inputs mean the same. ``use``: does with what it returned what its readers do.
+    ``modules``: whose literals an input may have to hold. ``slow_s``: more than this is too long.
     """
 
     name: str

@@ -80,7 +80,7 @@ def test_slow_parser_is_found(monkeypatch):
     state = loop.State(Target(name="endless", parse=endless, seeds=lambda: [b""], refusals=(Exception,)))
     assert not loop.try_input(state, b"x")
     assert [name.partition(" ")[0] for name in state.findings] == ["Hang"]
-    slow = Target(name="slow", parse=lambda data: sum(range(10**6)), seeds=lambda: [b""], slow_s=0.001)
+    slow = Target(name="slow", parse=lambda _: sum(range(10**6)), seeds=lambda: [b""], slow_s=0.001)
     assert not loop.try_input(loop.State(slow), b"x")
 
 

@@ -20,6 +20,7 @@ from respaldo.catalog import decided
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import ChunkId, PackName
 from respaldo.flows.backup.memo import Memo, Totals
+from respaldo.format.tree import leaf_as_encoded
 from respaldo.ops.agent import wire
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED, Environment
@@ -59,9 +60,10 @@ class _Once(Generic[T]):
         return self._made[0]
 
 
-# --- the memo ----------------------------------------------------------------------------------------------------------
+# --- the memo --------------------------------------------------------------------------------------------------------
 
 _KEY = Memo.key(b"/home/ana")
+_STATE = b"how far a file was stored"
 
 
 def _make_memo() -> Memo:
@@ -80,6 +82,7 @@ def _make_memo() -> Memo:
         leaf=samples.LEAF.encode(),
     )
     memo.flush()
+    memo.put_file(_KEY, _STATE)
     return memo
 
 
@@ -87,19 +90,35 @@ _MEMO = _Once(_make_memo)
 
 
 def _memo(data: bytes) -> None:
-    """Reads a row of the memo."""
-    memo = _MEMO()
-    _ROW()
+    """Reads the memo with one of its values, which the first byte names, in another state."""
+    memo, rows = _MEMO(), _ROWS()
     memo._end_read()
-    _put(memo._environment, "rows", _KEY, data)
+    which = (data or b"\0")[0]
+    places = (("rows", _KEY), ("stamps", _KEY), ("files", _KEY), ("runs", (7).to_bytes(8, "little")), ("runs", b"next"))
+    for at, (database, key) in enumerate(places):
+        _put(memo._environment, database, key, data[1:] if at == which % len(places) else rows[at][1:])
     found = memo.get(_KEY)
-    assert found is None or len(found.tree) == 32
+    if found is not None:
+        assert found.tree == b"t" * 32
+        assert leaf_as_encoded(bytes(found.leaf)) == samples.LEAF
+    assert memo.get_file(_KEY) in {b"", _STATE}, "a place to go on from is believed that was not put"
+    snapshot = memo.snapshot_of(7)
+    assert snapshot is None or len(snapshot) == 16
+    memo._environment.write(memo._next_run)
+    memo._environment.write(partial(memo._sweep, 1))
 
 
-_ROW = _Once(lambda: _got(_MEMO()._environment, "rows", _KEY))
+def _memo_rows() -> list[bytes]:
+    environment = _MEMO()._environment
+    rows = [_got(environment, database, _KEY) for database in ("rows", "stamps", "files")]
+    rows += [b"s" * 16 + (5).to_bytes(8, "little"), (9).to_bytes(8, "little")]
+    return [bytes([at]) + row for at, row in enumerate(rows)]
 
 
-# --- the index ---------------------------------------------------------------------------------------------------------
+_ROWS = _Once(_memo_rows)
+
+
+# --- the index -------------------------------------------------------------------------------------------------------
 
 _PACK = PackName(b"p" * 32)
 _IDS = [samples.FOOTER.chunk_id(number) for number in range(4)]
@@ -170,7 +189,7 @@ def _records(data: bytes) -> None:
     index.put_records({}, known)
 
 
-# --- what rows hold ----------------------------------------------------------------------------------------------------
+# --- what rows hold --------------------------------------------------------------------------------------------------
 
 
 _REGISTER = _Once(lambda: register.Register(_PLACE / "register"))
@@ -208,7 +227,7 @@ _MEMORY = Memory(
     owed={b"1" * 16: b"p" * 32},
     intent=b"x",
 )
-_DECIDED = decided.Decided(True, False, 5, 4, b"p" * 32, samples.MANIFEST.encode())  # noqa: FBT003 - as in its module
+_DECIDED = decided.Decided(True, False, 5, 4, b"p" * 32, samples.MANIFEST.encode())
 _LEASE = wire.Lease(
     directory="/run/user/0/respaldo",
     name="ab12",
@@ -241,7 +260,7 @@ TARGETS = [
         form=Form.VALUE,
         modules=("respaldo.store.recollection",),
     ),
-    Target(name="memo", parse=_memo, seeds=lambda: (_ROW(),), refusals=DAMAGED),
+    Target(name="memo", parse=_memo, seeds=_ROWS, refusals=DAMAGED),
     Target(name="index-footer", parse=_footer, seeds=lambda: (_FOOTERS().footer,)),
     Target(name="index-base", parse=_bucket, seeds=lambda: (_BASES().bucket,), refusals=DAMAGED),
     Target(

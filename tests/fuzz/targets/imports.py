@@ -56,7 +56,11 @@ def _archive(form: int, *, sparse: bool = False) -> bytes:
                     "SCHILY.fflags": "nodump,schg",
                     "LIBARCHIVE.creationtime": "1.5",
                     "LIBARCHIVE.xattr.user.b": "YWI",
-                    **({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "5000"} if sparse else {}),
+                    **(
+                        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "5000"}
+                        if sparse
+                        else {}
+                    ),
                     **({"GNU.sparse.name": "sparse"} if sparse else {}),
                 }
             content = b"1\n100\n2\n".ljust(_BLOCK, b"\0") if sparse and size == 700 else b""
@@ -176,7 +180,14 @@ _ABOUT = b"""{"respaldo": 1, "path": "/home/ana", "sources": ["/", "/home/ana"],
 "host": "granja", "user": "ana", "kind": "full", "label": "v1.0.0-20261125_101500", "reason": "x", "tags": ["a"]}"""
 
 TARGETS = [
-    Target(name="tar", parse=_read, seeds=_archives, refusals=(), wrappings=(_SUMMED,), modules=("respaldo.flows.importing",)),
+    Target(
+        name="tar",
+        parse=_read,
+        seeds=_archives,
+        refusals=(),
+        wrappings=(_SUMMED,),
+        modules=("respaldo.flows.importing",),
+    ),
     Target(
         name="tar-fields",
         parse=_fields,

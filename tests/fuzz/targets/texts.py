@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from datetime import UTC
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
 from shamir_mnemonic import shamir
 
 from respaldo.api import history, importing, naming, parse_recovery
-from respaldo.api.places import Pins, Places, Uses
+from respaldo.backend.base import check_name
 from respaldo.catalog import labels, moments, policies, selectors
+from respaldo.cli import show, streams, values
 from respaldo.codec import recovery, shares
 from respaldo.core.errors import NoSuchSnapshot, UsageError
 from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, parse_hash_leaf, parse_leaves, parse_random_leaf
 from respaldo.core.model import Entry
-from respaldo.backend.base import check_name
-from respaldo.cli import passphrase, show, speeds, streams, values
 from respaldo.flows.check.options import parse_subset
 from respaldo.flows.parity.options import parse_share as parse_parity
 from respaldo.format import canonical
@@ -35,7 +32,7 @@ CONTEXT = selectors.Context(now_ns=NOW_NS, zone=ZONE, verified=frozenset)
 KEY = bytes(range(32))
 
 
-def _text(data: bytes) -> str:
+def decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -52,7 +49,7 @@ def _target(
     kept = tuple(seed.encode("utf-8", "surrogateescape") for seed in seeds)
     return Target(
         name=name,
-        parse=lambda data: parse(_text(data)),
+        parse=lambda data: parse(decoded(data)),
         seeds=lambda: kept,
         refusals=refusals,
         use=use,
@@ -62,7 +59,7 @@ def _target(
     )
 
 
-# --- names, times, numbers ---------------------------------------------------------------------------------------------
+# --- names, times, numbers -------------------------------------------------------------------------------------------
 
 
 def _named(text: str) -> None:
@@ -131,7 +128,7 @@ def _object_name(text: str) -> None:
     check_name(text)
 
 
-# --- rules and patterns ------------------------------------------------------------------------------------------------
+# --- rules and patterns ----------------------------------------------------------------------------------------------
 
 _PATHS = (b"a", b"a/b", b"a/b/c.o", b"\xff\n", b"a" * 200, b"[x]/]-", b"aaaa/aaaa/aaaa/b")
 
@@ -161,59 +158,7 @@ def _expression(text: str) -> None:
     Criteria(pattern=text, regex=True)
 
 
-# --- files of a user ---------------------------------------------------------------------------------------------------
-
-
-class _Files:
-    """Has one file that is written anew for each input."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="respaldo-fuzz-")
-        self.path = Path(self._folder.name)
-        places = Places(cache_dir=self.path / "cache", state_dir=self.path / "state")
-        self.pins = Pins(places, str(self.path / "nowhere"))
-        self.uses = Uses(places, bytes(16))
-        for path in (self.pins.path, self.uses._path):
-            path.parent.mkdir(parents=True)
-
-    def with_file(self, data: bytes) -> str:
-        path = self.path / "file"
-        path.write_bytes(data)
-        return str(path)
-
-
-_FILES: list[_Files] = []
-
-
-def _files() -> _Files:
-    if not _FILES:
-        _FILES.append(_Files())
-    return _FILES[0]
-
-
-def _measurement(data: bytes) -> None:
-    found = speeds.read_earlier(_files().with_file(data))
-    rows = speeds.compare(found, found)
-    text = speeds.compared_text(rows, speeds.unlike(found, {}))
-    assert all(line.isprintable() for line in text.splitlines()), text
-
-
-def _key_file(data: bytes) -> None:
-    path = _files().with_file(data)
-    for read in (passphrase.read_key, passphrase.read_passphrase):
-        try:
-            read(path)
-        except UsageError as error:
-            assert len(data) < 8 or _text(data) not in str(error), "a secret is shown"
-
-
-def _state(data: bytes) -> None:
-    """Reads what this client remembers of headers and of uses."""
-    files = _files()
-    files.pins.path.write_bytes(data)
-    assert all(len(item) == 32 for item in files.pins.known())
-    files.uses._path.write_bytes(data)
-    files.uses.known()
+# --- keys and heads --------------------------------------------------------------------------------------------------
 
 
 def _headed(raw: bytes) -> str:
@@ -240,7 +185,7 @@ def _shares() -> tuple[str, ...]:
         shamir.RANDOM_BYTES = drawn
 
 
-_SHARES = _shares()
+SHARES = _shares()
 _POLICY = """
 [laptop]
 keep-last = 3
@@ -254,9 +199,6 @@ sources = ["/home/ana"]
 [other]
 keep-yearly = 0x10
 """
-_MEASURED = """{"respaldo": "0.1.0", "cpus": 2, "disk": [{"name": "read", "bytes": 5, "duration_s": 0.1,
-"bytes_per_s": 50.5}], "restoring": [], "storing": [], "runs": [{"name": "verify", "bytes_per_s": 1e3}],
-"opening_s": 0.1, "first_byte": {"files": 3, "median_s": 0.001, "worst_s": 1}, "damaged": 0, "skipped": null}"""
 
 TARGETS = [
     _target(
@@ -294,7 +236,22 @@ TARGETS = [
         "amount",
         _amount,
         (
-            *("5M", "1.5GiB", "500KB", "20MiB/s", "5%", "12.5%", "90s", "1h30m", "2d", "36h", "1y6m", "1/7", "10m", "2.5%"),
+            *(
+                "5M",
+                "1.5GiB",
+                "500KB",
+                "20MiB/s",
+                "5%",
+                "12.5%",
+                "90s",
+                "1h30m",
+                "2d",
+                "36h",
+                "1y6m",
+                "1/7",
+                "10m",
+                "2.5%",
+            ),
             *("2026-11-30T18:05:00+01:00", "Europe/Madrid", "local", "UTC"),
         ),
         modules=("respaldo.cli.values", "respaldo.flows.check.options"),
@@ -343,29 +300,7 @@ TARGETS = [
         (_POLICY, "[a]\nkeep-last = 1\n"),
         modules=("respaldo.catalog.policies",),
     ),
-    _target("command", streams.split_command, ("pg_dump -U 'a b' \"c\\\"d\" # e", "a\\ b")),
-    Target(
-        name="measurement",
-        parse=_measurement,
-        seeds=lambda: (_MEASURED.encode(),),
-        refusals=(UsageError,),
-        form=Form.TEXT,
-        modules=("respaldo.cli.speeds",),
-    ),
-    Target(
-        name="key-file",
-        parse=_key_file,
-        seeds=lambda: (KEY, KEY.hex().encode() + b"\n", recovery.show_key(KEY).encode(), "\n".join(_SHARES).encode()),
-        form=Form.TEXT,
-        modules=("respaldo.codec.recovery",),
-    ),
-    Target(
-        name="state",
-        parse=_state,
-        seeds=lambda: (b"/srv/backup\n" + b"ab" * 32 + b"\n", b"keys/0011223344556677 1780000000000000000\n"),
-        form=Form.TEXT,
-        modules=("respaldo.api.places",),
-    ),
+    _target("command", streams.split_command, ('pg_dump -U \'a b\' "c\\"d" # e', "a\\ b")),
     _target(
         "head",
         history.parse_head,
@@ -376,11 +311,11 @@ TARGETS = [
     _target(
         "recovery",
         parse_recovery,
-        (recovery.show_key(KEY), "# comment\n" + "\n".join(_SHARES[:2]), " ".join(_SHARES[1:])),
+        (recovery.show_key(KEY), "# comment\n" + "\n".join(SHARES[:2]), " ".join(SHARES[1:])),
         use=lambda secret: _same_key(secret.key),  # type: ignore[attr-defined]
         modules=("respaldo.codec.recovery", "respaldo.codec.shares"),
     ),
-    _target("share", shares.parse_share, _SHARES, modules=("respaldo.codec.shares",)),
+    _target("share", shares.parse_share, SHARES, modules=("respaldo.codec.shares",)),
 ]
 
 
