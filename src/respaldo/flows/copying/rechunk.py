@@ -14,7 +14,7 @@ from typing import Self
 
 from respaldo.catalog.trees import ListBuilder, Sink, TreeReader
 from respaldo.chunk.chunker import Chunker
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError, StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content
 from respaldo.core.seams import Cancel, Progress
@@ -85,6 +85,14 @@ class Ahead:
         return raw
 
 
+class SourceUnreadableError(Exception):
+    """Says that content cannot be had from the source; what else fails is the target's, and no file's fault."""
+
+    def __init__(self, error: RespaldoError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Rechunker:
     """Makes content of the source content of the target."""
 
@@ -113,7 +121,7 @@ class Rechunker:
         self.read_bytes = 0
 
     def content(self, content: Content, size: int) -> Content:
-        """Returns a file's content in the target; raises `Corruption`, `ChunkMissing`, `StorageError` of the source."""
+        """Returns a file's content in the target; raises `SourceUnreadableError`, and errors of the target."""
         before = self.known(content)
         if before is None:
             before = self._read(content, size)
@@ -130,7 +138,7 @@ class Rechunker:
         try:
             nodes = self._there.nodes(became)
             whole = all(self._sink.knows(kinds.get(level, Kind.LIST), chunk_id) for level, chunk_id in nodes)
-        except GONE:
+        except (*GONE, StorageFailed):  # what cannot be read there is stored again
             return None
         return became if whole else None
 
@@ -138,8 +146,16 @@ class Rechunker:
         builder = ListBuilder(self._sink)
         held = bytearray()
         total = 0
-        for length, raw in self._pieces(content):
+        pieces = self._pieces(content)
+        while True:
             self._cancel.check()
+            try:
+                piece = next(pieces, None)
+            except (*GONE, StorageFailed) as error:
+                raise SourceUnreadableError(error) from error
+            if piece is None:
+                break
+            length, raw = piece
             total += length
             if raw is None:
                 self._cut(held, builder, final=True)
@@ -152,7 +168,7 @@ class Rechunker:
                 self._cut(held, builder, final=False)
                 self._checkpoint()
         if total != size:
-            raise Corruption("content of a file", "it is not as long as the file's size")
+            raise SourceUnreadableError(Corruption("content of a file", "it is not as long as the file's size"))
         self._cut(held, builder, final=True)
         return builder.finish()
 

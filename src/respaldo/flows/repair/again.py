@@ -81,7 +81,7 @@ def _another(repo: Repo, old: SnapshotId, mine: SnapshotId) -> SnapshotId | None
     for look in range(_LOOKS):
         found = load(repo)
         for item in found.snapshots:
-            if old in item.encoded and item.manifest.repairs == old:
+            if bytes(old) in item.encoded and item.manifest.repairs == old:
                 return item.id
         begun = []
         for other in found.undecided:
