@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,8 @@ from respaldo.store.source import OPENED_AT_ONCE
 _AHEAD = 3
 _BLOCKS_KEPT = 6
 _HELD_BYTES = 1 << 20
+_ROWS_AHEAD = 256
+"""So many chunks of a long file are looked up together: some 16 MiB."""
 
 
 class Ahead:
@@ -47,13 +50,17 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
     def expect(self, ids: bytes) -> None:
-        """Says which chunks will be asked for next, in this order."""
+        """Says which chunks will be asked for next, in this order, and nothing else."""
         self._coming.clear()
-        last: tuple[int, int] | None = None
+        self.expect_first(ids)
+
+    def expect_first(self, ids: bytes) -> None:
+        """Says which chunks will be asked for before all that is expected."""
+        keys: list[tuple[int, int]] = []
         for place in self._source.locate_each(ids):
-            if place is not None and place[:2] != last:
-                last = place[:2]
-                self._coming.append(last)
+            if place is not None and (not keys or place[:2] != keys[-1]):
+                keys.append(place[:2])
+        self._coming.extendleft(reversed(keys))
         self._fill()
 
     def _fill(self) -> None:
@@ -178,14 +185,17 @@ class Rechunker:
                 raw = self.ahead.get(chunk_id)
                 yield len(raw), raw
             return
-        for chunk_id, length in self._trees.list_rows(content):
-            if chunk_id == HOLE:
-                yield length, None
-                continue
-            raw = self.ahead.get(chunk_id)
-            if len(raw) != length:
-                raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "its length is not the one its list says")
-            yield length, raw
+        rows = self._trees.list_rows(content)
+        while part := list(islice(rows, _ROWS_AHEAD)):
+            self.ahead.expect_first(b"".join([row.id for row in part if row.id != HOLE]))
+            for chunk_id, length in part:
+                if chunk_id == HOLE:
+                    yield length, None
+                    continue
+                raw = self.ahead.get(chunk_id)
+                if len(raw) != length:
+                    raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "its length is not the one its list says")
+                yield length, raw
 
     def _cut(self, held: bytearray, builder: ListBuilder, *, final: bool) -> None:
         """Puts the chunks that what is held begins with; of one run of data, all of it at its end."""
