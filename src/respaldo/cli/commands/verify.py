@@ -27,7 +27,7 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         ("Is every piece of every snapshot there (seconds; reads trees, no content):", "respaldo verify"),
         ("Read and check everything:", "respaldo verify --read-data"),
         ("Every night half an hour of it, what was checked longest ago first:", "respaldo verify --subset 30m"),
-        ("Everything, and the SHA-256 of every file:", "respaldo verify --read-data --checksums"),
+        ("Everything, and the SHA-256 of really every file:", "respaldo verify --read-data --checksums"),
         ("A seventh every day of the week:", "respaldo verify --subset $(date +%u)/7"),
         ("On the machine that stores it, without any passphrase:", "respaldo verify --keyless -r /srv/backup"),
     ),
@@ -36,7 +36,8 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, mendable, "
         "affected_count, affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a "
         "repair has marked as lost, and that has not come back; whole: ids of the snapshots of which all was read and "
-        "found whole. With --keyless: ok, objects, read_bytes, duration_s, "
+        "found whole; checksums and checksums_left: of how many contents the SHA-256 was computed, and of how many it "
+        "was not. With --keyless: ok, objects, read_bytes, duration_s, "
         "bytes_per_s, damages."
     ),
 )
@@ -49,22 +50,25 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     "longest ago comes first.",
 )
 @click.option(
-    "--checksums",
-    is_flag=True,
-    help="With --read-data: compute the SHA-256 of all files, too, for: respaldo checksums.",
+    "--checksums/--no-checksums",
+    default=None,
+    help="With --read-data, the SHA-256 of each file that has none yet is computed on the way, for: respaldo "
+    "checksums. --checksums: also of the few big files that have to be read once more for it, however many these are; "
+    "--no-checksums: of none.",
 )
 @click.option(
     "--no-record", is_flag=True, help="Do not remember in the repository which snapshots were read and found whole."
 )
 @click.option("--keyless", is_flag=True, help="Check every object's bytes against its hash; needs no passphrase.")
 def command(
-    settings: Settings, *, read_data: bool, subset: str, checksums: bool, no_record: bool, keyless: bool
+    settings: Settings, *, read_data: bool, subset: str, checksums: bool | None, no_record: bool, keyless: bool
 ) -> int:
     """Check the repository, and say which files of which snapshots are affected where something is damaged.
 
     Without options, all that snapshots refer to must be there, and every tree must open. Nothing in the repository is
     changed, but that after --read-data it remembers which snapshots were read and found whole: "snapshots" shows it,
-    and "latest:verified" names the newest of them. The exit status is 4 where damage was found.
+    and "latest:verified" names the newest of them; and the SHA-256 of files, for "checksums". The exit status is 4
+    where damage was found.
     """
     from respaldo import api  # start-up time
 
@@ -84,10 +88,11 @@ def command(
         read_data=read_data,
         subset=api.parse_subset(subset) if subset else None,
         remember=read_data and not no_record,
-        checksums=checksums,
+        checksums=read_data and not no_record and checksums is not False,
+        all_checksums=bool(checksums),
     )
     with (
-        settings.open(writes=options.remember or checksums, reports=True) as repository,
+        settings.open(writes=options.remember or options.all_checksums, reports=True) as repository,
         cancelling() as cancel,
         watching(level, display=settings.display) as progress,
     ):
@@ -121,6 +126,9 @@ def _text(result: VerifyResult, duration_ns: int, *, complete: bool) -> str:
         part = f"{result.read_bytes * 100 / result.pack_bytes:.1f} %" if result.pack_bytes else "all"
         speed = show.rate(result.read_bytes, duration_ns)
         rows.append(("read", f"{show.size(result.read_bytes)} ({part}), {show.count(result.chunks, 'chunk')}, {speed}"))
+    if result.checksums or result.checksums_left:
+        left = f", {show.count(result.checksums_left)} left (all: --checksums)" if result.checksums_left else ""
+        rows.append(("checksums", f"{show.count(result.checksums)} computed{left}"))
     rows.append(("time", show.duration(duration_ns)))
     lines = [
         show.figures(rows),
@@ -178,6 +186,8 @@ def _fields(result: VerifyResult, duration_ns: int) -> dict[str, object]:
         "damages": [_damage_fields(damage) for damage in result.damages],
         "lost_count": result.lost_count,
         "lost": [_affected_fields(item) for item in result.lost],
+        "checksums": result.checksums,
+        "checksums_left": result.checksums_left,
         "whole": [snapshot.hex() for snapshot, _ in result.whole],
     }
 
