@@ -160,10 +160,21 @@ def test_one_ahead_does_not_make_the_others_doubtful():
     assert doubted(logged(1, 3), unseen, logged(3, 1)) == {2: Doubt.LATE}
 
 
-def test_logs_are_compared_with_themselves():
-    """What another client's log says has no order among one's own."""
-    other = replace(logged(2, 5), told=Told(signer=b"d", place=2))
-    assert doubted(logged(1, 3), other) == {}
+def test_logs_that_go_on_at_the_same_time():
+    """A thief begins a log of his own, which nothing goes before: where it meets the honest one, neither counts."""
+    honest = [logged(number, 30 - number) for number in range(1, 20)]
+    forged = [replace(logged(99 + n, days), told=Told(signer=b"d", place=n)) for n, days in enumerate((21.5, 19.5))]
+    assert doubted(*honest, *forged) == {9: Doubt.ORDER, 10: Doubt.ORDER, 99: Doubt.ORDER, 100: Doubt.ORDER}
+    alone = replace(logged(99, 20.5), told=Told(signer=b"d", place=1))
+    assert doubted(*honest, alone) == {99: Doubt.ORDER}
+
+
+def test_logs_one_after_the_other():
+    """A machine that lost its state goes on under another name."""
+    before = [logged(number, 30 - number) for number in range(1, 9)]
+    after = [replace(logged(number, 30 - number), told=Told(signer=b"a", place=number)) for number in range(9, 20)]
+    last = [replace(logged(number, 30 - number), told=Told(signer=b"b", place=number)) for number in range(20, 30)]
+    assert doubted(*before, *last, *after) == {}
 
 
 def test_counted_times_never_go_back():

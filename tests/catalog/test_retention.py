@@ -399,7 +399,10 @@ def claimed(place, time_ns, *, signer=b"c"):
 
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=8),
-    st.lists(st.tuples(st.integers(0, 59), st.integers(0, 23), st.integers(0, 24)), max_size=12),
+    st.lists(
+        st.tuples(st.integers(0, 59), st.integers(0, 23), st.integers(0, 24), st.sampled_from([b"c", b"d", b"e"])),
+        max_size=12,
+    ),
     policies.filter(lambda policy: not policy.keep.get("last") and not policy.tags and not policy.kinds_ns),
 )
 def test_false_times_push_out_no_more_than_an_honest_client_would(days, forged, policy):
@@ -416,8 +419,8 @@ def test_false_times_push_out_no_more_than_an_honest_client_would(days, forged, 
                 time_ns=item.arrival.time_ns - before * HOUR_NS,
             ),
         )
-        for place, (day, hour, before) in enumerate(forged, len(good))
-        for item in [claimed(place, START_NS + day * DAY_NS + hour * HOUR_NS)]
+        for place, (day, hour, before, signer) in enumerate(forged, len(good))
+        for item in [claimed(place, START_NS + day * DAY_NS + hour * HOUR_NS, signer=signer)]
     ]
     goes = {item.id for item in good} - kept([*good, *bad], policy, now_ns=now_ns)
     hours = range(max(0, last_ns - START_NS) // HOUR_NS, (now_ns - START_NS) // HOUR_NS + 2)

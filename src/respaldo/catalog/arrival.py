@@ -19,7 +19,9 @@ that knows the entry of a snapshot, or does not know it yet, says when the snaps
 there yet (`Doubt.EARLY`, `Doubt.LATE` again). Two notions come on top:
 
 - `Doubt.UNSAID`: no entry of its client says that it was committed.
-- `Doubt.ORDER`: it ended before one did that stands before it in the log of its client.
+- `Doubt.ORDER`: it ended before one did that stands before it in the log of its client; or, where several logs are
+  one client's (its state was lost, or a thief began one), while another of them goes on: of two that go on at the same
+  time nobody knows the order.
 
 What is left of those counts by when it ended and no earlier than what stands before it (`counted_times`): so whoever
 has the credential of such a client can take no place in the calendar that an honest client could not have taken since
@@ -28,7 +30,8 @@ its last snapshot, whatever times he claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -67,7 +70,7 @@ _TEXTS = {
     Doubt.EARLY: "it was stored before it says that it ended",
     Doubt.LATE: "it was stored long after it says that it ended",
     Doubt.UNSAID: "its client's log does not say that it was made",
-    Doubt.ORDER: "its client's log has it after one that ended later",
+    Doubt.ORDER: "its client's log has it after one that ended later, or another log of the client goes on at its time",
 }
 
 
@@ -131,7 +134,30 @@ def find_doubts(arrivals: Iterable[Arrival], now_ns: int) -> dict[SnapshotId, Do
             if item.ended_ns + SLACK_NS < latest_ns:
                 found[item.id] = Doubt.ORDER
             latest_ns = max(latest_ns, item.ended_ns)
+    found.update(dict.fromkeys(_at_once(_logs(known.values(), found)), Doubt.ORDER))
     return found
+
+
+def _at_once(logs: Sequence[Sequence[Arrival]]) -> Iterator[SnapshotId]:
+    """Yields what ended between the first and the last end of another log than its own."""
+    spans = sorted(
+        (min(ends), max(ends), which) for which, ends in enumerate([i.ended_ns for i in log] for log in logs)
+    )
+    # Of the spans that begin before one: which goes on longest, and which of the others.
+    longest: list[tuple[tuple[int, int], tuple[int, int]]] = [((0, -1), (0, -1))]
+    for _, end_ns, which in spans:
+        first, second = longest[-1]
+        if end_ns > first[0]:
+            first, second = (end_ns, which), first
+        elif end_ns > second[0]:
+            second = (end_ns, which)
+        longest.append((first, second))
+    begins = [begin_ns for begin_ns, *_ in spans]
+    for which, log in enumerate(logs):
+        for item in log:
+            first, second = longest[bisect_left(begins, item.ended_ns)]
+            if item.ended_ns < (second if first[1] == which else first)[0]:
+                yield item.id
 
 
 def counted_times(arrivals: Iterable[Arrival], doubts: Mapping[SnapshotId, Doubt]) -> dict[SnapshotId, int]:

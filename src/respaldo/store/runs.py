@@ -1,0 +1,220 @@
+"""The rings of an area as its owner opens it: the area's own, and one for each run of its client that counts.
+
+Invariant: a run's ring opens nothing but what a session may write (`RUN_KINDS`); what is named by a snapshot opens
+under the run of that name and the area's own ring alone. A run counts if its record is signed by the client, or by the
+owner, and is among those that a removal of the client lists, where there is one: the keys of no other are ever taken.
+Runs are read when something does not open without them. Implements docs/format.md, "Run".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from respaldo.backend.base import Backend
+from respaldo.codec.box import open_box
+from respaldo.codec.keys import KEY_BYTES, RUN_KINDS, KeyRing, RunRing
+from respaldo.codec.signing import Signer, is_signed
+from respaldo.core.errors import Corruption
+from respaldo.core.ids import AES_256_GCM, RANDOM_ID_BYTES, parse_random_leaf
+from respaldo.format import canonical
+from respaldo.format.enrolment import Enrolment, Removal
+from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, Author, Run, parse_run, parse_run_name, run_name
+from respaldo.store.several import read_several
+
+RUN_PURPOSE: Final = b"run"
+OWNER_RUN_PURPOSE: Final = b"run owner"
+BY_SNAPSHOT: Final = frozenset({"manifest", "outcome", "marker"})
+"""Kinds of what is named by its snapshot, which has the id of its session."""
+_LOOKS: Final = 64
+"""So often runs are listed for things that do not open, between two times that packs are listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """Is what the owner of an area knows of it: who writes there, and whether he still may."""
+
+    enrolment: Enrolment
+    removal: Removal | None = None
+
+
+class _Known(NamedTuple):
+    """Is a run that counts: when it began, by its author's clock, its root key, and whether the owner made it."""
+
+    time_ns: int
+    root: bytes
+    by_owner: bool
+
+
+class AreaRings:
+    """Says which rings open what lies in an area. Thread-safe."""
+
+    def __init__(self, owner: KeyRing, area: Area, backend: Backend, suite: str = AES_256_GCM) -> None:
+        self.sealing = owner
+        self.area = area
+        self.refused: dict[bytes, str] = {}
+        """Runs that do not count, and why not, of those that were looked at."""
+        self.grown = False
+        """Whether runs were read since they were last kept."""
+        self._backend = backend
+        self._suite = suite
+        self._admin = Signer(owner.admin_seed).public
+        self._known: dict[bytes, _Known] = {}
+        """By session, the newest last."""
+        self._rings: dict[bytes, RunRing] = {}
+        self._last: bytes | None = None
+        """The run that something was last opened under."""
+        self._lock = threading.RLock()
+        self._looks = _LOOKS
+
+    def opening(self, kind: str, name: str) -> Iterator[KeyRing]:
+        """Yields the rings that an object may have been sealed under, the likeliest first.
+
+        The one at which the caller stops is tried first the next time.
+        """
+        yield self.sealing
+        if kind not in RUN_KINDS:
+            return
+        if kind in BY_SNAPSHOT:
+            ring = self._named(name)
+            if ring is not None:
+                yield ring
+            return
+        yield from self._each()
+
+    def run_of(self, ring: KeyRing | None) -> bytes | None:
+        """Returns the session whose ring one is; None of the area's own."""
+        with self._lock:
+            return next((session for session, item in self._rings.items() if item is ring), None)
+
+    def look_again(self) -> None:
+        """Says that storage is looked at anew: what does not open may be of a run that has begun since."""
+        with self._lock:
+            self._looks = _LOOKS
+
+    def known(self) -> dict[bytes, int]:
+        """Lists all runs that count, and when they began."""
+        with self._lock:
+            self._take(self._listed())
+            return {session: item.time_ns for session, item in self._known.items()}
+
+    # --- what was read is kept ---------------------------------------------------------------------------------------
+
+    def encode(self) -> bytes:
+        """Returns the runs that are known, to be sealed and kept: reading thousands takes time."""
+        with self._lock:
+            self.grown = False
+            rows = [[session, *item[:2], int(item.by_owner)] for session, item in self._known.items()]
+        return canonical.pack([1, rows])
+
+    def recall(self, kept: bytes) -> None:
+        """Takes what was kept, as far as it counts still; nothing where it is not what this program keeps."""
+        rows: Sequence[object] = []
+        with contextlib.suppress(Corruption):
+            match canonical.unpack(kept, "runs"):
+                case [1, list(found)]:
+                    rows = found
+        for row in rows:
+            match row:
+                case [bytes(session), int(time_ns), bytes(root), int(by_owner)] if (
+                    len(session) == RANDOM_ID_BYTES and len(root) == KEY_BYTES
+                ):
+                    if by_owner or self._may(session):
+                        self._known[session] = _Known(time_ns, root, bool(by_owner))
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _named(self, name: str) -> RunRing | None:
+        session = parse_random_leaf(name.partition("/")[2].partition(".")[0])
+        if session is None:
+            return None
+        with self._lock:
+            if session not in self._known and session not in self.refused:
+                self._take([session])
+            return self._ring(session)
+
+    def _ring(self, session: bytes) -> RunRing | None:
+        """Returns the ring of a run that counts."""
+        ring = self._rings.get(session)
+        known = self._known.get(session)
+        if ring is None and known is not None:
+            ring = self._rings[session] = RunRing(known.root, self.sealing.header_hash)
+        return ring
+
+    def _each(self) -> Iterator[RunRing]:
+        """Yields the ring that fitted last, then all, the newest first, then those that have come meanwhile."""
+        tried: set[bytes] = set()
+        last = self._last
+        if last is not None:
+            yield from self._one(last, tried)
+        while True:
+            with self._lock:
+                left = [session for session in reversed(self._known) if session not in tried]
+            for session in left:
+                yield from self._one(session, tried)
+            if not left or self._looks <= 0:
+                with self._lock:
+                    if self._looks <= 0:
+                        return
+                    self._looks -= 1
+                    if not self._take(self._listed()):
+                        return
+
+    def _one(self, session: bytes, tried: set[bytes]) -> Iterator[RunRing]:
+        tried.add(session)
+        with self._lock:
+            ring = self._ring(session)
+        if ring is None:
+            return
+        try:
+            yield ring
+        except GeneratorExit:
+            self._last = session
+            raise
+
+    def _listed(self) -> list[bytes]:
+        """Lists the runs that were not looked at."""
+        found = (parse_run_name(name) for name in self._backend.names("runs"))
+        return [item for item in found if item is not None and item not in self._known and item not in self.refused]
+
+    def _take(self, sessions: list[bytes]) -> bool:
+        """Reads the records of runs, and takes the keys of those that count; returns whether there were any."""
+        taken: list[tuple[_Known, bytes]] = []
+        for session, got in read_several(self._read, sessions):
+            if isinstance(got, Corruption):
+                self.refused[session] = got.reason
+            elif isinstance(got, _Known):
+                taken.append((got, session))
+        for known, session in sorted(taken):
+            self._known[session] = known
+        self.grown = self.grown or bool(taken)
+        return bool(taken)
+
+    def _read(self, session: bytes) -> _Known:
+        """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
+        name = run_name(session)
+        run = parse_run(self._backend.get_whole(name, RUN_BYTES_MAX), name)
+        self._check(run, name)
+        ring, header_hash = self.sealing, self.sealing.header_hash
+        root = open_box(ring.box_seed, run.box, purpose=ROOT, header_hash=header_hash, name=name, suite=self._suite)
+        if len(root) != KEY_BYTES:
+            raise Corruption(name, "its key has the wrong length")
+        return _Known(run.time_ns, root, run.author is Author.OWNER)
+
+    def _check(self, run: Run, name: str) -> None:
+        by_owner = run.author is Author.OWNER
+        enrolment = self.area.enrolment
+        public, purpose = (self._admin, OWNER_RUN_PURPOSE) if by_owner else (enrolment.sign_public, RUN_PURPOSE)
+        if run.client != enrolment.client:
+            raise Corruption(name, "it is of another client")
+        if not is_signed(public, run.signature, purpose, self.sealing.header_hash, run.signed()):
+            raise Corruption(name, f"its signature is not the {'owner' if by_owner else 'client'}'s")
+        if not by_owner and not self._may(run.session):
+            raise Corruption(name, "its client had been removed when it came")
+
+    def _may(self, session: bytes) -> bool:
+        removal = self.area.removal
+        return removal is None or session in removal.runs
