@@ -15,20 +15,23 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from respaldo.backend.base import Backend
-from respaldo.codec.box import open_box
 from respaldo.codec.keys import KEY_BYTES, RUN_KINDS, KeyRing, RunRing
-from respaldo.codec.signing import Signer, is_signed
+from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption
-from respaldo.core.ids import AES_256_GCM, RANDOM_ID_BYTES, parse_random_leaf
+from respaldo.core.ids import RANDOM_ID_BYTES, parse_random_leaf
 from respaldo.format import canonical
 from respaldo.format.enrolment import Enrolment, Removal
-from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, Author, Run, parse_run, parse_run_name, run_name
+from respaldo.format.header import Header
+from respaldo.format.runrecord import Author, parse_run_name, run_name
+from respaldo.store.index import Index
+from respaldo.store.runs import owners_ring, read_run
 from respaldo.store.several import read_several
+from respaldo.store.vault import Vault
 
-RUN_PURPOSE: Final = b"run"
-OWNER_RUN_PURPOSE: Final = b"run owner"
+KIND: Final = "client"
 BY_SNAPSHOT: Final = frozenset({"manifest", "outcome", "marker"})
 """Kinds of what is named by its snapshot, which has the id of its session."""
+_KEPT: Final = "runs"
 _LOOKS: Final = 64
 """So often runs are listed for things that do not open, between two times that packs are listed."""
 
@@ -52,16 +55,16 @@ class _Known(NamedTuple):
 class AreaRings:
     """Says which rings open what lies in an area. Thread-safe."""
 
-    def __init__(self, owner: KeyRing, area: Area, backend: Backend, suite: str = AES_256_GCM) -> None:
+    def __init__(self, owner: KeyRing, area: Area, backend: Backend, header: Header) -> None:
         self.sealing = owner
         self.area = area
         self.refused: dict[bytes, str] = {}
         """Runs that do not count, and why not, of those that were looked at."""
-        self.grown = False
+        self._grown = False
         """Whether runs were read since they were last kept."""
         self._backend = backend
-        self._suite = suite
-        self._admin = Signer(owner.admin_seed).public
+        self._header = header
+        self._owner_sign = Signer(owner.admin_seed).public
         self._known: dict[bytes, _Known] = {}
         """By session, the newest last."""
         self._rings: dict[bytes, RunRing] = {}
@@ -103,18 +106,21 @@ class AreaRings:
 
     # --- what was read is kept ---------------------------------------------------------------------------------------
 
-    def encode(self) -> bytes:
-        """Returns the runs that are known, to be sealed and kept: reading thousands takes time."""
+    def keep(self, vault: Vault, index: Index) -> None:
+        """Keeps the runs that are known in the index, sealed: reading thousands takes time. One thread."""
+        if not self._grown:
+            return
         with self._lock:
-            self.grown = False
+            self._grown = False
             rows = [[session, *item[:2], int(item.by_owner)] for session, item in self._known.items()]
-        return canonical.pack([1, rows])
+        index.put_records({_KEPT: vault.seal_record(KIND, _KEPT, canonical.pack([1, rows]))})
 
-    def recall(self, kept: bytes) -> None:
-        """Takes what was kept, as far as it counts still; nothing where it is not what this program keeps."""
+    def recall(self, vault: Vault, index: Index) -> None:
+        """Takes what was kept, as far as it counts still. One thread."""
+        kept = index.record(_KEPT)
         rows: Sequence[object] = []
         with contextlib.suppress(Corruption):
-            match canonical.unpack(kept, "runs"):
+            match canonical.unpack(vault.open_record(KIND, _KEPT, kept), _KEPT) if kept else None:
                 case [1, list(found)]:
                     rows = found
         for row in rows:
@@ -141,7 +147,7 @@ class AreaRings:
         ring = self._rings.get(session)
         known = self._known.get(session)
         if ring is None and known is not None:
-            ring = self._rings[session] = RunRing(known.root, self.sealing.header_hash)
+            ring = self._rings[session] = RunRing(known.root, self._header.hash)
         return ring
 
     def _each(self) -> Iterator[RunRing]:
@@ -190,30 +196,24 @@ class AreaRings:
                 taken.append((got, session))
         for known, session in sorted(taken):
             self._known[session] = known
-        self.grown = self.grown or bool(taken)
+        self._grown = self._grown or bool(taken)
         return bool(taken)
 
     def _read(self, session: bytes) -> _Known:
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
-        name = run_name(session)
-        run = parse_run(self._backend.get_whole(name, RUN_BYTES_MAX), name)
-        self._check(run, name)
-        ring, header_hash = self.sealing, self.sealing.header_hash
-        root = open_box(ring.box_seed, run.box, purpose=ROOT, header_hash=header_hash, name=name, suite=self._suite)
-        if len(root) != KEY_BYTES:
-            raise Corruption(name, "its key has the wrong length")
-        return _Known(run.time_ns, root, run.author is Author.OWNER)
-
-    def _check(self, run: Run, name: str) -> None:
-        by_owner = run.author is Author.OWNER
         enrolment = self.area.enrolment
-        public, purpose = (self._admin, OWNER_RUN_PURPOSE) if by_owner else (enrolment.sign_public, RUN_PURPOSE)
-        if run.client != enrolment.client:
-            raise Corruption(name, "it is of another client")
-        if not is_signed(public, run.signature, purpose, self.sealing.header_hash, run.signed()):
-            raise Corruption(name, f"its signature is not the {'owner' if by_owner else 'client'}'s")
-        if not by_owner and not self._may(run.session):
-            raise Corruption(name, "its client had been removed when it came")
+        run = read_run(
+            self._backend,
+            session,
+            client=enrolment.client,
+            client_sign=enrolment.sign_public,
+            owner_sign=self._owner_sign,
+            header_hash=self._header.hash,
+        )
+        by_owner = run.author is Author.OWNER
+        if not by_owner and not self._may(session):
+            raise Corruption(run_name(session), "its client had been removed when it came")
+        return _Known(run.time_ns, owners_ring(run, self.sealing.box_seed, self._header).master, by_owner)
 
     def _may(self, session: bytes) -> bool:
         removal = self.area.removal
