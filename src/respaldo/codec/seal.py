@@ -107,6 +107,17 @@ def _open_any(candidates: Iterable[tuple[bytes, bytes]], sealed: Buffer, what: s
         raise Corruption(what, "its authentication tag does not fit its bytes") from None
 
 
+class _One:
+    """Is one ring for everything."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self.sealing = ring
+        self._opening = (ring,)
+
+    def opening(self, kind: str, name: str) -> Iterable[KeyRing]:  # noqa: ARG002 - the protocol's signature
+        return self._opening
+
+
 class Sealer:
     """Seals under one key ring, and opens what was sealed under any that it knows, in one suite.
 
@@ -116,8 +127,7 @@ class Sealer:
 
     def __init__(self, rings: KeyRing | Rings, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
         self.suite = suite
-        self._ring = rings if isinstance(rings, KeyRing) else rings.sealing
-        self._rings = None if isinstance(rings, KeyRing) else rings
+        self._rings: Rings = _One(rings) if isinstance(rings, KeyRing) else rings
         self._repository = repository
         self._random = random
 
@@ -127,7 +137,7 @@ class Sealer:
         ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an
         object the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
         """
-        ring = self._ring
+        ring = self._rings.sealing
         aad = associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
         return seal_with(ring.seal_key(kind), ring.hedge, aad, message, self._random, self.suite)
 
@@ -152,7 +162,7 @@ class Sealer:
         return None
 
     def _opening(self, kind: str, name: str) -> Iterable[KeyRing]:
-        return (self._ring,) if self._rings is None else self._rings.opening(kind, name)
+        return self._rings.opening(kind, name)
 
     def _candidate(self, ring: KeyRing, kind: str, name: str, length_bytes: int) -> tuple[bytes, bytes]:
         return ring.seal_key(kind), associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)

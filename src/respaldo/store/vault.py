@@ -10,15 +10,22 @@ from __future__ import annotations
 import hashlib
 
 from respaldo.codec.compress import Compressor, Decompressor
+from respaldo.codec.keys import KeyRing, Rings
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
 from respaldo.codec.seal import OVERHEAD_BYTES, Sealer
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CatalogueName, SegmentName
+from respaldo.core.seams import Random
 from respaldo.format import frame
 from respaldo.format.catalogue import CATALOGUE_RAW_BYTES_MAX
-from respaldo.format.header import HASH_BYTES, close_object, unclose_object
+from respaldo.format.header import HASH_BYTES, Header, close_object, unclose_object
 from respaldo.format.segment import SEGMENT_RAW_BYTES_MAX
 from respaldo.format.snapshot import RECORD_RAW_BYTES_MAX
+
+
+def make_vault(rings: KeyRing | Rings, header: Header, level: int, random: Random) -> Vault:
+    """Returns what seals and opens the objects of a repository."""
+    return Vault(Sealer(rings, header.repository, random, header.suite), Compressor(level))
 
 
 class Vault:
