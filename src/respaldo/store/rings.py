@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from respaldo.backend.base import Backend
@@ -20,28 +19,19 @@ from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES, parse_random_leaf
 from respaldo.format import canonical
-from respaldo.format.enrolment import Enrolment, Removal
 from respaldo.format.header import Header
 from respaldo.format.runrecord import Author, parse_run_name, run_name
+from respaldo.store.areas import KIND, Client
 from respaldo.store.index import Index
 from respaldo.store.runs import owners_ring, read_run
 from respaldo.store.several import read_several
 from respaldo.store.vault import Vault
 
-KIND: Final = "client"
 BY_SNAPSHOT: Final = frozenset({"manifest", "outcome", "marker"})
 """Kinds of what is named by its snapshot, which has the id of its session."""
 _KEPT: Final = "runs"
 _LOOKS: Final = 64
 """So often runs are listed for things that do not open, between two times that packs are listed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Area:
-    """Is what the owner of an area knows of it: who writes there, and whether he still may."""
-
-    enrolment: Enrolment
-    removal: Removal | None = None
 
 
 class _Known(NamedTuple):
@@ -55,9 +45,9 @@ class _Known(NamedTuple):
 class AreaRings:
     """Says which rings open what lies in an area. Thread-safe."""
 
-    def __init__(self, owner: KeyRing, area: Area, backend: Backend, header: Header) -> None:
+    def __init__(self, owner: KeyRing, client: Client, backend: Backend, header: Header) -> None:
         self.sealing = owner
-        self.area = area
+        self.client = client
         self.refused: dict[bytes, str] = {}
         """Runs that do not count, and why not, of those that were looked at."""
         self._grown = False
@@ -201,7 +191,7 @@ class AreaRings:
 
     def _read(self, session: bytes) -> _Known:
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
-        enrolment = self.area.enrolment
+        enrolment = self.client.enrolment
         run = read_run(
             self._backend,
             session,
@@ -216,5 +206,5 @@ class AreaRings:
         return _Known(run.time_ns, owners_ring(run, self.sealing.box_seed, self._header).master, by_owner)
 
     def _may(self, session: bytes) -> bool:
-        removal = self.area.removal
+        removal = self.client.removal
         return removal is None or session in removal.runs
