@@ -108,8 +108,8 @@ class ClientTelling(Telling):
         """Puts one notice, or a few, for many whose condemnations are gone, and deletes those; returns how many.
 
         It says where everything lies that a collector has moved and that is there, so that it is no longer than that,
-        however many there were. Of packs that are gone the listing tells the client. Should a condemnation of which the
-        notice was deleted come after all, from a collector that is slow, that costs the client uploads and nothing else.
+        however many there were; of packs that are gone the listing tells. Should a condemnation of which the notice was
+        deleted come after all, from a collector that is slow, it costs the client uploads, and no more.
         """
         repo = self._repo
         found = [leaf for leaf in map(parse_notice_name, repo.backend.names("notices")) if leaf is not None]
@@ -122,7 +122,7 @@ class ClientTelling(Telling):
         return repo.backend.discard(map(notice_name, over))
 
     def _moved(self) -> Iterator[Listed]:
-        """Yields the packs that are there and that no run of the client has written: their ends are sealed otherwise."""
+        """Yields the packs that are there and that no run of the client has written, which their ends show."""
         repo = self._repo
         listing = repo.list_packs()
         runs = {parse_run_name(name) for name in repo.backend.names("runs")}
