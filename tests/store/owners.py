@@ -1,4 +1,4 @@
-"""An owner's repository, a client that cannot read, and its area, all in memory; and what a thief of its machine has."""
+"""An owner's repository, a client that cannot read, and its area, all in memory."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class Place:
         )
         with self.owner() as repo:
             self.credential = enrol(repo, "web", self.rights, lambda _client: self.area)
+        self.header: Header = read_header(self.area)
         self._caches = itertools.count()
 
     def owner(self) -> Repo:
@@ -80,11 +81,6 @@ class Place:
             state_dir=place / "state",
         )
 
-    @property
-    def header(self) -> Header:
-        """The header of the area."""
-        return read_header(self.area)
-
     def known(self) -> Client:
         """What the owner knows of the client."""
         with self.owner() as repo:
@@ -92,8 +88,9 @@ class Place:
 
     def remove(self) -> None:
         """Removes the client."""
+        client = self.known().enrolment.client
         with self.owner() as repo:
-            remove(repo, self.known().enrolment.client, self.area)
+            remove(repo, client, self.area)
 
     def opened(self, *, fresh: bool = False) -> OwnedArea:
         """Opens the area as its owner has it; ``fresh``: on a machine that has never seen it."""
