@@ -61,6 +61,7 @@ from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
 from respaldo.store.spoilt import Spoilt
+from respaldo.store.telling import Telling
 from respaldo.store.vault import make_vault
 
 _CONFIG_NAME = "config/%016x"
@@ -144,6 +145,8 @@ class Repo:
 
     runs: ClientRuns | None = None
     """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    telling = Telling()
+    """Whom a collector tells what it does."""
 
     def __init__(
         self,

@@ -41,12 +41,11 @@ from respaldo.format.snapshot import (
     parse_condemnation,
     parse_manifest,
     parse_marker,
-    parse_outcome,
 )
 from respaldo.format.verification import parse_sums, parse_verified
 from respaldo.store import slots
 from respaldo.store.header import read_header, still_there
-from respaldo.store.outcomes import outcome_name
+from respaldo.store.outcomes import outcome_name, read_outcome
 from respaldo.store.packrow import Indexed
 from respaldo.store.packs import read_footer
 from respaldo.store.repo import Listing, Repo
@@ -149,7 +148,7 @@ class Inspector:
         for snapshot in sorted(outcomes - pending):
             name = outcome_name(snapshot)
             try:
-                outcome = self._parse("outcome", parse_outcome, name)
+                outcome = read_outcome(self._repo.backend, self._repo.vault, snapshot)
             except Corruption:  # nothing can come of it, and nobody may delete what may be an abort
                 notes.append(Note(name=name, text="it is damaged, and its manifest is gone: it means nothing"))
                 continue
@@ -174,7 +173,7 @@ class Inspector:
     def _snapshot(self, snapshot: SnapshotId) -> Snapshot | None:
         """Returns a snapshot that is committed and sound; says what is wrong with any other."""
         name, verdict_name = pending_name(snapshot), outcome_name(snapshot)
-        outcome = self._try(verdict_name, partial(self._parse, "outcome", parse_outcome, verdict_name))
+        outcome = self._try(verdict_name, partial(read_outcome, self._repo.backend, self._repo.vault, snapshot))
         data = self._try(name, partial(self._repo.backend.get_whole, name, RECORD_BYTES_MAX))
         manifest = self._try(name, partial(self._manifest, name, data)) if data is not None else None
         if outcome is None:
