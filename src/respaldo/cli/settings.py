@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory, write_file
 
 if TYPE_CHECKING:
-    from respaldo.api import Opened, Places, Repository, Secret
+    from respaldo.api import Credential, Opened, Places, Repository, Secret
 
 
 _MENDED_SHOWN = 10
@@ -29,6 +30,7 @@ class Settings:
     password_file: str = ""
     key_file: str = ""
     recovery: bool = False
+    client_file: str = ""
     cache_dir: str = ""
     json: bool = False
     quiet: bool = False
@@ -93,6 +95,21 @@ class Settings:
 
         return repository_path(self.location())
 
+    def _credential(self) -> Credential | None:
+        """Returns the credential of the client that this is, None where it is none; checks what that may do."""
+        named = self.password_file or self.key_file or self.recovery
+        if self.client_file and named:
+            raise UsageError("--client-file excludes a passphrase or a key")
+        path = self.client_file or ("" if named else os.environ.get("RESPALDO_CLIENT_FILE", ""))
+        if not path:
+            return None
+        from respaldo.cli.passphrase import read_credential  # start-up time
+        from respaldo.cli.rights import check_right  # start-up time
+
+        credential = read_credential(path)
+        check_right(credential)
+        return credential
+
     def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
         """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""
         if not (self.password_file or self.key_file or self.recovery):
@@ -115,21 +132,22 @@ class Settings:
 
         ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
         """
-        from respaldo.api import KERNEL, Rollback, open_repository  # start-up time
+        from respaldo.api import KERNEL, Rollback, open_as_client, open_repository  # start-up time
         from respaldo.cli.values import LOCAL_ZONE  # start-up time
 
+        credential = self._credential()
         location = self.location()
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
             rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
-            with open_repository(
-                location,
-                secret or self._key,
-                places=places,
-                writes=writes,
-                limit_bytes_per_s=limit_bytes_per_s,
-                rollback=rollback,
+            opening = (
+                partial(open_repository, location, secret or self._key)
+                if credential is None
+                else partial(open_as_client, location, credential)
+            )
+            with opening(
+                places=places, writes=writes, limit_bytes_per_s=limit_bytes_per_s, rollback=rollback
             ) as repository:
                 repository.zone = LOCAL_ZONE
                 if not repository.pinned and self.level > 0:

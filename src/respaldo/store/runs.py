@@ -121,6 +121,7 @@ class ClientRuns:
     """
 
     def __init__(self, credential: Credential, header: Header, clock: Clock, random: Random) -> None:
+        self.name = credential.name
         self._credential = credential
         self._header = header
         self._clock = clock

@@ -1,0 +1,28 @@
+"""Which right a command takes, where whoever runs it is a client that writes into an area."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from respaldo.core.errors import NotEntitled
+
+if TYPE_CHECKING:
+    from respaldo.api import Credential
+
+_WRITING: Final = frozenset({"snapshot"})
+_TAKES: Final = {
+    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history"), "list"),
+    **dict.fromkeys(("restore", "dump", "export"), "restore"),
+}
+"""Commands that read; any other one is the owner's."""
+
+
+def check_right(credential: Credential) -> None:
+    """Raises `NotEntitled` unless the client may run the command that is run."""
+    command = click.get_current_context().command_path.split()[1]
+    if command not in _WRITING:
+        right = _TAKES.get(command, "")
+        if right not in credential.rights:
+            raise NotEntitled(credential.name, right)
