@@ -6,6 +6,7 @@ that a condemnation may name which no notice speaks of. Implements docs/format.m
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,7 @@ from respaldo.store.clientlog import ClientLog
 from respaldo.store.merged import list_hashes
 from respaldo.store.notices import read_notice
 from respaldo.store.ownsource import OwnSource
+from respaldo.store.packs import Finished
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.runs import ClientRuns
@@ -97,6 +99,9 @@ class ClientRepo(Repo):
         """Returns what a notice said that a condemnation names, or what it may name; None where it is new."""
         raw = self.index.record(name) or self.index.record(_UNKNOWN + name)
         return None if raw is None else parse_condemnation(raw, name)
+
+    def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
+        """Puts none: it could not read them again, and its owner does not believe them."""
 
     def apply_notices(self) -> list[Listed]:
         """Reads the notices that are new and remembers what they say; returns the packs that they call moved."""
