@@ -1,4 +1,4 @@
-"""An owner's repository, a client that cannot read, and its area, all in memory; and what a thief of its machine has."""
+"""An owner's repository, a client that cannot read, its area, all in memory; and what a thief of its machine has."""
 
 from __future__ import annotations
 
@@ -92,8 +92,9 @@ class Place:
 
     def remove(self) -> None:
         """Removes the client."""
+        client = self.known().enrolment.client
         with self.owner() as repo:
-            remove(repo, self.known().enrolment.client, self.area)
+            remove(repo, client, self.area)
 
     def opened(self, *, fresh: bool = False) -> OwnedArea:
         """Opens the area as its owner has it; ``fresh``: on a machine that has never seen it."""
