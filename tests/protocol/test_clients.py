@@ -163,7 +163,7 @@ def test_lost_cache_uploads_again(place):
 def test_run_that_was_cut_off_is_gone_on_with(place, monkeypatch):
     """What it stored is found again, though the session that stored it can no longer be read."""
 
-    def cut_off(self, manifest, relied):  # noqa: ARG001
+    def cut_off(self, manifest, relied):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
