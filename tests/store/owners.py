@@ -1,4 +1,4 @@
-"""An owner's repository, a client that cannot read, its area, all in memory; and what a thief of its machine has."""
+"""An owner's repository, a client that cannot read, and its area, all in memory."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class Place:
         )
         with self.owner() as repo:
             self.credential = enrol(repo, "web", self.rights, lambda _client: self.area)
+        self.header: Header = read_header(self.area)
         self._caches = itertools.count()
 
     def owner(self) -> Repo:
@@ -79,11 +80,6 @@ class Place:
             random=os.urandom,
             state_dir=place / "state",
         )
-
-    @property
-    def header(self) -> Header:
-        """The header of the area."""
-        return read_header(self.area)
 
     def known(self) -> Client:
         """What the owner knows of the client."""

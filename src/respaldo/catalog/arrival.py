@@ -74,7 +74,7 @@ _TEXTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Told:
     """Is what the log says of a snapshot: whose entry says that it was committed, and which place that has.
 

@@ -78,6 +78,12 @@ class OwnedArea(Repo):
         self.area.keep(self.vault, self.index)
         super().close()
 
+    def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
+        """Puts an entry into the log that says how far the client's goes now: so the time of what is in it is known."""
+        if self.log is not None:
+            self.log.follow()
+        super().announce(verb, subjects, note)
+
     def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
         """Brings the index up to date; what does not open may be of a run that has begun since the last time."""
         self.area.look_again()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from respaldo.backend.base import Backend
@@ -141,23 +141,36 @@ class AreaRings:
         return ring
 
     def _each(self) -> Iterator[RunRing]:
-        """Yields the ring that fitted last, then all, the newest first, then those that have come meanwhile."""
+        """Yields all rings, from the one that fitted last to those that are further and further from it.
+
+        What is read one after the other was mostly written so. Then those that have come meanwhile, the newest first.
+        """
         tried: set[bytes] = set()
         last = self._last
         if last is not None:
             yield from self._one(last, tried)
         while True:
             with self._lock:
-                left = [session for session in reversed(self._known) if session not in tried]
+                left = self._nearest(last, tried)
             for session in left:
                 yield from self._one(session, tried)
-            if not left or self._looks <= 0:
-                with self._lock:
-                    if self._looks <= 0:
-                        return
-                    self._looks -= 1
-                    if not self._take(self._listed()):
-                        return
+            with self._lock:
+                if self._looks <= 0:
+                    return
+                self._looks -= 1
+                if not self._take(self._listed()):
+                    return
+
+    def _nearest(self, last: bytes | None, tried: Collection[bytes]) -> list[bytes]:
+        """Returns the runs that were not tried, those that began next to one first, or the newest first."""
+        sessions = list(self._known)
+        if last not in self._known or len(tried) > 1:
+            return [session for session in reversed(sessions) if session not in tried]
+        at = sessions.index(last)
+        newer, older = sessions[at + 1 :], sessions[:at][::-1]
+        both = min(len(newer), len(older))
+        woven = [session for pair in zip(newer, older, strict=False) for session in pair]
+        return woven + newer[both:] + older[both:]
 
     def _one(self, session: bytes, tried: set[bytes]) -> Iterator[RunRing]:
         tried.add(session)

@@ -23,6 +23,7 @@ from respaldo.flows.gc.sound import needed_after_all
 from respaldo.flows.gc.tidy import tidy
 from respaldo.format.pack import parse_footer
 from respaldo.store.ballast import keep_ballast, with_ballast
+from respaldo.store.logbook import PRUNE
 from respaldo.store.markers import read_markers
 from respaldo.store.packs import Finished
 from respaldo.store.repo import Repo
@@ -109,6 +110,8 @@ class Collector:
             raise ValueError("this plan is about a repository that has forgotten more than this one has")
         repo = self._repo
         roots = self._mark.roots
+        if not repo.telling.trusted:
+            repo.announce(PRUNE)  # whatever is done: that an owner was here, and what there was
         expired = sum(expire(repo, snapshot, roots) for snapshot in plan.expire)
         self._progress.total(
             files=len(plan.dead) + len(plan.repack),
