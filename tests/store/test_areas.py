@@ -9,6 +9,7 @@ import pytest
 
 from respaldo.catalog.snapshots import load
 from respaldo.codec.box import box_public
+from respaldo.codec.keys import ListRing, RunRing
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, StorageFailed, UsageError
 from respaldo.format.credential import parse_credential
@@ -16,7 +17,7 @@ from respaldo.format.enrolment import LIST, RESTORE, enrolment_name, removal_nam
 from respaldo.format.runrecord import Author, run_name
 from respaldo.store import areas
 from respaldo.store.rings import AreaRings
-from respaldo.store.runs import granted_ring, new_run, owners_ring, read_run
+from respaldo.store.runs import granted_root, new_run, owners_ring, read_run
 from tests.store.owners import KeptBackend, Place
 
 
@@ -160,8 +161,8 @@ def test_rights_open_what_they_say(place):
         seed = repo.ring.box_seed
     ring, run = made_run(place, rights=(LIST, RESTORE))
     assert owners_ring(run, seed, place.header).seal_key("data") == ring.seal_key("data")
-    restoring = granted_ring(run, RESTORE, place.credential.box_seed, place.header)
-    listing = granted_ring(run, LIST, place.credential.box_seed, place.header)
+    restoring = RunRing(granted_root(run, RESTORE, place.credential.box_seed, place.header), place.header.hash)
+    listing = ListRing(granted_root(run, LIST, place.credential.box_seed, place.header), place.header.hash)
     assert restoring.seal_key("data") == ring.seal_key("data")
     assert listing.seal_key("tree") == ring.seal_key("tree")
     for kind in ("data", "condemnation", "config", "pin"):
@@ -170,7 +171,7 @@ def test_rights_open_what_they_say(place):
     with pytest.raises(ValueError, match="no such kind"):
         restoring.seal_key("condemnation")
     bare = made_run(place)[1]
-    assert granted_ring(bare, LIST, place.credential.box_seed, place.header) is None
+    assert granted_root(bare, LIST, place.credential.box_seed, place.header) is None
     with pytest.raises(Corruption):
         owners_ring(bare, place.credential.box_seed, place.header)
     assert enrolment.master not in run.encode()
