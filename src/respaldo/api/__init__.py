@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
-    from respaldo.api.opening import open_as_client, open_repository
+    from respaldo.api.opening import open_area, open_as_client, open_repository
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
     from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
@@ -205,6 +205,7 @@ __all__ = [
     "is_reserved",
     "kind_of",
     "mend_objects",
+    "open_area",
     "open_as_client",
     "open_repository",
     "parse_credential",
@@ -242,7 +243,7 @@ _WHERE = {
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
-    "respaldo.api.opening": "open_as_client open_repository",
+    "respaldo.api.opening": "open_area open_as_client open_repository",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.recovery": "Printed Typed draw_recovery parse_recovery",

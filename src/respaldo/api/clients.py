@@ -55,16 +55,23 @@ class Clients:
 
     def find(self, name: str) -> ClientInfo:
         """Returns the client of a name, or of the beginning of an id; raises `UsageError`."""
-        return _info(self._find(name))
+        return _info(self.record(name))
 
     def remove(self, name: str) -> ClientInfo:
         """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area."""
-        client = self._find(name)
+        client = self.record(name)
         with open_backend(area_location(self._repo.backend.location, client.enrolment.client)) as area:
             removal = areas.remove(self._repo, client.enrolment.client, area)
         return _info(areas.Client(enrolment=client.enrolment, removal=removal))
 
-    def _find(self, name: str) -> areas.Client:
+    def names(self) -> list[str]:
+        """Returns what each client can be named by, its id where it shares its name; by the time it was added."""
+        found, _ = self.listed()
+        names = [item.name for item in found]
+        return [item.name if names.count(item.name) == 1 else item.id for item in found]
+
+    def record(self, name: str) -> areas.Client:
+        """Returns what the owner knows of the client of a name, or of the beginning of an id; raises `UsageError`."""
         known, _ = areas.list_clients(self._repo)
         found = [item for item in known if item.enrolment.name == name]
         found = [item for item in found if item.removal is None] or found

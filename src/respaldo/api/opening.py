@@ -1,4 +1,4 @@
-"""How a repository is opened: the backend of its location, its wrappers, its pinned header, its log; or as a client.
+"""How a repository is opened: the backend of its location, its wrappers, its pinned header, its log; or an area.
 
 Where nothing is to be written, the storage is opened for reading only, so that a repository on a read-only mount works.
 """
@@ -26,6 +26,7 @@ from respaldo.store import slots
 from respaldo.store.clientrepo import ClientRepo
 from respaldo.store.granted import GrantedRepo
 from respaldo.store.header import read_header_mended
+from respaldo.store.owned import OwnedArea
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -121,6 +122,49 @@ def open_as_client(
     opened = Repository(repo, Uses(places, header.repository), pinned=True, limit=limit, rollback=rollback)
     try:
         repo.apply_notices()
+        opened.history.follow()
+    except BaseException:
+        repo.close()
+        raise
+    return opened
+
+
+def open_area(
+    owner: Repository,
+    name: str,
+    *,
+    places: Places,
+    writes: bool = False,
+    limit_bytes_per_s: int = 0,
+    rollback: Rollback = Rollback.REFUSE,
+) -> Repository:
+    """Opens the area of a client of an open repository, as its owner: by the client's name or the beginning of its id.
+
+    Raises `UsageError` where there is no such client, and else as `open_repository`.
+    """
+    client = owner.clients.record(name)
+    location = area_location(owner.location, client.enrolment.client)
+    try:
+        backend = open_backend(location)
+    except NotARepository as error:
+        error.hint = f"the area of the client {client.enrolment.name} is not below its repository"
+        raise
+    wrapped: Backend = backend if writes else ReadOnly(backend)
+    limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
+    try:
+        repo = OwnedArea.open_area(
+            wrapped if limit is None else limit,
+            client,
+            cache_dir=places.cache_dir,
+            clock=SystemClock(),
+            random=system_random,
+            state_dir=places.state_dir,
+        )
+    except BaseException:
+        backend.close()
+        raise
+    opened = Repository(repo, Uses(places, repo.header.repository), pinned=True, limit=limit, rollback=rollback)
+    try:
         opened.history.follow()
     except BaseException:
         repo.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from respaldo.core.errors import NotEntitled
+from respaldo.core.errors import NotEntitled, UsageError
 
 if TYPE_CHECKING:
     from respaldo.api import Credential
@@ -17,6 +17,17 @@ _TAKES: Final = {
     **dict.fromkeys(("restore", "dump"), "restore"),
 }
 """Commands that read; any other one is the owner's."""
+
+
+_ABOVE: Final = frozenset({"init", "key", "unlock", "lock", "agent"})
+"""Commands on keys and on the repository as such: an area has none of its own."""
+
+
+def check_area() -> None:
+    """Raises `UsageError` where the command that is run means nothing in the area of a client."""
+    command = click.get_current_context().command_path.split()[1]
+    if command in _ABOVE:
+        raise UsageError(f"{command} is about the repository, not about the area of a client: leave out --client")
 
 
 def check_right(credential: Credential) -> bool:

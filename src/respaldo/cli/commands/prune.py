@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from respaldo.cli import collection, goal
 from respaldo.cli import policy as policies
+from respaldo.cli.areas import NOTE, all_clients_option, for_all
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.values import SHARE, SIZE
+from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
     from respaldo.api import Policy, PruneOptions
@@ -30,11 +33,12 @@ if TYPE_CHECKING:
         ("Make 10 GiB of room, whatever it takes but the last month:", "respaldo prune --free 10GiB --keep-within 30d"),
         ("Never more than 500 GiB, from a timer:", "respaldo prune --max-size 500GiB --keep-last 7 --yes"),
         ("On a full disk, where nothing else works any more:", "respaldo prune --max-repack 0"),
+        ("In the areas of all clients that cannot read, too:", "respaldo prune --all-clients --policy standard"),
     ),
     notes=(
         f"dry_run; {collection.NOTES} emptied: ids that left the trash for good. With a policy or a goal, and with "
         f"--dry-run, also retention, whose keys are: {policies.NOTES} With a goal also goal: {goal.NOTES} "
-        "The dry run of a goal has dry_run, goal, retention and emptied."
+        f"The dry run of a goal has dry_run, goal, retention and emptied. {NOTE}"
     ),
 )
 @policies.keep_options
@@ -53,7 +57,8 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Copy at most so much; what frees most for what is copied comes first. Without it, as much as there is.",
 )
-def command(settings: Settings, *, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
+@all_clients_option
+def command(settings: Settings, *, all_clients: bool, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
     """Free the space that no snapshot needs. Without a policy or a goal, no snapshot is forgotten.
 
     With a policy (--policy, --keep-…), snapshots that it does not keep are forgotten first, as by "forget"; with
@@ -73,7 +78,18 @@ def command(settings: Settings, *, dry_run: bool, **given: Any) -> int:  # noqa:
     not there, nothing is deleted.
 
     Works on a full disk: a megabyte is kept in reserve for it, and what needs no copy is freed first.
+
+    In the area of a client (--client), which may have been stolen, snapshots count in the order of its log, and those
+    whose times cannot be are kept and do not count; what it says of its own data is read before it is relied on.
     """
+    if not all_clients:
+        return _prune(settings, given, dry_run=dry_run)
+    if given["free"] is not None or given["max_size"] is not None:
+        raise UsageError("a goal is for one: --free and --max-size go with --client, not with --all-clients")
+    return for_all(settings, partial(_prune, settings, given, dry_run=dry_run))
+
+
+def _prune(settings: Settings, given: dict[str, Any], *, dry_run: bool) -> int:
     from respaldo import api  # start-up time
 
     wanted = goal.goal_of(given)
