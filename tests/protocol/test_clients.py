@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -15,6 +16,7 @@ from respaldo.core.seams import Silent
 from respaldo.format.notice import Notice, notice_name
 from respaldo.format.snapshot import Condemnation, Verdict
 from respaldo.store.notices import client_box_of, seal_notice
+from respaldo.store.ownpacks import FILES_MAX
 from tests.store.owners import Place, backup, content
 
 
@@ -158,6 +160,50 @@ def test_lost_cache_uploads_again(place):
     again = place.backup(machine="reinstalled")
     assert again.manifest.figures.chunk_bytes_new > 200_000
     assert restores(place, again)
+
+
+def test_lost_index_is_made_anew_from_what_was_noted(place):
+    """A machine that went down while it wrote the index does not store everything again."""
+    place.backup()
+    place.write(c=os.urandom(20_000))
+    place.backup()
+    with place.client() as repo:
+        shutil.rmtree(repo.cache_dir)
+    again = place.backup()
+    assert again.manifest.figures.chunk_bytes_new < 5000
+    assert restores(place, again)
+
+
+def test_what_was_noted_and_is_gone_or_damaged_is_not_relied_on(place):
+    """Storage says what is there; what was noted says only what is in it."""
+    place.backup()
+    with place.client() as repo:
+        shutil.rmtree(repo.cache_dir / "index")
+        own = repo.own.path
+        assert list(own.iterdir())
+    for name in names(place, "packs"):
+        place.area.delete(name)
+    again = place.backup()
+    assert again.manifest.figures.chunk_bytes_new > 200_000
+    assert restores(place, again)
+    shutil.rmtree(repo.cache_dir / "index")
+    for path in own.iterdir():
+        data = bytearray(path.read_bytes())
+        data[-50] ^= 1
+        path.write_bytes(data)
+    assert restores(place, place.backup())
+
+
+def test_notes_are_gathered(place):
+    """However often it ran, few files are left, without what is gone."""
+    for number in range(FILES_MAX + 3):
+        place.write(c=b"%d" % number)
+        place.backup()
+    with place.client() as repo:
+        assert len(list(repo.own.path.iterdir())) < 5
+        assert {item.pack for item in repo.own} == set(packs(place))
+        shutil.rmtree(repo.cache_dir / "index")
+    assert place.backup().manifest.figures.chunk_bytes_new < 5000
 
 
 def test_run_that_was_cut_off_is_gone_on_with(place, monkeypatch):
