@@ -16,13 +16,15 @@ from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import Corruption, NotARepository
+from respaldo.core.errors import Corruption, NotARepository, NotEntitled
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.credential import Credential
+from respaldo.format.enrolment import LIST
 from respaldo.format.header import HEADER
 from respaldo.store import repo as store
 from respaldo.store import slots
 from respaldo.store.clientrepo import ClientRepo
+from respaldo.store.granted import GrantedRepo
 from respaldo.store.header import read_header_mended
 from respaldo.store.owned import OwnedArea
 
@@ -85,10 +87,12 @@ def open_as_client(
     writes: bool = False,
     limit_bytes_per_s: int = 0,
     rollback: Rollback = Rollback.REFUSE,
+    reads: bool = False,
 ) -> Repository:
     """Opens the area of a client, to write into it: at a location, or in the repository that lies there.
 
-    Raises `NotARepository` where there is no area of this client, and else as `open_repository`.
+    ``reads``: instead, to read what the client wrote, as far as its rights go; raises `NotEntitled` without any. Raises
+    `NotARepository` where there is no area of this client, and else as `open_repository`.
     """
     backend = _find_area(location, credential)
     try:
@@ -97,12 +101,18 @@ def open_as_client(
         header, wrapped = read_header_mended(wrapped if limit is None else limit)
         if header.hash != credential.header_hash:
             raise Corruption(HEADER, f"it is not the one of the area of the client {credential.name}")
+        if reads and not credential.rights:
+            raise NotEntitled(credential.name, LIST)
+        clock, cache = SystemClock(), places.cache_dir
+        if reads:
+            granted = GrantedRepo(wrapped, header, credential, cache_dir=cache, clock=clock, random=system_random)
+            return Repository(granted, Uses(places, header.repository), pinned=True, limit=limit)
         repo = ClientRepo(
             wrapped,
             header,
             credential,
-            cache_dir=places.cache_dir,
-            clock=SystemClock(),
+            cache_dir=cache,
+            clock=clock,
             random=system_random,
             state_dir=places.state_dir,
         )

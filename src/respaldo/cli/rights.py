@@ -11,10 +11,10 @@ from respaldo.core.errors import NotEntitled, UsageError
 if TYPE_CHECKING:
     from respaldo.api import Credential
 
-_WRITING: Final = frozenset({"snapshot"})
+_WRITING: Final = "snapshot"
 _TAKES: Final = {
     **dict.fromkeys(("snapshots", "ls", "find", "diff", "history"), "list"),
-    **dict.fromkeys(("restore", "dump", "export"), "restore"),
+    **dict.fromkeys(("restore", "dump"), "restore"),
 }
 """Commands that read; any other one is the owner's."""
 
@@ -30,10 +30,12 @@ def check_area() -> None:
         raise UsageError(f"{command} is about the repository, not about the area of a client: leave out --client")
 
 
-def check_right(credential: Credential) -> None:
-    """Raises `NotEntitled` unless the client may run the command that is run."""
+def check_right(credential: Credential) -> bool:
+    """Returns whether the command that is run reads; raises `NotEntitled` unless the client may run it."""
     command = click.get_current_context().command_path.split()[1]
-    if command not in _WRITING:
-        right = _TAKES.get(command, "")
-        if right not in credential.rights:
-            raise NotEntitled(credential.name, right)
+    if command == _WRITING:
+        return False
+    right = _TAKES.get(command, "")
+    if right not in credential.rights:
+        raise NotEntitled(credential.name, right)
+    return True

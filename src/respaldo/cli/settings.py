@@ -15,7 +15,7 @@ from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory, write_file
 
 if TYPE_CHECKING:
-    from respaldo.api import Credential, Opened, Places, Repository, Rollback, Secret
+    from respaldo.api import Opened, Places, Repository, Rollback, Secret
 
 
 _MENDED_SHOWN = 10
@@ -100,22 +100,31 @@ class Settings:
 
         return repository_path(self.location())
 
-    def _credential(self) -> Credential | None:
-        """Returns the credential of the client that this is, None where it is none; checks what that may do."""
+    def is_client(self) -> bool:
+        """Whether this is a client that has a credential instead of a passphrase or a key."""
+        return bool(self._client_file())
+
+    def _client_file(self) -> str:
+        """Returns where the credential of the client lies that this is, empty where it is none."""
         named = self.password_file or self.key_file or self.recovery
         if self.client_file and self.client:
             raise UsageError("--client is for the owner of the repository, who has no credential")
         if self.client_file and named:
             raise UsageError("--client-file excludes a passphrase or a key")
-        path = self.client_file or ("" if named else os.environ.get("RESPALDO_CLIENT_FILE", ""))
+        return self.client_file or ("" if named or self.client else os.environ.get("RESPALDO_CLIENT_FILE", ""))
+
+    def _opening(self, secret: Secret | None) -> Callable[..., Repository]:
+        """Returns what opens the repository, or the area of the client that this is."""
+        from respaldo.api import open_as_client, open_repository  # start-up time
+
+        location, path = self.location(), self._client_file()
         if not path:
-            return None
+            return partial(open_repository, location, secret or self._key)
         from respaldo.cli.passphrase import read_credential  # start-up time
         from respaldo.cli.rights import check_right  # start-up time
 
         credential = read_credential(path)
-        check_right(credential)
-        return credential
+        return partial(open_as_client, location, credential, reads=check_right(credential))
 
     def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
         """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""
@@ -157,20 +166,14 @@ class Settings:
 
         ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
         """
-        from respaldo.api import KERNEL, Rollback, open_as_client, open_repository  # start-up time
+        from respaldo.api import KERNEL, Rollback  # start-up time
         from respaldo.cli.values import LOCAL_ZONE  # start-up time
 
-        credential = self._credential()
-        location = self.location()
+        opening = self._opening(secret)
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
             rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
-            opening: Callable[..., Repository] = (
-                partial(open_repository, location, secret or self._key)
-                if credential is None
-                else partial(open_as_client, location, credential)
-            )
             with (
                 self._owner(opening, places=places, rollback=rollback) as of_area,
                 (of_area or opening)(

@@ -46,6 +46,7 @@ RUN_KINDS = frozenset({"data", "tree", "list", "footer", "trailer", "segment", "
 """What a run of a client that writes into an area may seal, and its key may open: nothing that takes away."""
 LIST_KINDS = RUN_KINDS - {"data"}
 """What opens names and sizes, and no content of files."""
+LIST_KEYS_BYTES = len(LIST_KINDS) * KEY_BYTES
 
 
 def derive(context: str, material: bytes, length_bytes: int = KEY_BYTES) -> bytes:
@@ -140,7 +141,7 @@ class ListRing(KeyRing):
     """
 
     def __init__(self, keys: bytes, header_hash: bytes) -> None:
-        if len(keys) != len(LIST_KINDS) * KEY_BYTES:
+        if len(keys) != LIST_KEYS_BYTES:
             msg = "not the keys of a list"
             raise ValueError(msg)
         super().__init__(bytes(KEY_BYTES), header_hash, kinds=LIST_KINDS)

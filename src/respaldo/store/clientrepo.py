@@ -6,7 +6,8 @@ that a condemnation may name which no notice speaks of. Implements docs/format.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,9 @@ from respaldo.format.snapshot import Condemnation, parse_condemnation
 from respaldo.store.clientlog import ClientLog
 from respaldo.store.merged import list_hashes
 from respaldo.store.notices import read_notice
+from respaldo.store.ownpacks import OwnPacks
 from respaldo.store.ownsource import OwnSource
+from respaldo.store.packrow import Entering
 from respaldo.store.packs import Finished
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Listing, Repo
@@ -73,6 +76,9 @@ class ClientRepo(Repo):
             reload=self._reload,
             session=lambda: self.runs.session,
         )
+        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"))  # a damaged cache is thrown away
+        self._forgot = not self.index.lengths()
+        """Whether the index knows of no pack, and is to be told of those that this client has noted."""
         if state_dir is not None:
             place = Recollection(state_dir / "clients" / header.repository.hex(), random)
             self.log = ClientLog(backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place)
@@ -85,7 +91,10 @@ class ClientRepo(Repo):
         names = [name for name in self.backend.names("condemned") if parse_random_leaf(name.partition("/")[2])]
         moved = self.apply_notices()
         packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
-        self._enter_moved(moved, packs)
+        if self._forgot:
+            self._enter(self.own, packs)
+            self._forgot = False
+        self._enter(moved, packs)
         condemned: set[PackName] = set()
         for name in names:
             record = self.read_condemnation(name)
@@ -99,9 +108,6 @@ class ClientRepo(Repo):
         """Returns what a notice said that a condemnation names, or what it may name; None where it is new."""
         raw = self.index.record(name) or self.index.record(_UNKNOWN + name)
         return None if raw is None else parse_condemnation(raw, name)
-
-    def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
-        """Puts none: it could not read them again, and its owner does not believe them."""
 
     def apply_notices(self) -> list[Listed]:
         """Reads the notices that are new and remembers what they say; returns the packs that they call moved."""
@@ -136,17 +142,27 @@ class ClientRepo(Repo):
         }
         self.index.put_records({**records, name: b""})
 
-    def _enter_moved(self, moved: list[Listed], packs: dict[PackName, int]) -> None:
-        entering = []
-        known = self.index.lengths()
-        for item in {item.pack: item for item in moved}.values():
-            if item.pack in known or packs.get(item.pack) != item.length_bytes:
-                continue
-            try:
-                footer = parse_footer(item.footer, pack_object(item.pack))
-            except Corruption as error:
-                self.damaged.append(error)
-                continue
-            entering.append((item.pack, item.length_bytes, footer, item.footer))
-        if entering:
-            self.index.add_packs(entering)
+    def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
+        """Notes durable packs for this client itself. It puts no segments: their owner believes only what packs say."""
+        made = list(packs)
+        with contextlib.suppress(OSError):  # a full disk here undoes nothing there
+            self.own.add(session, made)
+            self.own.gather(self.index.lengths())
+
+    def _enter(self, listed: Iterable[Listed], packs: dict[PackName, int]) -> None:
+        """Enters packs that are there as they are listed."""
+
+        def entering() -> Iterator[Entering]:
+            known = set(self.index.lengths())
+            for item in listed:
+                if item.pack in known or packs.get(item.pack) != item.length_bytes:
+                    continue
+                try:
+                    footer = parse_footer(item.footer, pack_object(item.pack))
+                except Corruption as error:
+                    self.damaged.append(error)
+                    continue
+                known.add(item.pack)
+                yield item.pack, item.length_bytes, footer, item.footer
+
+        self.index.add_packs(entering())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KeyRing, RunRing
+from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
 from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption
@@ -26,6 +26,7 @@ from respaldo.format.segment import Listed
 from respaldo.store.areas import Client
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
+from respaldo.store.ownerrun import OwnersRing
 from respaldo.store.packs import Finished
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.rings import AreaRings
@@ -65,6 +66,8 @@ class OwnedArea(Repo):
             raise Corruption(HEADER, "it is not the header of the area of this client")
         ring = KeyRing(enrolment.master, header.hash)
         rings = AreaRings(ring, client, backend, header)
+        if enrolment.rights:
+            rings.sealing = OwnersRing(ring, enrolment, backend, header, clock=clock, random=random)
         opened = cls(
             backend, header, ring, cache_dir=cache_dir, clock=clock, random=random, state_dir=state_dir, rings=rings
         )
@@ -141,7 +144,7 @@ class ClientTelling(Telling):
                 continue
             head = repo.backend.get(what, pack.length_bytes - TRAILER_BYTES, HEAD_BYTES)
             ring = repo.vault.sealer.ring_of("trailer", "", TRAILER_BYTES - OVERHEAD_BYTES, head)
-            if ring is not None and not isinstance(ring, RunRing):
+            if ring is not None and repo.area.is_owners(ring):
                 yield Listed(pack=pack.name, length_bytes=pack.length_bytes, footer=encoded)
 
     def _put(

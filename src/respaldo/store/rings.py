@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -34,7 +35,7 @@ _LOOKS: Final = 64
 """So often runs are listed for things that do not open, between two times that packs are listed."""
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """Is a run that counts: when it began, by its author's clock, its root key, and whether the owner made it."""
 
     time_ns: int
@@ -42,34 +43,43 @@ class _Known(NamedTuple):
     by_owner: bool
 
 
-class AreaRings:
-    """Says which rings open what lies in an area. Thread-safe."""
+class RunRings(ABC):
+    """Says which rings open what lies in an area, for whoever has a way to the keys of its runs. Thread-safe."""
 
-    def __init__(self, owner: KeyRing, client: Client, backend: Backend, header: Header) -> None:
-        self.sealing = owner
-        self.client = client
+    def __init__(self, own: Sequence[KeyRing], backend: Backend, header: Header) -> None:
+        self._own = own
+        """What opens without any run."""
         self.refused: dict[bytes, str] = {}
         """Runs that do not count, and why not, of those that were looked at."""
         self._grown = False
         """Whether runs were read since they were last kept."""
         self._backend = backend
         self._header = header
-        self._owner_sign = Signer(owner.admin_seed).public
-        self._known: dict[bytes, _Known] = {}
+        self._known: dict[bytes, Known] = {}
         """By session, the newest last."""
-        self._rings: dict[bytes, RunRing] = {}
+        self._rings: dict[bytes, KeyRing] = {}
         self._last: bytes | None = None
         """The run that something was last opened under."""
         self._lock = threading.RLock()
         self._looks = _LOOKS
+
+    _kinds = RUN_KINDS
+    """What the keys of runs are taken for."""
+
+    @abstractmethod
+    def _read(self, session: bytes) -> Known:
+        """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
+
+    def _ring_from(self, root: bytes) -> KeyRing:
+        return RunRing(root, self._header.hash)
 
     def opening(self, kind: str, name: str) -> Iterator[KeyRing]:
         """Yields the rings that an object may have been sealed under, the likeliest first.
 
         The one at which the caller stops is tried first the next time.
         """
-        yield self.sealing
-        if kind not in RUN_KINDS:
+        yield from self._own
+        if kind not in self._kinds:
             return
         if kind in BY_SNAPSHOT:
             ring = self._named(name)
@@ -77,6 +87,12 @@ class AreaRings:
                 yield ring
             return
         yield from self._each()
+
+    def is_owners(self, ring: KeyRing) -> bool:
+        """Whether what opens under a ring was written by the area's owner."""
+        with self._lock:
+            session = self.run_of(ring)
+            return ring in self._own or (session is not None and self._known[session].by_owner)
 
     def run_of(self, ring: KeyRing | None) -> bytes | None:
         """Returns the session whose ring one is; None of the area's own."""
@@ -94,36 +110,9 @@ class AreaRings:
             self._take(self._listed())
             return {session: item.time_ns for session, item in self._known.items()}
 
-    # --- what was read is kept ---------------------------------------------------------------------------------------
-
-    def keep(self, vault: Vault, index: Index) -> None:
-        """Keeps the runs that are known in the index, sealed: reading thousands takes time. One thread."""
-        if not self._grown:
-            return
-        with self._lock:
-            self._grown = False
-            rows = [[session, *item[:2], int(item.by_owner)] for session, item in self._known.items()]
-        index.put_records({_KEPT: vault.seal_record(KIND, _KEPT, canonical.pack([1, rows]))})
-
-    def recall(self, vault: Vault, index: Index) -> None:
-        """Takes what was kept, as far as it counts still. One thread."""
-        kept = index.record(_KEPT)
-        rows: Sequence[object] = []
-        with contextlib.suppress(Corruption):
-            match canonical.unpack(vault.open_record(KIND, _KEPT, kept), _KEPT) if kept else None:
-                case [1, list(found)]:
-                    rows = found
-        for row in rows:
-            match row:
-                case [bytes(session), int(time_ns), bytes(root), int(by_owner)] if (
-                    len(session) == RANDOM_ID_BYTES and len(root) == KEY_BYTES
-                ):
-                    if by_owner or self._may(session):
-                        self._known[session] = _Known(time_ns, root, bool(by_owner))
-
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def _named(self, name: str) -> RunRing | None:
+    def _named(self, name: str) -> KeyRing | None:
         session = parse_random_leaf(name.partition("/")[2].partition(".")[0])
         if session is None:
             return None
@@ -132,15 +121,15 @@ class AreaRings:
                 self._take([session])
             return self._ring(session)
 
-    def _ring(self, session: bytes) -> RunRing | None:
+    def _ring(self, session: bytes) -> KeyRing | None:
         """Returns the ring of a run that counts."""
         ring = self._rings.get(session)
         known = self._known.get(session)
         if ring is None and known is not None:
-            ring = self._rings[session] = RunRing(known.root, self._header.hash)
+            ring = self._rings[session] = self._ring_from(known.root)
         return ring
 
-    def _each(self) -> Iterator[RunRing]:
+    def _each(self) -> Iterator[KeyRing]:
         """Yields all rings, from the one that fitted last to those that are further and further from it.
 
         What is read one after the other was mostly written so. Then those that have come meanwhile, the newest first.
@@ -172,7 +161,7 @@ class AreaRings:
         woven = [session for pair in zip(newer, older, strict=False) for session in pair]
         return woven + newer[both:] + older[both:]
 
-    def _one(self, session: bytes, tried: set[bytes]) -> Iterator[RunRing]:
+    def _one(self, session: bytes, tried: set[bytes]) -> Iterator[KeyRing]:
         tried.add(session)
         with self._lock:
             ring = self._ring(session)
@@ -191,18 +180,28 @@ class AreaRings:
 
     def _take(self, sessions: list[bytes]) -> bool:
         """Reads the records of runs, and takes the keys of those that count; returns whether there were any."""
-        taken: list[tuple[_Known, bytes]] = []
+        taken: list[tuple[Known, bytes]] = []
         for session, got in read_several(self._read, sessions):
             if isinstance(got, Corruption):
                 self.refused[session] = got.reason
-            elif isinstance(got, _Known):
+            elif isinstance(got, Known):
                 taken.append((got, session))
         for known, session in sorted(taken):
             self._known[session] = known
         self._grown = self._grown or bool(taken)
         return bool(taken)
 
-    def _read(self, session: bytes) -> _Known:
+
+class AreaRings(RunRings):
+    """Is the rings of an area for its owner."""
+
+    def __init__(self, owner: KeyRing, client: Client, backend: Backend, header: Header) -> None:
+        super().__init__((owner,), backend, header)
+        self.sealing: KeyRing = owner
+        self.client = client
+        self._owner_sign = Signer(owner.admin_seed).public
+
+    def _read(self, session: bytes) -> Known:
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
         enrolment = self.client.enrolment
         run = read_run(
@@ -216,8 +215,35 @@ class AreaRings:
         by_owner = run.author is Author.OWNER
         if not by_owner and not self._may(session):
             raise Corruption(run_name(session), "its client had been removed when it came")
-        return _Known(run.time_ns, owners_ring(run, self.sealing.box_seed, self._header).master, by_owner)
+        return Known(run.time_ns, owners_ring(run, self.sealing.box_seed, self._header).master, by_owner)
 
     def _may(self, session: bytes) -> bool:
         removal = self.client.removal
         return removal is None or session in removal.runs
+
+    # --- what was read is kept ---------------------------------------------------------------------------------------
+
+    def keep(self, vault: Vault, index: Index) -> None:
+        """Keeps the runs that are known in the index, sealed: reading thousands takes time. One thread."""
+        if not self._grown:
+            return
+        with self._lock:
+            self._grown = False
+            rows = [[session, *item[:2], int(item.by_owner)] for session, item in self._known.items()]
+        index.put_records({_KEPT: vault.seal_record(KIND, _KEPT, canonical.pack([1, rows]))})
+
+    def recall(self, vault: Vault, index: Index) -> None:
+        """Takes what was kept, as far as it counts still. One thread."""
+        kept = index.record(_KEPT)
+        rows: Sequence[object] = []
+        with contextlib.suppress(Corruption):
+            match canonical.unpack(vault.open_record(KIND, _KEPT, kept), _KEPT) if kept else None:
+                case [1, list(found)]:
+                    rows = found
+        for row in rows:
+            match row:
+                case [bytes(session), int(time_ns), bytes(root), int(by_owner)] if (
+                    len(session) == RANDOM_ID_BYTES and len(root) == KEY_BYTES
+                ):
+                    if by_owner or self._may(session):
+                        self._known[session] = Known(time_ns, root, bool(by_owner))

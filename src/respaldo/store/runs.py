@@ -11,12 +11,12 @@ from typing import Final
 
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public, open_box, seal_box
-from respaldo.codec.keys import KEY_BYTES, RUN_KINDS, KeyRing, ListRing, RunRing
+from respaldo.codec.keys import KEY_BYTES, LIST_KEYS_BYTES, RUN_KINDS, KeyRing, RunRing
 from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import Corruption
 from respaldo.core.seams import Clock, Random
 from respaldo.format.credential import Credential
-from respaldo.format.enrolment import RESTORE
+from respaldo.format.enrolment import LIST, RESTORE
 from respaldo.format.header import Header
 from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, SIGNATURE_BYTES, Author, Run, parse_run, run_name
 
@@ -94,22 +94,19 @@ def owners_ring(run: Run, seed: bytes, header: Header) -> RunRing:
     return RunRing(_opened(run, run.box, ROOT, seed, header), header.hash)
 
 
-def granted_ring(run: Run, right: str, seed: bytes, header: Header) -> KeyRing | None:
-    """Returns what a right gives the client of a run, None where the run does not give it; raises `Corruption`."""
+def granted_root(run: Run, right: str, seed: bytes, header: Header) -> bytes | None:
+    """Returns what a right gives the client of a run: for `RESTORE` its root key, for `LIST` the keys that list.
+
+    None where the run does not give it; raises `Corruption`.
+    """
     box = dict(run.grants).get(right)
-    if box is None:
-        return None
-    opened = _opened(run, box, right, seed, header)
-    try:
-        return RunRing(opened, header.hash) if right == RESTORE else ListRing(opened, header.hash)
-    except ValueError:
-        raise Corruption(run_name(run.session), f"what it gives for {right} is no key") from None
+    return None if box is None else _opened(run, box, right, seed, header)
 
 
 def _opened(run: Run, box: bytes, purpose: str, seed: bytes, header: Header) -> bytes:
     name = run_name(run.session)
     opened = open_box(seed, box, purpose=purpose, header_hash=header.hash, name=name, suite=header.suite)
-    if purpose != "list" and len(opened) != KEY_BYTES:
+    if len(opened) != (LIST_KEYS_BYTES if purpose == LIST else KEY_BYTES):
         raise Corruption(name, "what is in its box is no key")
     return opened
 
