@@ -1,8 +1,9 @@
-"""Whoever has stolen the machine of a client: its credential, cache and state, and full control of its area's storage."""
+"""Whoever has stolen a client's machine: its credential, cache and state, and full control of its area's storage."""
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,7 +12,6 @@ from respaldo.codec.keys import RUN_KINDS, KeyRing, RunRing
 from respaldo.codec.seal import associated_data, seal_with
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.ids import ChunkId, Kind, PackName, SnapshotId
-from respaldo.format.columns import u32_bytes
 from respaldo.format.figures import Figures
 from respaldo.format.header import close_object
 from respaldo.format.runrecord import Author, run_name
@@ -84,7 +84,7 @@ class Run:
         """Puts a pack that says to hold chunks of these ids, whatever is in them."""
         with PackWriter(self.thief.area, self.vault, session or self.session) as writer:
             for kind, chunk_id, raw in chunks:
-                writer.add(seal_block(self.vault, kind, raw, chunk_id, u32_bytes([len(raw)])))
+                writer.add(seal_block(self.vault, kind, raw, chunk_id, struct.pack("<I", len(raw))))
             return writer.finish().name
 
     def record(self, kind: str, name: str, raw: bytes) -> None:
