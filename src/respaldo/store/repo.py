@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import Self, cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.compress import LEVEL, Compressor
-from respaldo.codec.keys import KEY_BYTES, KeyRing
-from respaldo.codec.seal import Sealer
+from respaldo.codec.compress import LEVEL
+from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings
 from respaldo.codec.slots import Kdf, Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
@@ -57,13 +56,16 @@ from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.recollection import Recollection
+from respaldo.store.runs import ClientRuns
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
 from respaldo.store.spoilt import Spoilt
-from respaldo.store.vault import Vault
+from respaldo.store.telling import Telling
+from respaldo.store.vault import make_vault
 
 _CONFIG_NAME = "config/%016x"
+FIRST_CONFIG = _CONFIG_NAME % 1
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
 _CONFIG = re.compile(r"config/[0-9a-f]{16}")
@@ -93,7 +95,7 @@ def create(
         raise ObjectExists(HEADER, "there is a repository already", hint="choose another place, or use this one")
     header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns(), suite=suite)
     ring = KeyRing(random(KEY_BYTES), header.hash)
-    vault = _vault(ring, header, config.level, random)
+    vault = make_vault(ring, header, config.level, random)
     slot_name = slots.new_name(random)
     # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
     # at work: nothing of it is deleted before this one has won, and nothing that came after.
@@ -135,15 +137,16 @@ def _take_back(backend: Backend, made: list[str], header: Header) -> None:
     backend.discard(name for name in made if name != HEADER)
 
 
-def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
-    return Vault(Sealer(ring, header.repository, random, header.suite), Compressor(level))
-
-
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 
     Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
+
+    runs: ClientRuns | None = None
+    """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    telling = Telling()
+    """Whom a collector tells what it does."""
 
     def __init__(
         self,
@@ -156,6 +159,8 @@ class Repo:
         random: Random,
         state_dir: Path | None = None,
         slot: str = "",
+        rings: Rings | None = None,
+        config: Config | None = None,
     ) -> None:
         self.slot = slot
         """The key slot that it was opened with."""
@@ -164,12 +169,12 @@ class Repo:
         self.clock = clock
         self.random = random
         self.cache_dir = cache_dir / header.repository.hex()
-        self.vault = _vault(ring, header, LEVEL, random)
-        self.config = self._read_config()
+        self.vault = make_vault(rings or ring, header, LEVEL, random)
+        self.config = config or self._read_config()
         self.ring = ring = ring.naming_as(self.config.content_keys)
         if self.config.parity:
             self.backend = backend = with_parity(backend, self.config.parity)
-        self.vault = _vault(ring, header, self.config.level, random)
+        self.vault = make_vault(rings or ring, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
         self.source = ChunkSource(
             backend=backend, vault=self.vault, index=self.index, id_keys=ring.id_keys, reload=self._reload
@@ -342,8 +347,9 @@ class Repo:
             if gone:
                 self.index.forget_packs([pack for pack in self.index.packs() if pack.name in gone])
                 self.source.forget_positions()
-        self.segments.apply(listing.packs, progress)
-        self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
+        if self.runs is None:
+            self.segments.apply(listing.packs, progress)
+            self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
         self.index.use(listing.packs, listing.condemned)
         self.spoilt.apply()
         return listing

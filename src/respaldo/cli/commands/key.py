@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
+from respaldo.cli.clients import group as client_group
 from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
@@ -273,5 +274,5 @@ def _fields(slot: SlotInfo, used_ns: int | None) -> dict[str, object]:
     }
 
 
-for _command in (list_, add, remove, passwd, test, recovery):
+for _command in (list_, add, remove, passwd, test, recovery, client_group):
     command.add_command(_command)
