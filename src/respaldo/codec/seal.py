@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgpack
@@ -146,7 +146,7 @@ class Sealer:
 
         Raises `Corruption` naming ``what`` otherwise.
         """
-        candidates = (self._candidate(ring, kind, name, length_bytes) for ring in self._opening(kind, name))
+        candidates = ((key, aad) for _, key, aad in self._candidates(kind, name, length_bytes))
         return _open_any(candidates, sealed, what, self.suite)
 
     def ring_of(self, kind: str, name: str, length_bytes: int, head: Buffer) -> KeyRing | None:
@@ -155,14 +155,16 @@ class Sealer:
         What it says of the rest of the text is nothing: only `open` does.
         """
         salt, commitment = bytes(head[:SALT_BYTES]), bytes(head[SALT_BYTES:HEAD_BYTES])
-        for ring in self._opening(kind, name):
-            kind_key, aad = self._candidate(ring, kind, name, length_bytes)
+        for ring, kind_key, aad in self._candidates(kind, name, length_bytes):
             if hmac.compare_digest(blake3(salt + aad, key=kind_key).digest(64)[32:], commitment):
                 return ring
         return None
 
-    def _opening(self, kind: str, name: str) -> Iterable[KeyRing]:
-        return self._rings.opening(kind, name)
-
-    def _candidate(self, ring: KeyRing, kind: str, name: str, length_bytes: int) -> tuple[bytes, bytes]:
-        return ring.seal_key(kind), associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
+    def _candidates(self, kind: str, name: str, length_bytes: int) -> Iterator[tuple[KeyRing, bytes, bytes]]:
+        """Yields the rings that a text may be sealed under, each with its key and the associated data."""
+        epoch, aad = -1, b""
+        for ring in self._rings.opening(kind, name):
+            if ring.epoch != epoch:  # a thousand rings of one epoch are nothing unusual
+                epoch = ring.epoch
+                aad = associated_data(epoch, self._repository, kind, name, length_bytes, self.suite)
+            yield ring, ring.seal_key(kind), aad

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     "prune",
     examples=(
         ("Free what no snapshot needs any more:", "respaldo prune"),
-        ("Forget what a policy does not keep, and free its space:", "respaldo prune --policy standard"),
+        (
+            "Forget what a policy does not keep, in the areas of all clients too, and free its space:",
+            "respaldo prune --policy standard --all-clients",
+        ),
         (
             "By rules of one's own; look first, and see what each snapshot frees:",
             "respaldo prune --keep-last 3 --keep-daily 14 --keep-monthly 12 --dry-run",
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
         ("Make 10 GiB of room, whatever it takes but the last month:", "respaldo prune --free 10GiB --keep-within 30d"),
         ("Never more than 500 GiB, from a timer:", "respaldo prune --max-size 500GiB --keep-last 7 --yes"),
         ("On a full disk, where nothing else works any more:", "respaldo prune --max-repack 0"),
-        ("In the areas of all clients that cannot read, too:", "respaldo prune --all-clients --policy standard"),
     ),
     notes=(
         f"dry_run; {collection.NOTES} emptied: ids that left the trash for good. With a policy or a goal, and with "

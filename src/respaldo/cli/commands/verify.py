@@ -27,11 +27,10 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     "verify",
     examples=(
         ("Is every piece of every snapshot there (seconds; reads trees, no content):", "respaldo verify"),
-        ("Read and check everything:", "respaldo verify --read-data"),
+        ("Read and check everything, in the areas of all clients too:", "respaldo verify --read-data --all-clients"),
         ("Every night half an hour of it, what was checked longest ago first:", "respaldo verify --subset 30m"),
         ("Everything, and the SHA-256 of every file:", "respaldo verify --read-data --checksums"),
         ("A seventh every day of the week:", "respaldo verify --subset $(date +%u)/7"),
-        ("The areas of all clients that cannot read, too:", "respaldo verify --all-clients"),
         ("On the machine that stores it, without any passphrase:", "respaldo verify --keyless -r /srv/backup"),
     ),
     notes=(
