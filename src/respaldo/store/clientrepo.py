@@ -76,7 +76,8 @@ class ClientRepo(Repo):
             reload=self._reload,
             session=lambda: self.runs.session,
         )
-        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"))  # a damaged cache is thrown away
+        # A damaged cache is thrown away whole: what this client has noted lies beside it.
+        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"))
         self._forgot = not self.index.lengths()
         """Whether the index knows of no pack, and is to be told of those that this client has noted."""
         if state_dir is not None:
@@ -143,10 +144,9 @@ class ClientRepo(Repo):
         self.index.put_records({**records, name: b""})
 
     def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
-        """Notes durable packs for this client itself. It puts no segments: their owner believes only what packs say."""
-        made = list(packs)
+        """Notes durable packs for this client itself; puts no segment, which its owner would not believe."""
         with contextlib.suppress(OSError):  # a full disk here undoes nothing there
-            self.own.add(session, made)
+            self.own.add(session, packs)
             self.own.gather(self.index.lengths())
 
     def _enter(self, listed: Iterable[Listed], packs: dict[PackName, int]) -> None:
