@@ -27,6 +27,7 @@ from respaldo.format.runrecord import parse_run_name
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
+from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
 from respaldo.store.ownerrun import OwnersRing
@@ -72,7 +73,14 @@ class OwnedArea(Repo):
         if enrolment.rights:
             rings.sealing = OwnersRing(ring, enrolment, backend, header, clock=clock, random=random)
         opened = cls(
-            backend, header, ring, cache_dir=cache_dir, clock=clock, random=random, state_dir=state_dir, rings=rings
+            backend,
+            header,
+            Epoch.only(ring),
+            cache_dir=cache_dir,
+            clock=clock,
+            random=random,
+            state_dir=state_dir,
+            rings=rings,
         )
         opened.area = rings
         opened.telling = ClientTelling(opened)
