@@ -15,7 +15,7 @@ from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import Kind, pack_object
 from respaldo.format.pack import parse_footer
 from respaldo.store.census import take_census
-from respaldo.store.epochs import vault_of
+from respaldo.store.vault import make_vault
 
 pytestmark = pytest.mark.usefixtures("repository")
 
@@ -27,7 +27,7 @@ def old(place):
     places = Places(cache_dir=place / "old cache", state_dir=place / "old state")
     with open_repository(str(place / "repository"), secret, places=places) as opened:
         repo = opened.within
-        return vault_of(KeyRing(repo.ring.master, repo.header.hash), repo.header, os.urandom)
+        return make_vault(KeyRing(repo.ring.master, repo.header.hash), repo.header, 3, os.urandom)
 
 
 def opened_by(repository, vault):
@@ -155,6 +155,32 @@ def test_prune_carries_over_what_it_copies(cli, repository, tree, old):
     after = {name for name in opened_by(repository, old) if name.startswith("packs/")}
     assert after < before
     assert cli("verify", "--read-data").status == 0
+
+
+def test_clients_that_cannot_read_stay_enrolled(cli, place, tree, monkeypatch, repository, old):
+    """Their enrolments and removals are sealed anew under other names; their areas keep keys of their own."""
+    for name in ("web", "gone"):
+        cli("key", "client", "add", name, "--out", place / name)
+
+    def as_client(*words, expected=0):
+        with monkeypatch.context() as patch:
+            patch.delenv("RESPALDO_KEY_FILE")
+            patch.setenv("XDG_CACHE_HOME", str(place / "there" / "cache"))
+            patch.setenv("XDG_STATE_HOME", str(place / "there" / "state"))
+            return cli(*words, "--client-file", place / "web", expected=expected)
+
+    as_client("snapshot", tree, "--label", "one")
+    cli("key", "client", "remove", "gone")
+    for _ in range(2):
+        assert "areas of clients keep their keys" in cli("key", "rotate").err
+        cli("key", "reencrypt")
+        assert opened_by(repository, old) == []
+        listed = cli("key", "client", "list", "--json").json["clients"]
+        assert [(item["name"], bool(item["removed"])) for item in listed] == [("web", False), ("gone", True)]
+        cli("key", "client", "remove", "gone", expected=2)
+        as_client("snapshot", tree)
+        assert "one" in labels(cli, "--client", "web")
+    assert cli("verify", "--read-data", "--all-clients").status == 0
 
 
 def test_copies_elsewhere_are_known_again(cli, place, tree):

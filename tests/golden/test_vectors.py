@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from respaldo.codec.box import open_box
 from respaldo.codec.compress import Compressor
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import Sealer
 from respaldo.codec.slots import Secret, Stretching, parse_slot, unwrap
 from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305
+from respaldo.format import credential
 from respaldo.format.epoch import parse_object
 from respaldo.format.header import unclose_object
 from respaldo.store.vault import Vault
@@ -51,6 +53,22 @@ def test_reader_still_opens_old_slots(ending, suite):
         found = unwrap(slot, Secret(key=secret) if as_key else Secret(passphrase=secret), samples.HEADER.hash, suite)
         assert found.hex() == row["master"]
         assert replace(slot) == slot
+
+
+@pytest.mark.parametrize(("ending", "suite"), SUITES)
+def test_owner_still_opens_old_boxes(ending, suite):
+    """And a client's credential says what it said."""
+    rows = load("clients" + ending)
+    opened = open_box(
+        bytes.fromhex(rows["box seed"]),
+        bytes.fromhex(rows["box"]),
+        purpose="root",
+        header_hash=samples.HEADER.hash,
+        name="runs/" + "0a" * 16,
+        suite=suite,
+    )
+    assert opened.hex() == rows["message"]
+    assert credential.parse_credential(rows["credential"].encode(), "x") == samples.CREDENTIAL
 
 
 @pytest.mark.parametrize(("ending", "suite"), SUITES)

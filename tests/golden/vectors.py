@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from respaldo.codec.box import box_public, seal_box
 from respaldo.codec.compress import Compressor
-from respaldo.codec.keys import SEALED_KINDS, KeyRing
+from respaldo.codec.keys import RUN_KINDS, SEALED_KINDS, KeyRing, RunRing
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded, padme
 from respaldo.codec.seal import Sealer
 from respaldo.codec.slots import STANDARD, Secret, Stretching, parse_slot, rewrap, wrap
@@ -102,6 +103,31 @@ def slots(suite=AES_256_GCM):
     return rows
 
 
+def clients(suite=AES_256_GCM):
+    """Returns what areas of clients add: the keys of owner and run, a box, a credential."""
+    public = box_public(RING.box_seed)
+    box = seal_box(
+        public,
+        purpose="root",
+        header_hash=samples.HEADER.hash,
+        name="runs/" + "0a" * 16,
+        message=MASTER,
+        random=counting,
+        suite=suite,
+    )
+    run = RunRing(MASTER, samples.HEADER.hash)
+    return {
+        "box seed": RING.box_seed,
+        "box public": public,
+        "run hedge": run.hedge,
+        "run": {kind: run.seal_key(kind) for kind in sorted(RUN_KINDS)},
+        "list": run.list_keys,
+        "message": MASTER,
+        "box": box,
+        "credential": samples.CREDENTIAL.encode().decode(),
+    }
+
+
 def rotation(suite=AES_256_GCM):
     """Returns the object of an epoch with a slot in it that was made without its secret, and all that went in."""
     name, before = "keys/00112233445566ac", slots(suite)[1]
@@ -159,6 +185,8 @@ VECTORS = {
     "slots": slots,
     "sealed-xchacha": partial(sealed, XCHACHA20_POLY1305),
     "slots-xchacha": partial(slots, XCHACHA20_POLY1305),
+    "clients": clients,
+    "clients-xchacha": partial(clients, XCHACHA20_POLY1305),
     "rotation": rotation,
     "rotation-xchacha": partial(rotation, XCHACHA20_POLY1305),
     "encodings": encodings,

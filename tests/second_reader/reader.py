@@ -122,7 +122,7 @@ class Repository:
         records, found = {}, []
         for name in self.names("epochs", r"[0-9a-f]{16}\.[0-9a-f]{16}"):
             try:
-                version, slots, sealed = parse(unclose(self.read(name), name), name)
+                _, slots, sealed = parse(unclose(self.read(name), name), name)
             except (Damaged, ValueError):
                 continue  # torn
             newest = max((name[7:23], *(other[7:23] for other in records)))
@@ -325,10 +325,10 @@ class Repository:
         need(total == size, f"has {total} bytes of content for a size of {size}")
 
 
-def main(arguments):
+def main(arguments, opened=lambda repository: repository):
     key = os.environ.get("RESPALDO_KEY_FILE")
     with open(key or os.devnull, "rb") as file:
-        repository = Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None)
+        repository = opened(Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None))
     found = repository.snapshots()
     if len(arguments) == 1:
         for snapshot, manifest in found.items():

@@ -18,6 +18,7 @@ from respaldo.core.ids import Kind
 from respaldo.format.epoch import parse_record_name, record_name
 from respaldo.store import epochs, rotating, slots
 from respaldo.store.header import read_header
+from respaldo.store.vault import make_vault
 from tests.store.repositories import OTHER, SECRET, initialise, opened, replica, store
 
 CHEAP = Kdf(passes=1, memory_kib=64 << 10)
@@ -121,7 +122,7 @@ def test_slot_that_is_left_out_opens_nothing_more(backend, tmp_path):
         opens(backend, OTHER)
     with opened(backend, tmp_path / "two") as repo:
         _, [pack] = store(repo, [(Kind.DATA, b"after" * 100)])
-        sealer = epochs.vault_of(old, repo.header, os.urandom).sealer
+        sealer = make_vault(old, repo.header, 3, os.urandom).sealer
         trailer = backend.get(f"packs/{pack.hex()}")[-88:]
         with pytest.raises(Corruption):
             sealer.open("trailer", "", 16, trailer, "x")
@@ -302,7 +303,7 @@ def test_record_of_nobody_opens_for_nobody(backend, tmp_path):
     ring = KeyRing(b"x" * 32, b"y" * 32, epoch=5)
     with opened(backend, tmp_path / "one") as repo:
         record = epochs.EpochRecord(time_ns=0, content_keys=bytes(192))
-        vault = epochs.vault_of(ring, repo.header, os.urandom)
+        vault = make_vault(ring, repo.header, 3, os.urandom)
         item = rotating._object(epochs.Epoch(number=5, rings=epochs.EpochRings([ring]), record=record), 0, vault)
     backend.damage(record_name(5, 0), item.encode())
     with pytest.raises(KeyRotated):

@@ -6,7 +6,6 @@ Whoever opens a repository gets to know what its log lacks before anything is re
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -177,7 +176,7 @@ def parse_head(word: str) -> tuple[bytes, list[tuple[bytes, int, bytes]]]:
     body = text.removeprefix(_HEAD).upper()
     try:
         data = base64.b32decode(body + "=" * (-len(body) % 8))
-    except binascii.Error:
+    except ValueError:  # what is no letter of base 32, and what is no letter at all
         raise wrong from None
     raw, check = data[:-_CHECK_BYTES], data[-_CHECK_BYTES:]
     if hashlib.sha256(raw).digest()[:_CHECK_BYTES] != check:

@@ -41,7 +41,7 @@ class Reencrypted:
     failed: tuple[tuple[SnapshotId, str], ...] = ()
     objects: int = 0
     prune: PruneResult | None = None
-    retired: Retired = Retired()
+    retired: Retired = field(default_factory=Retired)
 
 
 def survey(repo: Repo, cancel: Cancel) -> tuple[Under, ...]:

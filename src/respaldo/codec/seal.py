@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgpack
@@ -107,6 +107,17 @@ def _open_any(candidates: Iterable[tuple[bytes, bytes]], sealed: Buffer, what: s
         raise Corruption(what, "its authentication tag does not fit its bytes") from None
 
 
+class _One:
+    """Is one ring for everything."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self.sealing = ring
+        self._opening = (ring,)
+
+    def opening(self, kind: str, name: str) -> Iterable[KeyRing]:  # noqa: ARG002 - the protocol's signature
+        return self._opening
+
+
 class Sealer:
     """Seals under one key ring, and opens what was sealed under any that it knows, in one suite.
 
@@ -116,11 +127,14 @@ class Sealer:
 
     def __init__(self, rings: KeyRing | Rings, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
         self.suite = suite
-        self.ring = rings if isinstance(rings, KeyRing) else rings.sealing
-        """The ring that it seals under."""
-        self._rings = None if isinstance(rings, KeyRing) else rings
+        self._rings: Rings = _One(rings) if isinstance(rings, KeyRing) else rings
         self._repository = repository
         self._random = random
+
+    @property
+    def ring(self) -> KeyRing:
+        """The ring that it seals under now."""
+        return self._rings.sealing
 
     def seal(self, kind: str, name: str, length_bytes: int, message: Buffer) -> tuple[bytes, bytes]:
         """Seals a message as ``kind``, to be found under ``name`` (empty where the name is a hash of the bytes).
@@ -137,7 +151,7 @@ class Sealer:
 
         Raises `Corruption` naming ``what`` otherwise.
         """
-        candidates = (self._candidate(ring, kind, name, length_bytes) for ring in self._opening(kind, name))
+        candidates = ((key, aad) for _, key, aad in self._candidates(kind, name, length_bytes))
         return _open_any(candidates, sealed, what, self.suite)
 
     def renew(self, kind: str, name: str, length_bytes: int, sealed: Buffer, what: str) -> tuple[bytes, bytes]:
@@ -157,14 +171,16 @@ class Sealer:
         What it says of the rest of the text is nothing: only `open` does.
         """
         salt, commitment = bytes(head[:SALT_BYTES]), bytes(head[SALT_BYTES:HEAD_BYTES])
-        for ring in self._opening(kind, name):
-            kind_key, aad = self._candidate(ring, kind, name, length_bytes)
+        for ring, kind_key, aad in self._candidates(kind, name, length_bytes):
             if hmac.compare_digest(blake3(salt + aad, key=kind_key).digest(64)[32:], commitment):
                 return ring
         return None
 
-    def _opening(self, kind: str, name: str) -> Iterable[KeyRing]:
-        return (self.ring,) if self._rings is None else self._rings.opening(kind, name)
-
-    def _candidate(self, ring: KeyRing, kind: str, name: str, length_bytes: int) -> tuple[bytes, bytes]:
-        return ring.seal_key(kind), associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
+    def _candidates(self, kind: str, name: str, length_bytes: int) -> Iterator[tuple[KeyRing, bytes, bytes]]:
+        """Yields the rings that a text may be sealed under, each with its key and the associated data."""
+        epoch, aad = -1, b""
+        for ring in self._rings.opening(kind, name):
+            if ring.epoch != epoch:  # a thousand rings of one epoch are nothing unusual
+                epoch = ring.epoch
+                aad = associated_data(epoch, self._repository, kind, name, length_bytes, self.suite)
+            yield ring, ring.seal_key(kind), aad

@@ -163,7 +163,7 @@ class Stretching:
 
     def public(self, slot: Slot) -> bytes:
         """Returns the public half of the key pair that follows from the secret in a slot."""
-        return box.public_of(_box_seed(self.key(slot.kdf, slot.salt)))
+        return box.box_public(_box_seed(self.key(slot.kdf, slot.salt)))
 
 
 def _wrapping_key(secret: Secret, kdf: Kdf | None, salt: bytes) -> bytes:
@@ -219,7 +219,7 @@ def wrap(
     wrapping = _wrapping_key(secret, cost, salt)
     aad = _slot_aad(header_hash, name, secret.method, cost, salt)
     head, body = seal_with(derive("slot seal", wrapping), derive("slot hedge", wrapping), aad, master, random, suite)
-    described = about(box.public_of(_box_seed(wrapping)))
+    described = about(box.box_public(_box_seed(wrapping)))
     return Slot(name=name, method=secret.method, kdf=cost, salt=salt, wrapped=head + body, about=described)
 
 

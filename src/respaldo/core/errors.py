@@ -22,6 +22,7 @@
     ├── NoSuchSnapshot         a name that no snapshot answers to                        exit 1
     ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
     ├── Refused                would take away what is protected                         exit 1
+    ├── NotEntitled            takes a right that this client was not given              exit 1
     ├── SourceError            a source could not be read at all                         exit 1
     ├── TargetError            the place a restore writes to answered with an error      exit 1
     └── MountError             nothing can be mounted at a directory                     exit 1
@@ -257,6 +258,29 @@ class Refused(RespaldoError):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class NotEntitled(RespaldoError):
+    """Says that a client that writes into an area was not given a right; ``right``: list, restore, or "" for the rest.
+
+    The last are the owner's alone: no client can be given them.
+    """
+
+    def __init__(self, client: str, right: str) -> None:
+        super().__init__(client, right)
+        self.client = client
+        self.right = right
+        self.hint = (
+            f"the owner can add a client that may: respaldo key client add NAME --{right} --out FILE"
+            if right
+            else "the owner of the repository does this, with a passphrase or a key, elsewhere"
+        )
+
+    def __str__(self) -> str:
+        what = {"list": "see what is stored", "restore": "read what is stored"}.get(self.right)
+        if what is None:
+            return f"the client {self.client} can add snapshots; this is for the repository's owner alone"
+        return f"the client {self.client} can add snapshots and may not {what}: it lacks the right to {self.right}"
 
 
 class _PathError(RespaldoError):

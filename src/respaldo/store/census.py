@@ -30,6 +30,7 @@ RECORDS: Final = {
     "log": "log",
     "verified": "verified",
     "sums": "sums",
+    "enrolled": "client",
 }
 """The kinds of the records in folders."""
 NAMED: Final = {"segments": "segment", "catalogue": "catalogue"}

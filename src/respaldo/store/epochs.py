@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from respaldo.backend.base import Backend
-from respaldo.codec.compress import LEVEL, Compressor
+from respaldo.codec.compress import LEVEL
 from respaldo.codec.keys import KeyRing
-from respaldo.codec.seal import Sealer
 from respaldo.codec.slots import Opened, Secret, Slot, parse_slot
 from respaldo.core.errors import Corruption, KeyRotated, ObjectMissing, WrongSecret
 from respaldo.core.seams import Random
@@ -32,7 +31,7 @@ from respaldo.format.epoch import (
 from respaldo.format.header import Header
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store import slots
-from respaldo.store.vault import Vault
+from respaldo.store.vault import Vault, make_vault
 
 _LOOKS: Final = 3
 
@@ -67,6 +66,11 @@ class Epoch:
     record: EpochRecord | None = None
     revision: int = 0
     pending: EpochObject | None = field(default=None, repr=False)
+
+    @classmethod
+    def only(cls, ring: KeyRing) -> Self:
+        """Returns the epoch of what was never rotated, sealed under one ring."""
+        return cls(rings=EpochRings([ring]))
 
     @property
     def ring(self) -> KeyRing:
@@ -163,11 +167,11 @@ def _opened(header: Header, found: Found, candidates: list[Opened], random: Rand
             for error in found.damaged:
                 raise error
             raise Corruption(FOLDER, "the record of the epoch that this key slot belongs to is not there")
-        return Epoch(rings=EpochRings([KeyRing(first.master, header.hash)])), first
+        return Epoch.only(KeyRing(first.master, header.hash)), first
     for revision in sorted(found.objects, reverse=True):
         for candidate in candidates:
             ring = KeyRing(candidate.master, header.hash, epoch=found.number)
-            vault = vault_of(ring, header, random)
+            vault = make_vault(ring, header, LEVEL, random)
             record = found.record(revision, vault)
             if record is not None:
                 waiting = (at for at, item in found.objects.items() if item.slots and found.record(at, vault))
@@ -186,11 +190,6 @@ def rings_of(ring: KeyRing, record: EpochRecord) -> EpochRings:
     """Returns the rings of an epoch and of those before it that are in use, all naming content alike."""
     older = [KeyRing(master, ring.header_hash, epoch=epoch) for epoch, master in reversed(record.masters)]
     return EpochRings([item.naming_as(record.content_keys) for item in (ring, *older)])
-
-
-def vault_of(rings: KeyRing | EpochRings, header: Header, random: Random, level: int = LEVEL) -> Vault:
-    """Returns what seals and opens a repository's objects."""
-    return Vault(Sealer(rings, header.repository, random, header.suite), Compressor(level))
 
 
 def newest_listed(backend: Backend) -> int:

@@ -51,7 +51,7 @@ from respaldo.store.vault import Vault
 __all__ = ["COMMIT", "FORGET", "PRUNE", "RETIRE", "ROTATE", "Logbook"]
 
 _REPEATED_BYTES_MAX: Final = 8 << 20
-_HEADS_TOLD: Final = 256
+HEADS_TOLD: Final = 256
 
 
 class Logbook(Follower):
@@ -173,7 +173,7 @@ class Logbook(Follower):
             Head(other, item.number, item.hash)
             for other, item in sorted(memory.known.items())
             if other != client and memory.told.get(other, -1) < item.number
-        ][:_HEADS_TOLD]
+        ][:HEADS_TOLD]
         entry = Entry(
             client=client,
             number=own.number + 1 if own else 0,

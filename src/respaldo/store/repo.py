@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Self, cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KEY_BYTES, KeyRing
+from respaldo.codec.compress import LEVEL
+from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings
 from respaldo.codec.slots import Kdf, Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
@@ -46,7 +47,7 @@ from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
 from respaldo.store.census import packs_under
 from respaldo.store.configuration import change_config, next_name, read_config
-from respaldo.store.epochs import Epoch, open_newest, require_newest, vault_of
+from respaldo.store.epochs import Epoch, open_newest, require_newest
 from respaldo.store.header import read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
@@ -56,10 +57,13 @@ from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.recollection import Recollection
+from respaldo.store.runs import ClientRuns
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
 from respaldo.store.spoilt import Spoilt
+from respaldo.store.telling import Telling
+from respaldo.store.vault import make_vault
 
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
@@ -89,7 +93,7 @@ def create(
         raise ObjectExists(HEADER, "there is a repository already", hint="choose another place, or use this one")
     header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns(), suite=suite)
     ring = KeyRing(random(KEY_BYTES), header.hash)
-    vault = vault_of(ring, header, random, config.level)
+    vault = make_vault(ring, header, config.level, random)
     slot_name = slots.new_name(random)
     # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
     # at work: nothing of it is deleted before this one has won, and nothing that came after.
@@ -133,6 +137,11 @@ class Repo:
     Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
 
+    runs: ClientRuns | None = None
+    """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    telling = Telling()
+    """Whom a collector tells what it does."""
+
     def __init__(
         self,
         backend: Backend,
@@ -144,6 +153,8 @@ class Repo:
         random: Random,
         state_dir: Path | None = None,
         slot: str = "",
+        rings: Rings | None = None,
+        config: Config | None = None,
     ) -> None:
         self.slot = slot
         """The key slot that it was opened with."""
@@ -154,12 +165,13 @@ class Repo:
         self.cache_dir = cache_dir / header.repository.hex()
         self.epoch = epoch
         """The epoch that counted when it was opened; what is written is sealed under it."""
-        self.vault = vault_of(epoch.rings, header, random)
-        self.config = self._read_config()
+        rings = rings or epoch.rings
+        self.vault = make_vault(rings, header, LEVEL, random)
+        self.config = config or self._read_config()
         self.ring = ring = epoch.ring.naming_as(self.config.content_keys)
         if self.config.parity:
             self.backend = backend = with_parity(backend, self.config.parity)
-        self.vault = vault_of(epoch.rings, header, random, self.config.level)
+        self.vault = make_vault(rings, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
         self.source = ChunkSource(
             backend=backend, vault=self.vault, index=self.index, id_keys=ring.id_keys, reload=self._reload
@@ -328,8 +340,9 @@ class Repo:
             if gone:
                 self.index.forget_packs([pack for pack in self.index.packs() if pack.name in gone])
                 self.source.forget_positions()
-        self.segments.apply(listing.packs, progress)
-        self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
+        if self.runs is None:
+            self.segments.apply(listing.packs, progress)
+            self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
         self.index.use(listing.packs, listing.condemned)
         self.spoilt.apply()
         return listing

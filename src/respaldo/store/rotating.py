@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from respaldo.backend.base import Backend
+from respaldo.codec.compress import LEVEL
 from respaldo.codec.keys import KEY_BYTES, KeyRing
 from respaldo.codec.signing import Signer
 from respaldo.codec.slots import Slot, parse_slot
@@ -22,11 +23,11 @@ from respaldo.format.header import close_object
 from respaldo.format.logbook import parse_name
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
-from respaldo.store.epochs import Epoch, look, newest_listed, newest_record, require_newest, rings_of, vault_of
+from respaldo.store.epochs import Epoch, look, newest_listed, newest_record, require_newest, rings_of
 from respaldo.store.logbook import ROTATE, Logbook
 from respaldo.store.repo import Repo
 from respaldo.store.slots import SlotInfo
-from respaldo.store.vault import Vault
+from respaldo.store.vault import Vault, make_vault
 
 _COPIES = 2
 """So many revisions of the record that counts are kept: without it nothing older could be read."""
@@ -87,7 +88,7 @@ def rotate(repo: Repo, plan: RotationPlan) -> Rotated:
         without=plan.left_out,
     )
     epoch = Epoch(number=number, rings=rings_of(ring, record), record=record)
-    vault = vault_of(epoch.rings, repo.header, repo.random)
+    vault = make_vault(epoch.rings, repo.header, LEVEL, repo.random)
     names: dict[str, str] = {}
     made: list[tuple[str, bytes]] = []
     for info in plan.kept:
@@ -142,7 +143,7 @@ def finish(repo: Repo, epoch: Epoch) -> Rotated:
 
     May be done again, by anybody, at any time. ``repo`` may be open as of an earlier epoch.
     """
-    vault = vault_of(epoch.rings, repo.header, repo.random)
+    vault = make_vault(epoch.rings, repo.header, LEVEL, repo.random)
     for name, encoded in epoch.pending.slots if epoch.pending else ():
         if slots.describe_slot(parse_slot(name, encoded), vault).epoch == epoch.number:
             with contextlib.suppress(ObjectExists):

@@ -210,7 +210,7 @@ def describe_slot(slot: Slot, vault: Vault) -> SlotInfo:
         case [1, str(label), int(created_ns), str(use)] if 0 < len(use) <= USE_BYTES_MAX:
             pass
         case [2, str(label), int(created_ns), str(use), bytes(public)] if (
-            len(use) <= USE_BYTES_MAX and len(public) == box.PUBLIC_BYTES
+            len(use) <= USE_BYTES_MAX and len(public) == box.BOX_KEY_BYTES
         ):
             pass
         case _:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
+from respaldo.cli.clients import group as client_group
 from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.cli.slots import fields_of, is_seen, method_of, slot_id
@@ -326,5 +327,5 @@ def _new_secret(path: str) -> Secret:
     return read_passphrase(path) if path else ask_twice()
 
 
-for _command in (list_, add, remove, passwd, test, recovery, rotate, reencrypt, epochs):
+for _command in (list_, add, remove, passwd, test, recovery, rotate, reencrypt, epochs, client_group):
     command.add_command(_command)
