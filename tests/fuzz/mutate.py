@@ -151,7 +151,8 @@ class Mutator:
                 case 7:
                     text = text[:at] + text[at:].swapcase()
                 case 8:
-                    text = text[:at] + chance.choice("0123456789") * chance.choice((1, 2, 3, 9, 20, 400)) + text[at:]
+                    row = chance.choice("0123456789") * chance.choice((1, 2, 3, 9, 20, 400, 5000))
+                    text = text[:at] + (row if chance.random() < 0.8 else chance.choice("[({") * 2000) + text[at:]
                 case _:
                     text = text[:at] + chr(chance.randrange(0x20, 0x250)) + text[at + 1 :]
         return text[:LENGTH_MAX]
