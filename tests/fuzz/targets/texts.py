@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 from shamir_mnemonic import shamir
 
-from respaldo.api import history, importing, naming, parse_recovery
+from respaldo.api import exporting, history, importing, naming, parse_recovery
 from respaldo.backend.base import check_name
 from respaldo.catalog import labels, moments, policies, selectors
 from respaldo.cli import show, streams, values
@@ -84,18 +84,15 @@ def _moment(text: str) -> None:
             _is_shown(found.text)
 
 
-def _of_option(kind: click.ParamType[object]) -> Callable[[str], object]:
-    return lambda text: kind.convert(text, None, None)
-
-
 def _amount(text: str) -> None:
     """Takes one text for everything that an option may take."""
     for kind in (values.SIZE, values.SHARE, values.SPAN, values.DURATION, values.RATE, values.MOMENT, values.ZONE):
         try:
             found = kind.convert(text, None, None)
         except click.BadParameter as error:
-            _is_shown(error.format_message())
-            continue
+            found = error.format_message()
+        if isinstance(found, str):
+            assert found.isprintable()
         if isinstance(found, int | float):
             assert found == found  # noqa: PLR0124 - a number, and not none
     policies.parse_span(text)
@@ -109,6 +106,10 @@ def _amount(text: str) -> None:
 def _time_in_name(text: str) -> object:
     pattern, _, name = text.partition("\n")
     return importing.time_from_name(name, pattern)
+
+
+def _template(text: str) -> None:
+    exporting.check_template(text)
 
 
 def _label(text: str) -> None:
@@ -261,6 +262,12 @@ TARGETS = [
         _time_in_name,
         ("%Y-%m-%d_%H%M\nbackup/2026-11-20_1430.tar.gz", "%d %b %y %I%p%z\n20 Nov 26 02PM+0100", "%B %j\nMay 120"),
         modules=("respaldo.api.importing",),
+    ),
+    _target(
+        "template",
+        _template,
+        ("{prefix}-{time:%Y-%m-%d_%H%M%S}-{kind}.tar.gz", "{id:.8}{{}}{label!r:>20}{checksum}{user}{host}", "x"),
+        modules=("respaldo.api.exporting",),
     ),
     _target(
         "label",
