@@ -1,8 +1,8 @@
 """Which branches of the project's code were taken: probes put into its modules as they are imported.
 
 A probe is one store into an array, at the head of every block, of every function, and of every operand that another one
-decides about, so that a fuzzer sees which part of a long condition an input got past. What is watched takes two or three
-times as long. Must be installed before anything of the project is imported; imports nothing of it.
+decides about, so that a fuzzer sees which part of a long condition an input got past. What is watched takes two or
+three times as long. Must be installed before anything of the project is imported; imports nothing of it.
 """
 
 from __future__ import annotations
