@@ -36,7 +36,8 @@ class Target:
 
     ``parse``: takes the bytes. ``seeds``: makes valid inputs. ``refusals``: its own errors. ``again``: encodes what it
     returned; None where many inputs mean the same. ``use``: does with what it returned what its readers do.
-    ``modules``: whose literals an input may have to hold. ``slow_s``: more than this is too long.
+    ``modules``: whose literals an input may have to hold. ``slow_s``: more than this is too long. ``corpus_max``: so
+    many inputs are kept, since each is tried by every run of the tests.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Target:
     wrappings: Sequence[Wrapping] = ()
     modules: Sequence[str] = ()
     slow_s: float = SLOW_S
+    corpus_max: int = 40
 
     def mutator(self, tokens: Iterable[bytes | int] = ()) -> Mutator:
         """Returns what bends its inputs."""

@@ -113,5 +113,13 @@ def _seeds() -> Iterator[bytes]:
 
 
 TARGETS = [
-    Target(name="area", parse=_owner, seeds=_seeds, form=Form.VALUE, modules=("respaldo.format",), slow_s=SLOW_S),
+    Target(
+        name="area",
+        parse=_owner,
+        seeds=_seeds,
+        form=Form.VALUE,
+        modules=("respaldo.format",),
+        slow_s=SLOW_S,
+        corpus_max=10,
+    ),
 ]

@@ -371,6 +371,14 @@ def _storages() -> Iterator[bytes]:
 
 
 TARGETS = [
-    Target(name="author", parse=_author, seeds=_authors, form=Form.VALUE, modules=("respaldo.format",), slow_s=SLOW_S),
-    Target(name="storage", parse=_storage, seeds=_storages, form=Form.VALUE, slow_s=SLOW_S),
+    Target(
+        name="author",
+        parse=_author,
+        seeds=_authors,
+        form=Form.VALUE,
+        modules=("respaldo.format",),
+        slow_s=SLOW_S,
+        corpus_max=10,
+    ),
+    Target(name="storage", parse=_storage, seeds=_storages, form=Form.VALUE, slow_s=SLOW_S, corpus_max=10),
 ]
