@@ -23,13 +23,14 @@ from respaldo.flows.parity.options import parse_share as parse_parity
 from respaldo.format import canonical
 from respaldo.fs import match
 from respaldo.views.criteria import Criteria
-from tests.fuzz.mutate import Form, Wrapping
+from tests.fuzz.mutate import LENGTH_MAX, Form, Wrapping
 from tests.fuzz.target import Target, nothing
 
 NOW_NS = 1_780_000_000_000_000_000
 ZONE = ZoneInfo("America/Asuncion")  # whose clocks are set at midnight
 CONTEXT = selectors.Context(now_ns=NOW_NS, zone=ZONE, verified=frozenset)
 KEY = bytes(range(32))
+_PATTERN_MAX = 1500
 
 
 def decoded(data: bytes) -> str:
@@ -45,6 +46,7 @@ def _target(
     use: Callable[[object], None] = nothing,
     modules: tuple[str, ...] = (),
     wrappings: tuple[Wrapping, ...] = (),
+    length_max: int = LENGTH_MAX,
 ) -> Target:
     kept = tuple(seed.encode("utf-8", "surrogateescape") for seed in seeds)
     return Target(
@@ -56,6 +58,7 @@ def _target(
         form=Form.TEXT,
         modules=modules,
         wrappings=wrappings,
+        length_max=length_max,
     )
 
 
@@ -293,12 +296,14 @@ TARGETS = [
         refusals=(),
         form=Form.TEXT,
         modules=("respaldo.fs.match",),
+        length_max=_PATTERN_MAX,
     ),
     _target(
         "pattern",
         _pattern,
         ("*.tex", "/home/*/x?", "**/src/**/[a-z]*.c", "dir/", "[[:digit:]]*", "*a*a*a*a*b"),
         modules=("respaldo.fs.match", "respaldo.views.criteria"),
+        length_max=_PATTERN_MAX,
     ),
     _target("expression", _expression, (r"^a+(b|c)*\d{2,3}$", r"/home/(?P<who>\w+)/", r"(?i)x\u00e9"), modules=("re",)),
     _target(
