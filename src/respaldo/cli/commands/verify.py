@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import show
+from respaldo.cli.areas import NOTE, all_clients_option, for_all
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
@@ -15,7 +17,7 @@ from respaldo.cli.signals import cancelling
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Affected, Damage, KeylessResult, VerifyResult
+    from respaldo.api import Affected, Damage, KeylessResult, VerifyOptions, VerifyResult
 
 _PATHS_SHOWN = 20
 _DAMAGES_ARE_IN_THE_REPORT = -2
@@ -25,7 +27,7 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     "verify",
     examples=(
         ("Is every piece of every snapshot there (seconds; reads trees, no content):", "respaldo verify"),
-        ("Read and check everything:", "respaldo verify --read-data"),
+        ("Read and check everything, in the areas of all clients too:", "respaldo verify --read-data --all-clients"),
         ("Every night half an hour of it, what was checked longest ago first:", "respaldo verify --subset 30m"),
         ("Everything, and the SHA-256 of really every file:", "respaldo verify --read-data --checksums"),
         ("A seventh every day of the week:", "respaldo verify --subset $(date +%u)/7"),
@@ -38,7 +40,7 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         "repair has marked as lost, and that has not come back; whole: ids of the snapshots of which all was read and "
         "found whole; checksums and checksums_left: of how many contents the SHA-256 was computed, and of how many it "
         "was not. With --keyless: ok, objects, read_bytes, duration_s, "
-        "bytes_per_s, damages."
+        f"bytes_per_s, damages. {NOTE}"
     ),
 )
 @click.option("--read-data", is_flag=True, help="Read all packs, and check every byte and every chunk in them.")
@@ -59,9 +61,17 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
 @click.option(
     "--no-record", is_flag=True, help="Do not remember in the repository which snapshots were read and found whole."
 )
+@all_clients_option
 @click.option("--keyless", is_flag=True, help="Check every object's bytes against its hash; needs no passphrase.")
 def command(
-    settings: Settings, *, read_data: bool, subset: str, checksums: bool | None, no_record: bool, keyless: bool
+    settings: Settings,
+    *,
+    read_data: bool,
+    subset: str,
+    checksums: bool | None,
+    no_record: bool,
+    keyless: bool,
+    all_clients: bool,
 ) -> int:
     """Check the repository, and say which files of which snapshots are affected where something is damaged.
 
@@ -74,10 +84,12 @@ def command(
 
     if keyless and (read_data or subset):
         raise UsageError("--keyless reads every object; leave out --read-data and --subset")
+    if keyless and (settings.client or all_clients):
+        raise UsageError("--keyless knows no names of clients", hint="name the area itself: -r …/clients/ID")
     if checksums and not read_data:
         raise UsageError("--checksums reads everything: it goes with --read-data")
-    level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
     if keyless:
+        level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
         location = settings.location()
         with cancelling() as cancel, watching(level, display=settings.display) as progress:
             checked = api.verify_keyless(location, progress=progress, cancel=cancel)
@@ -91,6 +103,12 @@ def command(
         checksums=read_data and not no_record and checksums is not False,
         all_checksums=bool(checksums),
     )
+    run = partial(_verify, settings, options)
+    return for_all(settings, run) if all_clients else run()
+
+
+def _verify(settings: Settings, options: VerifyOptions) -> int:
+    level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
     with (
         settings.open(writes=options.remember or options.all_checksums, reports=True) as repository,
         cancelling() as cancel,
