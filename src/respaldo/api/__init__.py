@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from respaldo.api.accesses import Accessed
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_conditions, cached_snapshots
     from respaldo.api.copying import SyncResult, copy, repository_id, sync
@@ -95,6 +96,7 @@ __all__ = [
     "STANDARD",
     "TEMPLATE",
     "WINDOWS",
+    "Accessed",
     "Affected",
     "BackupOptions",
     "BackupResult",
@@ -221,6 +223,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "respaldo.api.accesses": "Accessed",
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_conditions cached_snapshots",
     "respaldo.api.copying": "SyncResult copy repository_id sync",

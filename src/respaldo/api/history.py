@@ -110,11 +110,12 @@ class History:
 
     def entries(self) -> list[Logged]:
         """Returns every entry of every client that can be read, by time."""
-        log = self._repo.log
-        if log is None:
-            return []
-        own = log.recollection.client
-        return [_logged(entry, own) for entry in log.read_all()]
+        own = self._repo.log.recollection.client if self._repo.log is not None else b""
+        return [_logged(entry, own) for entry in self.signed()]
+
+    def signed(self) -> list[Entry]:
+        """Returns the same entries as they were signed."""
+        return self._repo.log.read_all() if self._repo.log is not None else []
 
     def head(self) -> str:
         """Returns how far the log goes, as a word to keep elsewhere: whoever has it can tell a rollback by it."""

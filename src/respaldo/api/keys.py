@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from respaldo.api.accesses import Accesses
 from respaldo.api.places import Uses
 from respaldo.codec.slots import STANDARD, Kdf, Opened, Secret, unwrap
 from respaldo.core.errors import Corruption, ObjectMissing, UsageError, WrongSecret
@@ -27,8 +28,9 @@ class KeySource(Protocol):
 class Slots:
     """Is the key slots of an open repository."""
 
-    def __init__(self, repo: Repo, uses: Uses) -> None:
+    def __init__(self, repo: Repo, uses: Uses, accesses: Accesses) -> None:
         self._repo = repo
+        self._accesses = accesses
         self._uses = uses
 
     @property
@@ -47,7 +49,13 @@ class Slots:
         return sorted(found, key=lambda slot: (slot.created_ns, slot.name)), damaged
 
     def add(self, secret: Secret, *, kdf: Kdf = STANDARD, label: str = "", use: str = "") -> str:
-        """Makes a slot that opens with a secret; returns its name."""
+        """Makes a slot that opens with a secret; returns its name. Raises `NotRecorded`."""
+        with self._accesses.recorded("key recovery" if use else "key add", note=label) as ending:
+            name = self._add(secret, kdf, label, use)
+            ending.note = f"key {_leaf(name)}"
+        return name
+
+    def _add(self, secret: Secret, kdf: Kdf, label: str, use: str) -> str:
         return slots.add(
             self._repo.backend,
             self._repo.ring,
@@ -76,7 +84,11 @@ class Slots:
         slots.check_removable(self._repo.backend, name)
 
     def remove(self, name: str) -> None:
-        """Removes the slot of that whole name; raises `UsageError` where it is the last one."""
+        """Removes the slot of that whole name; raises `UsageError` where it is the last one, `NotRecorded`."""
+        with self._accesses.recorded("key remove", note=f"key {_leaf(name)}"):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         slots.remove(self._repo.backend, name, self._repo.random)
 
     def change(self, old: Secret, new: Secret, *, kdf: Kdf | None = None) -> str:
@@ -89,9 +101,12 @@ class Slots:
         opened = self._opened_by(old)
         if not opened:
             raise WrongSecret
-        name = self.add(new, kdf=kdf or opened[0].kdf or STANDARD, label=opened[0].label)
-        for slot in opened:
-            self.remove(slot.name)
+        old_names = ", ".join(_leaf(slot.name) for slot in opened)
+        with self._accesses.recorded("key passwd", note=f"key {old_names}") as ending:
+            name = self._add(new, kdf or opened[0].kdf or STANDARD, opened[0].label, "")
+            ending.note = f"key {_leaf(name)} took its place"
+            for slot in opened:
+                self._remove(slot.name)
         return name
 
     def _opened_by(self, secret: Secret) -> list[SlotInfo]:
@@ -105,3 +120,7 @@ class Slots:
             except (WrongSecret, Corruption, ObjectMissing):
                 continue
         return found
+
+
+def _leaf(name: str) -> str:
+    return name.removeprefix(FOLDER)

@@ -5,9 +5,11 @@ Where nothing is to be written, the storage is opened for reading only, so that 
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from respaldo.api.accesses import note_failure
 from respaldo.api.history import Rollback
 from respaldo.api.places import Pins, Places, Uses
 from respaldo.api.repository import Repository
@@ -15,10 +17,13 @@ from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.codec.slots import Opened, Secret
+from respaldo.core.errors import WrongSecret
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.store import repo as store
 from respaldo.store import slots
+from respaldo.store.accesses import AccessLog
 from respaldo.store.header import read_header_mended
+from respaldo.store.recollection import access_path
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -32,12 +37,14 @@ def open_repository(
     writes: bool = False,
     limit_bytes_per_s: int = 0,
     rollback: Rollback = Rollback.REFUSE,
+    allow_unrecorded: bool = False,
 ) -> Repository:
     """Opens a repository, with a secret or with what one gave before; unless ``writes``, it cannot be changed.
 
     ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
     header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
-    ``rollback`` says otherwise.
+    ``rollback`` says otherwise. ``allow_unrecorded``: what cannot be written into the access log is handed over all
+    the same, instead of `NotRecorded`.
     """
     backend = open_backend(location)
     try:
@@ -48,21 +55,28 @@ def open_repository(
         pins.check(header)
         if not isinstance(secret, Secret | Opened):
             secret = secret(header.hash, partial(slots.is_there, wrapped))
-        repo = store.Repo.open(
-            wrapped,
-            secret,
-            cache_dir=places.cache_dir,
-            clock=SystemClock(),
-            random=system_random,
-            header=header,
-            state_dir=places.state_dir,
-        )
+        try:
+            repo = store.Repo.open(
+                wrapped,
+                secret,
+                cache_dir=places.cache_dir,
+                clock=SystemClock(),
+                random=system_random,
+                header=header,
+                state_dir=places.state_dir,
+            )
+        except WrongSecret:
+            place = AccessLog(access_path(places.state_dir, header.repository))
+            note_failure(place, SystemClock(), os.fsencode(backend.location))
+            raise
     except BaseException:
         backend.close()
         raise
     uses = Uses(places, header.repository)
     uses.note(repo.slot, repo.clock.now_ns())
-    opened = Repository(repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback)
+    opened = Repository(
+        repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback, allow_unrecorded=allow_unrecorded
+    )
     try:
         opened.history.follow()
     except BaseException:

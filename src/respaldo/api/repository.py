@@ -7,12 +7,14 @@ The flows are imported when they run: a listing needs none of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from respaldo.api import naming
+from respaldo.api.accesses import Accesses
 from respaldo.api.blocks import restore_of
 from respaldo.api.history import History, Rollback
 from respaldo.api.later import Later
@@ -61,8 +63,10 @@ class Repository:
         pinned: bool,
         limit: RateLimit | None = None,
         rollback: Rollback = Rollback.REFUSE,
+        allow_unrecorded: bool = False,
     ) -> None:
         self._repo = repo
+        self.accesses = Accesses(repo, required=not allow_unrecorded)
         self.history = History(repo, rollback)
         self._uses = uses
         self._limit = limit
@@ -160,7 +164,7 @@ class Repository:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
         if self._looking is None:
-            self._looking = looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots)
+            self._looking = looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots, self.accesses)
         return self._looking
 
     def stats(self, progress: Progress) -> figures.Stats:
@@ -172,7 +176,8 @@ class Repository:
         from respaldo.api.bench.measure import measure as measure_speed  # noqa: PLC0415 - start-up time
 
         self._synchronise(progress)
-        return measure_speed(self, self._repo, options, progress=progress, cancel=cancel)
+        with self.accesses.recorded("bench", note="into a directory for the time being"):
+            return measure_speed(self, self._repo, options, progress=progress, cancel=cancel)
 
     # --- backing up ------------------------------------------------------------------------------------------------
 
@@ -228,11 +233,20 @@ class Repository:
     def restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
     ) -> RestoreResult:
-        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it."""
+        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it.
+
+        Raises `NotRecorded` before anything of it is written.
+        """
         from respaldo.flows.restore.run import run_restore  # noqa: PLC0415 - start-up time
 
-        restore = restore_of(self._repo, self._trees, found, target, options)
-        return run_restore(restore, progress=progress, cancel=cancel, clock=self._repo.clock, random=self._repo.random)
+        repo = self._repo
+        restore = restore_of(repo, self._trees, found, target, options)
+        with self.accesses.recorded(
+            "restore", snapshots=[found.snapshot.id], paths=[found.path], target=os.path.abspath(target)
+        ) as ending:
+            result = run_restore(restore, progress=progress, cancel=cancel, clock=repo.clock, random=repo.random)
+            ending.take(result.exit_status, result.written_bytes)
+        return result
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
@@ -379,4 +393,4 @@ class Repository:
     @property
     def slots(self) -> keys.Slots:
         """Key slots of this repository: passphrases and keys listed, added, exchanged, removed."""
-        return keys.Slots(self._repo, self._uses)
+        return keys.Slots(self._repo, self._uses, self.accesses)

@@ -35,6 +35,7 @@ class Settings:
     verbose: int = 0
     no_progress: bool = False
     accept_rollback: bool = False
+    allow_unrecorded: bool = False
 
     @property
     def level(self) -> int:
@@ -130,6 +131,7 @@ class Settings:
                 writes=writes,
                 limit_bytes_per_s=limit_bytes_per_s,
                 rollback=rollback,
+                allow_unrecorded=self.allow_unrecorded,
             ) as repository:
                 repository.zone = LOCAL_ZONE
                 if not repository.pinned and self.level > 0:
@@ -142,6 +144,8 @@ class Settings:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
+                    for refused in repository.accesses.unrecorded:
+                        show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     if self.accept_rollback:
                         for finding in repository.history.findings:
                             show.err(f"warning: accepted: {show.shown(finding)}")

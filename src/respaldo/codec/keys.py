@@ -67,6 +67,7 @@ class KeyRing:
         self.link_group = self._purpose("link group")
         self.name_order = self._purpose("name order")
         self.admin_seed = self._purpose("admin signature")
+        self.access_seed = self._purpose("access log")
         self.id_keys = {kind: self._purpose("id " + kind.word) for kind in Kind}
 
     @property

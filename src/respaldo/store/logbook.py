@@ -165,6 +165,7 @@ class Logbook(Follower):
             verb=verb,
             subjects=subjects,
             note=note,
+            access=self.recollection.access.head(),
         )
         message, header = entry.signed(), self._header_hash
         admin = self.admin.sign(ADMIN_PURPOSE, header, message) if verb in ADMIN_VERBS else b""

@@ -21,8 +21,10 @@ from respaldo.core.private import make_directory
 from respaldo.core.seams import Random
 from respaldo.format import canonical
 from respaldo.format.logbook import HASH_BYTES
+from respaldo.store.accesses import AccessLog
 
 _BYTES_MAX: Final = 256 << 20
+_ACCESS: Final = "access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,22 @@ def _ids(joined: bytes, what: str) -> set[bytes]:
     return {joined[at : at + RANDOM_ID_BYTES] for at in range(0, len(joined), RANDOM_ID_BYTES)}
 
 
+def recollection_path(state_dir: Path, repository: bytes) -> Path:
+    """Returns where a client remembers what concerns the log of a repository."""
+    return state_dir / "logs" / repository.hex()
+
+
+def access_path(state_dir: Path, repository: bytes) -> Path:
+    """Returns where a client keeps the access log of a repository."""
+    return recollection_path(state_dir, repository) / _ACCESS
+
+
 class Recollection:
     """Is a client's directory of one repository's log. Processes take turns by `turn`."""
 
     def __init__(self, path: Path, random: Random) -> None:
         self.path = path
+        self.access = AccessLog(path / _ACCESS)
         self._random = random
         self._stamp: tuple[int, int] | None = None
 

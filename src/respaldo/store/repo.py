@@ -56,7 +56,7 @@ from respaldo.store.mending import healed, with_parity
 from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
-from respaldo.store.recollection import Recollection
+from respaldo.store.recollection import Recollection, recollection_path
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
@@ -181,7 +181,7 @@ class Repo:
         self.log: Logbook | None = None
         """None where there is no place to remember it in."""
         if state_dir is not None:
-            place = Recollection(state_dir / "logs" / header.repository.hex(), random)
+            place = Recollection(recollection_path(state_dir, header.repository), random)
             self.log = Logbook(backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place)
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
