@@ -84,6 +84,20 @@ class History:
             if self._rollback is Rollback.ACCEPT:
                 log.give_up(lost)
 
+    @property
+    def accepts(self) -> bool:
+        """Whether what was found is taken for the truth."""
+        return self._rollback is Rollback.ACCEPT
+
+    def accept(self) -> None:
+        """Takes what is there for the truth from now on; what was found stays in `findings`."""
+        found = self.findings
+        self._rollback = Rollback.ACCEPT
+        self.follow()
+        if self._repo.log is not None:
+            self._repo.log.give_up(self._repo.log.missing(list_pending(self._repo)))
+        self.findings = found
+
     def compare(self, catalogue: Catalogue) -> None:
         """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
         log = self._repo.log

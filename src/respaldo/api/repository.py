@@ -276,7 +276,7 @@ class Repository:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
         from respaldo.api.repairing import Repairing  # noqa: PLC0415 - start-up time
 
-        return Repairing(self._repo, options, progress=progress, cancel=cancel)
+        return Repairing(self._repo, options, self.history, progress=progress, cancel=cancel)
 
     # --- freeing space ---------------------------------------------------------------------------------------------
 

@@ -111,10 +111,12 @@ class Settings:
         limit_bytes_per_s: int = 0,
         secret: Secret | None = None,
         reports: bool = False,
+        accepts: bool = True,
     ) -> Iterator[Repository]:
         """Opens the repository: with a secret, else with what an agent holds, else asks for one.
 
-        ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
+        ``reports``: the command says itself where the history is not what it was, instead of refusing to work. Without
+        ``accepts`` it accepts that itself where that was said, when it is done.
         """
         from respaldo.api import KERNEL, Rollback, open_repository  # start-up time
         from respaldo.cli.values import LOCAL_ZONE  # start-up time
@@ -123,7 +125,9 @@ class Settings:
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
-            rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
+            rollback = (
+                Rollback.ACCEPT if self.accept_rollback and accepts else Rollback.REPORT if reports else Rollback.REFUSE
+            )
             with open_repository(
                 location,
                 secret or self._key,
@@ -146,7 +150,7 @@ class Settings:
                     _speak_of_parity(repository)
                     for refused in repository.accesses.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
-                    if self.accept_rollback:
+                    if repository.history.accepts:
                         for finding in repository.history.findings:
                             show.err(f"warning: accepted: {show.shown(finding)}")
 

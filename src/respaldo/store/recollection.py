@@ -6,10 +6,12 @@ moved into place. Losing it loses no data: the client then trusts what it sees n
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,7 +19,7 @@ from typing import Final
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
-from respaldo.core.private import make_directory
+from respaldo.core.private import make_directory, write_file
 from respaldo.core.seams import Random
 from respaldo.format import canonical
 from respaldo.format.logbook import HASH_BYTES
@@ -25,6 +27,7 @@ from respaldo.store.accesses import AccessLog
 
 _BYTES_MAX: Final = 256 << 20
 _ACCESS: Final = "access"
+_SEEN_BYTES_MAX: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,34 @@ class Recollection:
             self._stamp = (found.st_ino, found.st_mtime_ns)
         fresh.replace(self.path / "memory")
 
+    def keep(self, entries: Sequence[bytes]) -> None:
+        """Keeps encoded entries, of all clients, for a repair; the latest megabytes of them. Raises OSError."""
+        if not entries:
+            return
+        path = self.path / "seen"
+        fresh = b"".join(b"\n" + base64.b64encode(entry) for entry in entries)  # an end that was cut off hides none
+        length = _length(path)
+        if length + len(fresh) <= _SEEN_BYTES_MAX:
+            with open(path, "ab", opener=_private) as file:
+                file.write(fresh)
+            return
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(max(0, length - _SEEN_BYTES_MAX // 2))
+            fresh = file.read() + fresh
+        write_file(path, fresh[max(0, fresh.find(b"\n", max(0, len(fresh) - _SEEN_BYTES_MAX))) :])
+
+    def seen(self) -> list[bytes]:
+        """Returns what was kept, as far as it can be read. Raises OSError."""
+        try:
+            lines = (self.path / "seen").read_bytes().split(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = []
+        for line in filter(None, lines):
+            with contextlib.suppress(binascii.Error):
+                found.append(base64.b64decode(line, validate=True))
+        return found
+
     def signer(self) -> Signer | None:
         """Returns this client's signing key, None where it has none yet."""
         try:
@@ -199,6 +230,13 @@ class Recollection:
         """The id of this client, empty where it has none yet."""
         signer = self.signer()
         return client_of(signer.public) if signer else b""
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _private(path: str, flags: int) -> int:
