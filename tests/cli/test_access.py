@@ -315,3 +315,59 @@ def test_a_read_only_repository_is_no_reason_to_write_nothing_down(cli, taken, t
         assert len(accesses(cli)) == 1
     finally:
         subprocess.run(["chmod", "-R", "u+w", place / "repository"], check=True)
+
+
+def test_old_lines_go_with_a_word_that_must_be_believable(cli, taken, tree, place, monkeypatch):
+    """Full files go, the oldest first, and nothing is missed; a line that only says so hides nothing."""
+    from respaldo.api import accesses as api
+    from respaldo.store import accesses as store
+
+    path = f"{taken}:{tree}/docs/a.txt"
+    cli("dump", path)
+    cli("snapshot", tree)  # signs two lines that will be gone
+    monkeypatch.setattr(store, "FILE_BYTES", 2000)
+    monkeypatch.setattr(store, "FILES_KEPT", 2)
+    for _ in range(6):
+        cli("dump", path)
+    assert len(list(files(place).glob("log.*"))) == 2
+    found = findings(cli)
+    assert any(text.startswith("lines 1 to ") for text in found), "too little lies between"
+    monkeypatch.setattr(api, "DROP_BYTES_MIN", 4000)
+    assert cli("log", "check", "--json").json == {"ok": True, "clients": 0, "findings": [], "notes": []}
+    assert {item["verb"] for item in accesses(cli)} == {"dump"}
+    for full in files(place).glob("log.*"):
+        full.unlink()
+    assert findings(cli)
+
+
+def test_an_unlock_is_written_down(cli, taken, place, monkeypatch):
+    """Before the key goes into memory."""
+    (place / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "run"))
+    cli("unlock", "--for", "1m")
+    try:
+        [item] = accesses(cli)
+        assert (item["verb"], item["outcome"], item["note"]) == ("unlock", "done", "for 60 s, idle 0 s")
+    finally:
+        cli("lock")
+
+
+def test_nothing_is_unlocked_or_mounted_that_is_not_written_down(cli, taken, place, monkeypatch, full):
+    """No key in memory, no mount."""
+    (place / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "run"))
+    assert "access log cannot be written" in cli("unlock", expected=1).err
+    assert cli("unlock", "--status", "--json").json == {"unlocked": []}
+    (place / "mnt").mkdir()
+    assert "access log cannot be written" in cli("mount", "--foreground", place / "mnt", expected=1).err
+    assert not os.path.ismount(place / "mnt")
+
+
+def test_a_wrong_passphrase_after_another_key_is_the_same(cli, taken, place, monkeypatch):
+    """Passphrases as well as keys, and by whatever command."""
+    monkeypatch.delenv("RESPALDO_KEY_FILE")
+    (place / "wrong").write_text("not it")
+    cli("restore", taken, place / "back", "--password-file", place / "wrong", expected=12)
+    cli("key", "test", "--password-file", place / "wrong", expected=12)
+    found = accesses(cli, "--key-file", place / "key")
+    assert [item["verb"] for item in found] == ["failed unlock"] * 2

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from respaldo.codec import boxes
 from respaldo.core.errors import Corruption, Interrupted, NotRecorded, UsageError
 from respaldo.format.accesses import END, FIRST, Access, parse_access
-from respaldo.store.accesses import DROP, AccessLog, Reading, gone
+from respaldo.store.accesses import DROP, DROP_BYTES_MIN, AccessLog, Reading, gone
 
 if TYPE_CHECKING:
     from respaldo.core.seams import Clock
@@ -182,7 +182,7 @@ class Accesses:
         by_client: dict[bytes, list[Entry]] = {}
         for entry in entries:
             by_client.setdefault(entry.client, []).append(entry)
-        first = max((access.of for access in opened if access.verb == DROP), default=0) + 1
+        first = max((access.of for access in opened if _is_drop(access, reading)), default=0) + 1
         known = {line.number: line.hash for line in reading.lines}
         if known and (least := min(known)) > first:
             findings.append((least, gone(first, least - 1)))
@@ -231,6 +231,14 @@ class Accesses:
             else:
                 findings.append((line.number, f"{what} cannot be read: {reason}"))
         return found, findings
+
+
+def _is_drop(access: Access, reading: Reading) -> bool:
+    """Whether a line says with reason that old ones are kept no longer: as much as is kept must lie between."""
+    if access.verb != DROP:
+        return False
+    between = (line for line in reading.lines if access.of < line.number < access.number)
+    return sum(len(line.encode()) for line in between) >= DROP_BYTES_MIN
 
 
 def note_failure(log: AccessLog, clock: Clock, target: bytes) -> None:

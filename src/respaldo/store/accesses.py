@@ -23,6 +23,8 @@ from respaldo.format.accesses import FIRST, LINE_BYTES_MAX, Access, Line, parse_
 
 FILE_BYTES: Final = 1 << 20
 FILES_KEPT: Final = 32
+DROP_BYTES_MIN: Final = 16 << 20
+"""Where less than this lies between a line that says that old ones were dropped and those, it is not believed."""
 DROP: Final = "drop"
 """The verb of a line that says that all lines up to number ``of`` are kept no longer."""
 _ASIDE: Final = re.compile(r"log\.([0-9]{18})", re.ASCII)
