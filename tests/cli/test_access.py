@@ -319,7 +319,7 @@ def test_a_read_only_repository_is_no_reason_to_write_nothing_down(cli, taken, t
 
 def test_old_lines_go_with_a_word_that_must_be_believable(cli, taken, tree, place, monkeypatch):
     """Full files go, the oldest first, and nothing is missed; a line that only says so hides nothing."""
-    from respaldo.api import accesses as api
+    from respaldo.api import accessed as api
     from respaldo.store import accesses as store
 
     path = f"{taken}:{tree}/docs/a.txt"

@@ -13,6 +13,7 @@ from respaldo.core.errors import Corruption
 from respaldo.format.accesses import FIRST, Access, parse_access
 from respaldo.store import accesses
 from respaldo.store.accesses import DROP, AccessLog
+from respaldo.store.recollection import Recollection
 
 SEED = b"s" * 32
 PUBLIC = boxes.public_of(SEED)
@@ -192,13 +193,14 @@ def test_a_link_in_its_place_is_not_followed(log, tmp_path):
     assert (tmp_path / "victim").read_text() == "as it was"
 
 
-def test_the_key_is_remembered(log):
+def test_the_key_is_remembered(tmp_path):
     """Of another length it is none; where it cannot be written, that is no error."""
-    assert log.public == b""
-    log.remember(PUBLIC)
-    assert log.public == PUBLIC
-    (log.folder / "key").write_bytes(b"short")
-    assert log.public == b""
-    blocked = AccessLog(log.folder / "key" / "below")
-    blocked.remember(PUBLIC)
-    assert blocked.public == b""
+    place = Recollection(tmp_path / "log", os.urandom)
+    assert place.access_key == b""
+    place.remember_access_key(PUBLIC)
+    assert place.access_key == PUBLIC
+    (place.access.folder / "key").write_bytes(b"short")
+    assert place.access_key == b""
+    blocked = Recollection(place.access.folder / "key" / "below", os.urandom)
+    blocked.remember_access_key(PUBLIC)
+    assert blocked.access_key == b""

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from respaldo.api.accesses import Accessed
+    from respaldo.api.accessed import Accessed
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_conditions, cached_snapshots
     from respaldo.api.copying import SyncResult, copy, repository_id, sync
@@ -223,7 +223,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    "respaldo.api.accesses": "Accessed",
+    "respaldo.api.accessed": "Accessed",
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_conditions cached_snapshots",
     "respaldo.api.copying": "SyncResult copy repository_id sync",

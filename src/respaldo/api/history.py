@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from respaldo.catalog.snapshots import Catalogue, list_pending
 from respaldo.core.errors import Corruption, HistoryChanged, UsageError
@@ -19,6 +19,9 @@ from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
 from respaldo.store.repo import Repo
+
+if TYPE_CHECKING:
+    from respaldo.api.accessed import AccessHistory
 
 HINT: Final = (
     "if you know why (an older copy of the repository was put back, say), go on with --accept-rollback; "
@@ -126,6 +129,13 @@ class History:
         """Returns every entry of every client that can be read, by time."""
         own = self._repo.log.recollection.client if self._repo.log is not None else b""
         return [_logged(entry, own) for entry in self.signed()]
+
+    @property
+    def accesses(self) -> AccessHistory:
+        """What this client's access log says."""
+        from respaldo.api.accessed import AccessHistory  # noqa: PLC0415 - start-up time
+
+        return AccessHistory(self._repo)
 
     def signed(self) -> list[Entry]:
         """Returns the same entries as they were signed."""

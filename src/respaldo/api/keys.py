@@ -6,15 +6,17 @@ Invariant: a slot goes only after the one that takes its place is durable, so th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from respaldo.api.accesses import Accesses
 from respaldo.api.places import Uses
 from respaldo.codec.slots import STANDARD, Kdf, Opened, Secret, unwrap
 from respaldo.core.errors import Corruption, ObjectMissing, UsageError, WrongSecret
 from respaldo.store import slots
 from respaldo.store.repo import Repo
 from respaldo.store.slots import SlotInfo
+
+if TYPE_CHECKING:
+    from respaldo.api.recording import Accesses
 
 FOLDER = "keys/"
 

@@ -10,12 +10,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
 from respaldo.api import exporting
-from respaldo.api.accesses import Accesses, Ending
 from respaldo.api.blocks import Blocks
 from respaldo.api.naming import Found, covers
 from respaldo.catalog.retention import kind_of
@@ -39,9 +39,9 @@ from respaldo.views.sides import Gap, Live, Snapshots
 
 if TYPE_CHECKING:
     from respaldo.api.costing import Costing
+    from respaldo.api.recording import Accesses, Ending
 
 Write = Callable[[Buffer], object]
-Recording = contextlib.AbstractContextManager[Ending]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Looking:
     """Looks into one repository. One thread."""
 
     def __init__(
-        self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]], accesses: Accesses
+        self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]], accesses: Callable[[], Accesses]
     ) -> None:
         self._repo = repo
         self._accesses = accesses
@@ -106,8 +106,10 @@ class Looking:
             ending.take(done.exit_status, done.length_bytes)
         return done
 
-    def _recorded(self, verb: str, found: Found, *, target: bytes = b"", note: str = "") -> Recording:
-        return self._accesses.recorded(
+    def _recorded(
+        self, verb: str, found: Found, *, target: bytes = b"", note: str = ""
+    ) -> AbstractContextManager[Ending]:
+        return self._accesses().recorded(
             verb, snapshots=[found.snapshot.id], paths=[found.path], target=target, note=note
         )
 

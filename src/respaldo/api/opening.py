@@ -9,21 +9,20 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from respaldo.api.accesses import note_failure
 from respaldo.api.history import Rollback
 from respaldo.api.places import Pins, Places, Uses
 from respaldo.api.repository import Repository
 from respaldo.backend.base import Backend
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
+from respaldo.codec import boxes
 from respaldo.codec.slots import Opened, Secret
 from respaldo.core.errors import WrongSecret
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.store import repo as store
 from respaldo.store import slots
-from respaldo.store.accesses import AccessLog
 from respaldo.store.header import read_header_mended
-from respaldo.store.recollection import access_path
+from respaldo.store.recollection import Recollection, recollection_path
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -66,7 +65,9 @@ def open_repository(
                 state_dir=places.state_dir,
             )
         except WrongSecret:
-            place = AccessLog(access_path(places.state_dir, header.repository))
+            from respaldo.api.recording import note_failure  # noqa: PLC0415 - start-up time
+
+            place = Recollection(recollection_path(places.state_dir, header.repository), system_random)
             note_failure(place, SystemClock(), os.fsencode(backend.location))
             raise
     except BaseException:
@@ -74,6 +75,8 @@ def open_repository(
         raise
     uses = Uses(places, header.repository)
     uses.note(repo.slot, repo.clock.now_ns())
+    if repo.log is not None:
+        repo.log.recollection.remember_access_key(boxes.public_of(repo.ring.access_seed))
     opened = Repository(
         repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback, allow_unrecorded=allow_unrecorded
     )

@@ -1,7 +1,5 @@
-"""An open repository, as callers outside the library see it, and how one is made and opened.
+"""An open repository, as callers outside the library see it: all that can be done with one.
 
-Wires what the library takes from outside: the machine's clock and randomness, the backend of a location, its wrappers.
-Where nothing is to be written, the storage is opened for reading only, so that a repository on a read-only mount works.
 The flows are imported when they run: a listing needs none of them.
 """
 
@@ -10,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from respaldo.api import naming
-from respaldo.api.accesses import Accesses
 from respaldo.api.blocks import restore_of
 from respaldo.api.history import History, Rollback
 from respaldo.api.later import Later
@@ -26,14 +24,14 @@ from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import Opened
-from respaldo.core.errors import RespaldoError
+from respaldo.core.errors import NotRecorded, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.store import repo as store
 
 if TYPE_CHECKING:
-    from respaldo.api import figures, keys, looking, retention
+    from respaldo.api import figures, keys, looking, recording, retention
     from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
 else:  # start-up time
-    figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
+    figures, keys, looking, recording, retention = map(Later, ("figures", "keys", "looking", "recording", "retention"))
 
 
 class Repository:
@@ -66,7 +64,9 @@ class Repository:
         allow_unrecorded: bool = False,
     ) -> None:
         self._repo = repo
-        self.accesses = Accesses(repo, required=not allow_unrecorded)
+        self.unrecorded: list[NotRecorded] = []
+        """What was handed over without a line in the access log, because that was allowed."""
+        self._allow_unrecorded = allow_unrecorded
         self.history = History(repo, rollback)
         self._uses = uses
         self._limit = limit
@@ -74,7 +74,6 @@ class Repository:
         self._synchronised = False
         self.zone: tzinfo = UTC
         """Whose days and hours the times are that name snapshots."""
-        self._looking: looking.Looking | None = None
         self.pinned = pinned
         """Whether the header's hash could be remembered."""
 
@@ -84,8 +83,8 @@ class Repository:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._looking is not None:
-            self._looking.close()
+        if "looking" in vars(self):
+            self.looking.close()
         self._repo.__exit__(kind, value, trace)
 
     @property
@@ -159,13 +158,11 @@ class Repository:
         """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
         return naming.walk(self._trees, found, recursive=recursive)
 
-    @property
+    @cached_property
     def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
-        if self._looking is None:
-            self._looking = looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots, self.accesses)
-        return self._looking
+        return looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots, lambda: self.accesses)
 
     def stats(self, progress: Progress) -> figures.Stats:
         """Counts snapshots, packs, chunks and bytes."""
@@ -263,6 +260,11 @@ class Repository:
 
         restore = restore_of(self._repo, self._trees, found, target, options)
         return Restoring(self._repo, restore, found, self.snapshots)
+
+    @cached_property
+    def accesses(self) -> recording.Accesses:
+        """What writes into this client's access log what is handed over, before it is."""
+        return recording.Accesses(self._repo, self.unrecorded, required=not self._allow_unrecorded)
 
     # --- checking --------------------------------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class Settings:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
-                    for refused in repository.accesses.unrecorded:
+                    for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     if repository.history.accepts:
                         for finding in repository.history.findings:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from respaldo.core.errors import Corruption
 
 SEED_BYTES: Final = 32
@@ -19,6 +17,8 @@ OVERHEAD_BYTES: Final = 48
 
 def public_of(seed: bytes) -> bytes:
     """Returns the public key of a private one of 32 bytes."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415 - start-up time
+
     return X25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from respaldo.codec import boxes
-from respaldo.core.private import FILE_MODE, make_directory, write_file
+from respaldo.core.private import FILE_MODE, make_directory
 from respaldo.format.accesses import FIRST, LINE_BYTES_MAX, Access, Line, parse_line
 
 FILE_BYTES: Final = 1 << 20
@@ -49,23 +49,6 @@ class AccessLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "log"
-
-    # --- the public key --------------------------------------------------------------------------------------------
-
-    @property
-    def public(self) -> bytes:
-        """The key that the last process sealed to that could open the repository; empty where there was none."""
-        try:
-            key = (self.folder / "key").read_bytes()
-        except OSError:
-            return b""
-        return key if len(key) == boxes.PUBLIC_BYTES else b""
-
-    def remember(self, public: bytes) -> None:
-        """Remembers a key for those who cannot open the repository, as far as that can be."""
-        if self.public != public:
-            with contextlib.suppress(OSError):
-                write_file(self.folder / "key", public)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,11 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from respaldo.codec import boxes
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
@@ -23,7 +25,9 @@ from respaldo.core.private import make_directory, write_file
 from respaldo.core.seams import Random
 from respaldo.format import canonical
 from respaldo.format.logbook import HASH_BYTES
-from respaldo.store.accesses import AccessLog
+
+if TYPE_CHECKING:
+    from respaldo.store.accesses import AccessLog
 
 _BYTES_MAX: Final = 256 << 20
 _ACCESS: Final = "access"
@@ -125,19 +129,35 @@ def recollection_path(state_dir: Path, repository: bytes) -> Path:
     return state_dir / "logs" / repository.hex()
 
 
-def access_path(state_dir: Path, repository: bytes) -> Path:
-    """Returns where a client keeps the access log of a repository."""
-    return recollection_path(state_dir, repository) / _ACCESS
-
-
 class Recollection:
     """Is a client's directory of one repository's log. Processes take turns by `turn`."""
 
     def __init__(self, path: Path, random: Random) -> None:
         self.path = path
-        self.access = AccessLog(path / _ACCESS)
         self._random = random
         self._stamp: tuple[int, int] | None = None
+
+    @cached_property
+    def access(self) -> AccessLog:
+        """The access log of this client."""
+        from respaldo.store.accesses import AccessLog  # noqa: PLC0415 - start-up time
+
+        return AccessLog(self.path / _ACCESS)
+
+    @property
+    def access_key(self) -> bytes:
+        """The public key that the access log is sealed to, as last remembered; empty where it never was."""
+        try:
+            key = (self.path / _ACCESS / "key").read_bytes()
+        except OSError:
+            return b""
+        return key if len(key) == boxes.PUBLIC_BYTES else b""
+
+    def remember_access_key(self, public: bytes) -> None:
+        """Remembers a key for those who cannot open the repository, as far as that can be."""
+        if self.access_key != public:
+            with contextlib.suppress(OSError):
+                write_file(self.path / _ACCESS / "key", public)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ def show_(settings: Settings, *, since: int | None, until: int | None, access: b
     with settings.open(reports=True) as repository:
         repository.snapshots()
         entries = [] if access else repository.history.entries()
-        accesses = [] if access is False else repository.accesses.entries()
+        accesses = [] if access is False else repository.history.accesses.entries()
         findings = repository.history.findings
 
     def wanted(item: Logged | Accessed) -> bool:
@@ -164,9 +164,9 @@ def check(settings: Settings, *, word: tuple[str, ...]) -> int:
     with settings.open(reports=True, writes=settings.accept_rollback) as repository:
         history = repository.history
         checked = history.check("".join(word)) if word else None
-        shortened, notes = repository.accesses.check(history.signed())
+        shortened, notes = history.accesses.check(history.signed())
         if shortened and settings.accept_rollback:
-            repository.accesses.accept(shortened)
+            history.accesses.accept(shortened)
         findings = tuple(dict.fromkeys((*(checked.findings if checked else ()), *history.findings, *shortened)))
     clients = checked.clients if checked else 0
     if not word:
