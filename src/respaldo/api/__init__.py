@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from respaldo.api.accessed import Accessed
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_conditions, cached_snapshots
+    from respaldo.api.clients import Added, ClientInfo
     from respaldo.api.copying import SyncResult, copy, repository_id, sync
     from respaldo.api.costing import Costing, Grew, directory_of
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
-    from respaldo.api.opening import open_repository
+    from respaldo.api.opening import open_area, open_as_client, open_repository
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
     from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
@@ -62,11 +63,13 @@ if TYPE_CHECKING:
     from respaldo.flows.restore.preview import Preview, What
     from respaldo.flows.restore.preview import Row as PreviewRow
     from respaldo.flows.rewrite.options import RewriteOptions, Rewritten
+    from respaldo.format.credential import Credential, parse_credential
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
     from respaldo.format.verification import How, WasWhole
     from respaldo.fs.match import Rules, read_rules
+    from respaldo.store.rotating import Rotated, RotationPlan
     from respaldo.store.slots import SlotInfo
     from respaldo.views.checksums import Checksum, sum_line
     from respaldo.views.criteria import Criteria
@@ -97,6 +100,7 @@ __all__ = [
     "TEMPLATE",
     "WINDOWS",
     "Accessed",
+    "Added",
     "Affected",
     "BackupOptions",
     "BackupResult",
@@ -109,12 +113,14 @@ __all__ = [
     "Changes",
     "Checked",
     "Checksum",
+    "ClientInfo",
     "Comparison",
     "Copied",
     "CopyResult",
     "Cost",
     "Costing",
     "Costs",
+    "Credential",
     "Criteria",
     "Damage",
     "Dumped",
@@ -166,6 +172,8 @@ __all__ = [
     "RewriteResult",
     "Rewritten",
     "Rollback",
+    "Rotated",
+    "RotationPlan",
     "Rules",
     "Secret",
     "Shares",
@@ -202,7 +210,10 @@ __all__ = [
     "is_reserved",
     "kind_of",
     "mend_objects",
+    "open_area",
+    "open_as_client",
     "open_repository",
+    "parse_credential",
     "parse_policies",
     "parse_recovery",
     "parse_share",
@@ -226,6 +237,7 @@ _WHERE = {
     "respaldo.api.accessed": "Accessed",
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_conditions cached_snapshots",
+    "respaldo.api.clients": "Added ClientInfo",
     "respaldo.api.copying": "SyncResult copy repository_id sync",
     "respaldo.api.costing": "Costing Grew directory_of",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
@@ -237,7 +249,7 @@ _WHERE = {
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
-    "respaldo.api.opening": "open_repository",
+    "respaldo.api.opening": "open_area open_as_client open_repository",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.recovery": "Printed Typed draw_recovery parse_recovery",
@@ -262,6 +274,7 @@ _WHERE = {
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
+    "respaldo.format.credential": "Credential parse_credential",
     "respaldo.format.figures": "Changes Figures",
     "respaldo.flows.restore.preview": "Preview What",
     "respaldo.flows.rewrite.options": "RewriteOptions Rewritten",
@@ -269,6 +282,7 @@ _WHERE = {
     "respaldo.format.snapshot": "Manifest",
     "respaldo.format.verification": "How WasWhole",
     "respaldo.fs.match": "Rules read_rules",
+    "respaldo.store.rotating": "Rotated RotationPlan",
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",

@@ -6,14 +6,15 @@ is known is said in the signed log. See `respaldo.store.accesses`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from respaldo.codec import boxes
+from respaldo.codec.box import open_box
 from respaldo.core.errors import Corruption, UsageError
-from respaldo.format.accesses import END, Access, parse_access
+from respaldo.format.accesses import END, PURPOSE, Access, Line, parse_access
 from respaldo.store.accesses import DROP, DROP_BYTES_MIN, Reading, gone
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ class AccessHistory:
 
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
-        self._log = repo.log.recollection.access if repo.log is not None else None
-        self._seeds = (repo.ring.access_seed,)
+        self._log = repo.recollection.access if repo.recollection is not None else None
 
     def entries(self) -> list[Accessed]:
         """Returns all accesses that can be read, the oldest first, each with how it ended."""
@@ -82,9 +82,9 @@ class AccessHistory:
         ``entries``: the signed log's, of all clients. Of the others, whether their logs ever became shorter.
         """
         reading = self._read()
-        opened, findings = self._opened(reading)
-        findings += reading.findings
-        own = self._repo.log.recollection.client if self._repo.log is not None else b""
+        opened, unread = self._opened(reading)
+        findings = list(reading.findings)
+        own = self._repo.recollection.client if self._repo.recollection is not None else b""
         by_client: dict[bytes, list[Entry]] = {}
         for entry in entries:
             by_client.setdefault(entry.client, []).append(entry)
@@ -102,8 +102,12 @@ class AccessHistory:
                 if items[start].verb == ACCEPT:
                     accepted = items[start].access[0]
                 findings += _unlike_signed(items[start:], known, first)
+        signed = max((entry.access[0] for entry in by_client.get(own, ()) if _is_signed(entry, known)), default=0)
+        findings += [item for item in unread if item[0] > signed]
         found = [text for number, text in sorted(set(findings)) if number > accepted]
-        notes = [
+        # Of what was signed the hash says that it is as it was; a key that was retired opens it no more.
+        notes = [text for number, text in unread if number <= signed]
+        notes += [
             f"behind line {number} of the access log lies a line that was cut off or changed, as a crash leaves it"
             for number in reading.torn
         ]
@@ -125,18 +129,27 @@ class AccessHistory:
 
     def _opened(self, reading: Reading) -> tuple[list[Access], list[tuple[int, str]]]:
         """Opens all lines; returns what is in them, and those that do not open."""
-        found, findings = [], []
+        found, failures = [], []
         for line in reading.lines:
-            what = f"line {line.number} of the access log"
-            for seed in self._seeds:
-                try:
-                    found.append(parse_access(boxes.unseal(seed, line.box, what), line, what))
-                    break
-                except Corruption as error:
-                    reason = error.reason
-            else:
-                findings.append((line.number, f"{what} cannot be read: {reason}"))
-        return found, findings
+            try:
+                found.append(self._open(line))
+            except Corruption as error:
+                failures.append((line.number, f"{error.name} cannot be read: {error.reason}"))
+        return found, failures
+
+    def _open(self, line: Line) -> Access:
+        what = f"line {line.number} of the access log"
+        header = self._repo.header
+        for seed in self._repo.access_seeds:  # of all epochs that are in use
+            with contextlib.suppress(Corruption):
+                box = open_box(seed, line.box, purpose=PURPOSE, header_hash=header.hash, name="", suite=header.suite)
+                return parse_access(box, line, what)
+        raise Corruption(what, "it was changed, belongs to another line, or was sealed to another key")
+
+
+def _is_signed(entry: Entry, known: dict[int, bytes]) -> bool:
+    number, digest = entry.access
+    return known.get(number) == digest
 
 
 def _is_drop(access: Access, reading: Reading) -> bool:

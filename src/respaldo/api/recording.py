@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from respaldo.codec import boxes
+from respaldo.codec.box import box_public, seal_box
 from respaldo.core.errors import Interrupted, NotRecorded
-from respaldo.format.accesses import END, FIRST, Access
-from respaldo.store.accesses import AccessLog
+from respaldo.core.seams import system_random
+from respaldo.format.accesses import END, FIRST, PURPOSE, Access
+from respaldo.store.accesses import AccessLog, Seal
 
 if TYPE_CHECKING:
     from respaldo.core.seams import Clock
+    from respaldo.format.header import Header
     from respaldo.store.recollection import Recollection
     from respaldo.store.repo import Repo
 
@@ -49,8 +51,8 @@ class Accesses:
     def __init__(self, repo: Repo, unrecorded: list[NotRecorded], *, required: bool) -> None:
         self._repo = repo
         self._required = required
-        self._log = repo.log.recollection.access if repo.log is not None else None
-        self._public = boxes.public_of(repo.ring.access_seed)
+        self._log = repo.recollection.access if repo.recollection is not None else None
+        self._seal = _sealing(box_public(repo.access_seeds[0]), repo.header)
         self._unrecorded = unrecorded
         """What was handed over without a line, because that was allowed."""
 
@@ -90,11 +92,11 @@ class Accesses:
         finally:
             if number:
                 with contextlib.suppress(OSError):
-                    _append(log, self._public, self._end(template, number, ending))
+                    _append(log, self._seal, self._end(template, number, ending))
 
     def _begin(self, log: AccessLog, template: Access) -> int:
         try:
-            return _append(log, self._public, template)
+            return _append(log, self._seal, template)
         except OSError as error:
             refused = NotRecorded(str(log.path), error.strerror or str(error))
             if self._required:
@@ -118,17 +120,32 @@ class Accesses:
         )
 
 
-def note_failure(place: Recollection, clock: Clock, target: bytes) -> None:
+def note_failure(place: Recollection, header: Header, clock: Clock, target: bytes) -> None:
     """Writes down that a secret did not open a repository, where this client has opened it before."""
     public = place.access_key
     if public:
         template = replace(_template(clock, FAILED_UNLOCK), target=target, outcome="refused")
         with contextlib.suppress(OSError):
-            _append(place.access, public, template)
+            _append(place.access, _sealing(public, header), template)
 
 
-def _append(log: AccessLog, public: bytes, template: Access) -> int:
-    return log.append(public, lambda number, previous: replace(template, number=number, previous=previous))
+def _sealing(public: bytes, header: Header) -> Seal:
+    def seal(message: bytes) -> bytes:
+        return seal_box(
+            public,
+            purpose=PURPOSE,
+            header_hash=header.hash,
+            name="",
+            message=message,
+            random=system_random,
+            suite=header.suite,
+        )
+
+    return seal
+
+
+def _append(log: AccessLog, seal: Seal, template: Access) -> int:
+    return log.append(seal, lambda number, previous: replace(template, number=number, previous=previous))
 
 
 def _template(clock: Clock, verb: str) -> Access:

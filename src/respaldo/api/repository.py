@@ -5,7 +5,6 @@ The flows are imported when they run: a listing needs none of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import cached_property
@@ -24,15 +23,17 @@ from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import Opened
-from respaldo.core.errors import NotRecorded, RespaldoError
+from respaldo.core.errors import NotEntitled, NotRecorded, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
+from respaldo.format.enrolment import LIST
 from respaldo.store import repo as store
 
 if TYPE_CHECKING:
-    from respaldo.api import figures, keys, looking, recording, retention
+    from respaldo.api import clients, figures, keys, looking, recording, retention
     from respaldo.api.bench.values import Bench, BenchOptions
+    from respaldo.api.clients import Clients
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import Restoring
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
 else:  # start-up time
-    figures, keys, looking, recording, retention = map(Later, ("figures", "keys", "looking", "recording", "retention"))
+    clients, figures, keys, looking, recording, retention = map(
+        Later, ("clients", "figures", "keys", "looking", "recording", "retention")
+    )
 
 
 class Repository:
@@ -129,6 +132,7 @@ class Repository:
 
         Raises `HistoryChanged` where one is gone that nobody has forgotten.
         """
+        self._need_reading()
         found = snapshots.load(self._repo)
         self.history.compare(found)
         return protection.set_apart(found, protection.load_trash(self._repo))
@@ -149,7 +153,13 @@ class Repository:
         """Returns which snapshots, of all or of some, were read and found whole, and when and how."""
         return verification.load_verified(self._repo, self.snapshots().snapshots if items is None else items)
 
+    def _need_reading(self) -> None:
+        """Raises `NotEntitled` for a client that has this open to write."""
+        if self._repo.runs is not None:
+            raise NotEntitled(self._repo.runs.name, LIST)
+
     def _synchronise(self, progress: Progress) -> None:
+        self._need_reading()
         if not self._synchronised:
             self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
@@ -214,16 +224,8 @@ class Repository:
         """Makes new snapshots from old ones without their sources; with ``forget``, forgets those afterwards."""
         from respaldo.api.rewriting import rewrite  # noqa: PLC0415 - start-up time
 
-        return rewrite(
-            self._repo,
-            self.snapshots(),
-            names,
-            self._context(),
-            options,
-            forget=forget,
-            progress=progress,
-            cancel=cancel,
-        )
+        repo, there, when = self._repo, self.snapshots(), self._context()
+        return rewrite(repo, there, names, when, options, forget=forget, progress=progress, cancel=cancel)
 
     # --- restoring -------------------------------------------------------------------------------------------------
 
@@ -234,16 +236,10 @@ class Repository:
 
         Raises `NotRecorded` before anything of it is written.
         """
-        from respaldo.flows.restore.run import run_restore  # noqa: PLC0415 - start-up time
+        from respaldo.api.restoring import restore  # noqa: PLC0415 - start-up time
 
-        repo = self._repo
-        restore = restore_of(repo, self._trees, found, target, options)
-        with self.accesses.recorded(
-            "restore", snapshots=[found.snapshot.id], paths=[found.path], target=os.path.abspath(target)
-        ) as ending:
-            result = run_restore(restore, progress=progress, cancel=cancel, clock=repo.clock, random=repo.random)
-            ending.take(result.exit_status, result.written_bytes)
-        return result
+        wanted = restore_of(self._repo, self._trees, found, target, options)
+        return restore(self._repo, self.accesses, found, wanted, progress=progress, cancel=cancel)
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
@@ -272,7 +268,7 @@ class Repository:
         """Checks structure, and as much of the content as the options say."""
         from respaldo.api.verifying import verify  # noqa: PLC0415 - start-up time
 
-        return verify(self._repo, self._trees, options, progress=progress, cancel=cancel)
+        return verify(self._repo, options, progress=progress, cancel=cancel)
 
     def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
@@ -391,6 +387,11 @@ class Repository:
     def parity(self) -> Parity:
         """Parity of this repository: how much there is, what it has mended, on and off."""
         return Parity(self._repo)
+
+    @property
+    def clients(self) -> Clients:
+        """Clients that write into areas of this repository: added, listed, removed."""
+        return clients.Clients(self._repo, self.accesses)
 
     @property
     def slots(self) -> keys.Slots:

@@ -231,7 +231,10 @@ def read_outcome(repo: Repo, snapshot: SnapshotId) -> Outcome:
 
 
 def load(repo: Repo) -> Catalogue:
-    """Lists manifests, then outcomes, and reads those that the cache does not hold: of many, from catalogues."""
+    """Lists manifests, then outcomes, and reads those that the cache does not hold: of many, from catalogues.
+
+    A client that cannot read gets those that it has made itself and remembers.
+    """
     pending = _ids(repo, "pending")
     outcomes = _ids(repo, "outcome")
     undecided = [snapshot for snapshot in pending if snapshot not in outcomes]
@@ -245,6 +248,8 @@ def load(repo: Repo) -> Catalogue:
     if gone:
         repo.index.put_records({}, map(pending_name, gone))
     missing = [snapshot for snapshot in pending if snapshot in outcomes and snapshot not in entries]
+    if repo.runs is not None:
+        missing.clear()  # of earlier sessions it knows what it has kept, and can read nothing
     damaged: list[Corruption] = []
     vanished: list[SnapshotId] = []
     if len(missing) >= FANOUT:

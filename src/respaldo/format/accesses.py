@@ -25,6 +25,8 @@ SNAPSHOTS_MAX: Final = 64
 PATHS_MAX: Final = 8
 TEXT_BYTES_MAX: Final = 4096
 RAW_BYTES_MAX: Final = 90 << 10
+PURPOSE: Final = "access"
+"""What boxes are for, in the words of docs/format.md, "Boxes"."""
 END: Final = "end"
 """The verb of a line that says how what another began has ended."""
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from respaldo.codec import boxes
 from respaldo.core.private import FILE_MODE, make_directory
 from respaldo.format.accesses import FIRST, LINE_BYTES_MAX, Access, Line, parse_line
 
@@ -27,6 +26,9 @@ DROP_BYTES_MIN: Final = 16 << 20
 """Where less than this lies between a line that says that old ones were dropped and those, it is not believed."""
 DROP: Final = "drop"
 """The verb of a line that says that all lines up to number ``of`` are kept no longer."""
+Seal = Callable[[bytes], bytes]
+Make = Callable[[int, bytes], Access]
+"""Makes a line of a number and of the hash of the line before."""
 _ASIDE: Final = re.compile(r"log\.([0-9]{18})", re.ASCII)
 _BYTES_MAX: Final = 64 << 20
 
@@ -52,7 +54,7 @@ class AccessLog:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def append(self, public: bytes, access: Callable[[int, bytes], Access]) -> int:
+    def append(self, seal: Seal, access: Make) -> int:
         """Adds what ``access`` makes of a number and of the hash of the line before; returns the number.
 
         It is durable then. Raises OSError where it cannot be, and leaves nothing of it behind if that can be helped.
@@ -61,8 +63,8 @@ class AccessLog:
         with self._turn(fcntl.LOCK_EX):
             last = self._last()
             if last is not None:
-                last = self._rotate(last, public, access)
-            return self._add(last, public, access).number
+                last = self._rotate(last, seal, access)
+            return self._add(last, seal, access).number
 
     def head(self) -> tuple[int, bytes]:
         """Returns number and hash of the last line; (0, empty) where there is none."""
@@ -70,9 +72,9 @@ class AccessLog:
             last = self._last()
         return (last.number, last.hash) if last else (0, b"")
 
-    def _add(self, last: Line | None, public: bytes, access: Callable[[int, bytes], Access]) -> Line:
+    def _add(self, last: Line | None, seal: Seal, access: Make) -> Line:
         number, previous = (last.number + 1, last.hash) if last else (1, FIRST)
-        line = Line(number=number, previous=previous, box=boxes.seal(public, access(number, previous).encode()))
+        line = Line(number=number, previous=previous, box=seal(access(number, previous).encode()))
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         is_new = not self.path.exists()
         fd = os.open(self.path, flags, FILE_MODE)
@@ -93,7 +95,7 @@ class AccessLog:
             self._settle()
         return line
 
-    def _rotate(self, last: Line, public: bytes, access: Callable[[int, bytes], Access]) -> Line:
+    def _rotate(self, last: Line, seal: Seal, access: Make) -> Line:
         """Sets a file that is full aside, and drops the oldest where there are too many; returns the last line."""
         aside = self.folder / f"log.{last.number:018d}"
         if not _is_full(self.path) or aside.exists():
@@ -109,7 +111,7 @@ class AccessLog:
                     access(number, previous), verb=DROP, of=until, snapshots=(), count=0, paths=(), target=b"", note=""
                 )
 
-            last = self._add(last, public, dropped)
+            last = self._add(last, seal, dropped)
             path.unlink()
         return last
 

@@ -16,6 +16,7 @@ from respaldo.codec.keys import KeyRing
 from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.epoch import Former
 from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.header import still_there
@@ -27,7 +28,9 @@ from respaldo.store.vault import Vault
 COMMIT: Final = "commit"
 FORGET: Final = "forget"
 PRUNE: Final = "prune"
-ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, LOST})
+ROTATE: Final = "rotate"
+RETIRE: Final = "retire"
+ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE, LOST})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
 ADMIN_PURPOSE: Final = b"log admin"
@@ -47,7 +50,15 @@ class Followed:
 class Follower:
     """Reads the log of one repository for one client. One thread."""
 
-    def __init__(self, backend: Backend, vault: Vault, ring: KeyRing, recollection: Recollection) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        vault: Vault,
+        ring: KeyRing,
+        recollection: Recollection,
+        former: Sequence[Former] = (),
+    ) -> None:
+        self._former = former
         self._backend = backend
         self._vault = vault
         self._header_hash = ring.header_hash
@@ -111,10 +122,6 @@ class Follower:
     def losses(self) -> Losses:
         """Returns what any entry that is there, and that an admin key has signed, says to be lost for good."""
         return Losses(entry for entry in self.read_all() if entry.verb == LOST and self.is_admin(entry))
-
-    def is_admin(self, entry: Entry) -> bool:
-        """Whether an admin key has signed an entry."""
-        return is_signed(self.admin.public, entry.admin, ADMIN_PURPOSE, self._header_hash, entry.signed())
 
     def hash_at(self, client: bytes, number: int) -> bytes:
         """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
@@ -263,9 +270,18 @@ class Follower:
         message, header = entry.signed(), self._header_hash
         if client_of(key) != entry.client or not is_signed(key, entry.signature, ENTRY_PURPOSE, header, message):
             return f"{who} is not signed by that client"
-        if entry.verb in ADMIN_VERBS and not self.is_admin(entry):
-            return f"{who} says {entry.verb}, and no admin key has signed it"
+        if entry.verb in ADMIN_VERBS and not self.is_admin(entry, accept=accept):
+            return f"{who} says {entry.verb}, and no admin key that was valid then has signed it"
         return ""
+
+    def is_admin(self, entry: Entry, *, accept: bool = False) -> bool:
+        """Whether the admin key has signed an entry, or that of an earlier epoch one that was there when it ended."""
+        keys = [self.admin.public]
+        keys += [
+            item.admin for item in self._former if accept or dict(item.heads).get(entry.client, -1) >= entry.number
+        ]
+        message = entry.signed()
+        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, self._header_hash, message) for key in keys)
 
     def _compare_heads(self, followed: Followed, losses: Losses) -> None:
         """Compares what new entries say that they saw of other clients with what is there."""

@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from respaldo.codec import boxes
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 _BYTES_MAX: Final = 256 << 20
 _ACCESS: Final = "access"
 _SEEN_BYTES_MAX: Final = 8 << 20
+_EPOCH_BYTES: Final = 8 + 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,11 @@ def recollection_path(state_dir: Path, repository: bytes) -> Path:
     return state_dir / "logs" / repository.hex()
 
 
+def client_path(state_dir: Path, area: bytes) -> Path:
+    """Returns the same of an area, for the client that it belongs to."""
+    return state_dir / "clients" / area.hex()
+
+
 class Recollection:
     """Is a client's directory of one repository's log. Processes take turns by `turn`."""
 
@@ -151,7 +156,7 @@ class Recollection:
             key = (self.path / _ACCESS / "key").read_bytes()
         except OSError:
             return b""
-        return key if len(key) == boxes.PUBLIC_BYTES else b""
+        return key if len(key) == PUBLIC_BYTES else b""
 
     def remember_access_key(self, public: bytes) -> None:
         """Remembers a key for those who cannot open the repository, as far as that can be."""
@@ -225,6 +230,22 @@ class Recollection:
             with contextlib.suppress(binascii.Error):
                 found.append(base64.b64decode(line, validate=True))
         return found
+
+    def epoch(self) -> tuple[int, bytes] | None:
+        """Returns the highest epoch that was seen, and what tells its key; None where none was yet."""
+        try:
+            data = (self.path / "epoch").read_bytes()
+        except OSError:
+            return None
+        return (int.from_bytes(data[:8], "little"), data[8:]) if len(data) == _EPOCH_BYTES else None
+
+    def note_epoch(self, number: int, check: bytes) -> bool:
+        """Remembers an epoch; returns whether that was possible."""
+        try:
+            write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
+        except OSError:
+            return False
+        return True
 
     def signer(self) -> Signer | None:
         """Returns this client's signing key, None where it has none yet."""

@@ -29,6 +29,13 @@ QUICK: dict[str, Scope] = {
     "two writers, the second after the first": Scope(writers=2, follows=True, forget=0b011),
     "two writers at once": Scope(writers=2, victims=(FIRST_PACK, 0), forget=0b001, mends=0),
     "two collectors": Scope(packs=(*SPLIT, D | T | C | ROOT_P), writers=0, collectors=2),
+    "a writer that cannot read condemnations": Scope(packs=SPLIT, blind=True, forget=0b11, expire=0b10),
+    "the same by content, and notices vanish": Scope(
+        packs=SPLIT, blind=True, notices_vanish=True, takes_over=False, forget=0b11, mends=2
+    ),
+    "the same, relying on notices that come first and stay": Scope(
+        collectors=2, blind=True, trusting=True, victims=(OWN_PACK, FIRST_PACK)
+    ),
     "a reader, two collectors": Scope(writers=0, collectors=2, forget=0, reader=True, looks=2),
     "a reader, two collectors, more packs": Scope(packs=SPLIT, writers=0, collectors=2, reader=True, looks=3),
     "a reader, a writer, a collector": Scope(reader=True, looks=2, forget=0, mends=0),
@@ -65,6 +72,8 @@ BROKEN: dict[str, Scope] = {
     "manifest_first": Scope(expire=0b01),
     "aborts_stay": Scope(expire=0b10),
     "removal_waits": _ONE,
+    "notice_first": Scope(blind=True, trusting=True),
+    "w4_notices": Scope(blind=True, notices_vanish=True),
 }
 """Rule of `Rules` → where it is missed."""
 
