@@ -26,7 +26,6 @@ from respaldo.format import (
     frame,
     header,
     leafcheck,
-    logbook,
     notice,
     pack,
     protection,
@@ -229,21 +228,6 @@ FRAMES = (
 )
 
 
-LOGGED = logbook.Entry(
-    client=b"c" * 16,
-    number=1,
-    previous=b"p" * 32,
-    time_ns=1_780_000_000_000_000_000,
-    heads=(logbook.Head(b"d" * 16, 7, b"h" * 32),),
-    verb="commit",
-    subjects=(b"s" * 16 + b"m" * 32,),
-    note="n",
-    access=(3, b"a" * 32),
-    signature=b"x" * 64,
-)
-FIRST_LOGGED = replace(LOGGED, number=0, previous=logbook.FIRST, key=b"k" * 32, heads=(), access=(0, b""))
-LOG_NAME = logbook.object_name(LOGGED.client, 1)
-LOG = logbook.encode_object([FIRST_LOGGED.encode(), LOGGED.encode()])
 LINE = accesses.Line(number=12, previous=b"p" * 32, box=b"b" * 100)
 ACCESS = accesses.Access(
     number=12,
@@ -306,7 +290,6 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "trash": lambda data: protection.parse_trashed(data, "x"),
     "verified": lambda data: verification.parse_verified(data, "x"),
     "sums": lambda data: verification.parse_sums(data, "x"),
-    "log": lambda data: logbook.parse_object(data, LOG_NAME),
     "access": lambda data: accesses.parse_access(data, LINE, "x"),
     "line": _line,
 }
@@ -341,7 +324,6 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "trash": (TRASHED.encode(),),
     "verified": (VERIFIED.encode(), verification.Verified(rows=()).encode()),
     "sums": (SUMS.encode(), verification.sums_of({}).encode()),
-    "log": (LOG,),
     "access": (ACCESS.encode(), replace(ACCESS, verb="end", of=11, outcome="done", length_bytes=7).encode()),
     "line": (LINE.encode(),),
     "epoch": (EPOCH.encode(), replace(EPOCH, masters=(), former=(), without=()).encode()),
@@ -357,8 +339,6 @@ def reencode(name: str, value: object) -> bytes:
         return b"".join(content.ROW.pack(*row) for row in value)
     if name == "canonical":
         return canonical.pack(value)
-    if name == "log":
-        return logbook.encode_object([entry.encode() for entry in value])
     return value.encode()
 
 
