@@ -44,7 +44,7 @@ AROUND = {"header": (_behind(CLOSED, _MAGIC), CLOSED), "closing": (CLOSED,)}
 
 def _of_samples(name: str) -> Target:
     return Target(
-        name=name,
+        name=name.replace(" ", "-"),
         parse=samples.PARSERS[name],
         seeds=lambda: samples.CORPUS[name],
         refusals=samples.REFUSALS,

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 from shamir_mnemonic import shamir
 
-from respaldo.api import history, importing, naming, parse_recovery
+from respaldo.api import exporting, history, importing, naming, parse_recovery
 from respaldo.backend.base import check_name
 from respaldo.catalog import labels, moments, policies, selectors
 from respaldo.cli import show, streams, values
@@ -23,13 +23,14 @@ from respaldo.flows.parity.options import parse_share as parse_parity
 from respaldo.format import canonical
 from respaldo.fs import match
 from respaldo.views.criteria import Criteria
-from tests.fuzz.mutate import Form, Wrapping
+from tests.fuzz.mutate import LENGTH_MAX, Form, Wrapping
 from tests.fuzz.target import Target, nothing
 
 NOW_NS = 1_780_000_000_000_000_000
 ZONE = ZoneInfo("America/Asuncion")  # whose clocks are set at midnight
 CONTEXT = selectors.Context(now_ns=NOW_NS, zone=ZONE, verified=frozenset)
 KEY = bytes(range(32))
+_PATTERN_MAX = 1500
 
 
 def decoded(data: bytes) -> str:
@@ -45,6 +46,7 @@ def _target(
     use: Callable[[object], None] = nothing,
     modules: tuple[str, ...] = (),
     wrappings: tuple[Wrapping, ...] = (),
+    length_max: int = LENGTH_MAX,
 ) -> Target:
     kept = tuple(seed.encode("utf-8", "surrogateescape") for seed in seeds)
     return Target(
@@ -56,6 +58,7 @@ def _target(
         form=Form.TEXT,
         modules=modules,
         wrappings=wrappings,
+        length_max=length_max,
     )
 
 
@@ -84,18 +87,15 @@ def _moment(text: str) -> None:
             _is_shown(found.text)
 
 
-def _of_option(kind: click.ParamType[object]) -> Callable[[str], object]:
-    return lambda text: kind.convert(text, None, None)
-
-
 def _amount(text: str) -> None:
     """Takes one text for everything that an option may take."""
     for kind in (values.SIZE, values.SHARE, values.SPAN, values.DURATION, values.RATE, values.MOMENT, values.ZONE):
         try:
             found = kind.convert(text, None, None)
         except click.BadParameter as error:
-            _is_shown(error.format_message())
-            continue
+            found = error.format_message()
+        if isinstance(found, str):
+            assert found.isprintable()
         if isinstance(found, int | float):
             assert found == found  # noqa: PLR0124 - a number, and not none
     policies.parse_span(text)
@@ -109,6 +109,10 @@ def _amount(text: str) -> None:
 def _time_in_name(text: str) -> object:
     pattern, _, name = text.partition("\n")
     return importing.time_from_name(name, pattern)
+
+
+def _template(text: str) -> None:
+    exporting.check_template(text)
 
 
 def _label(text: str) -> None:
@@ -263,6 +267,12 @@ TARGETS = [
         modules=("respaldo.api.importing",),
     ),
     _target(
+        "template",
+        _template,
+        ("{prefix}-{time:%Y-%m-%d_%H%M%S}-{kind}.tar.gz", "{id:.8}{{}}{label!r:>20}{checksum}{user}{host}", "x"),
+        modules=("respaldo.api.exporting",),
+    ),
+    _target(
         "label",
         _label,
         ("v1.4.12-20261125_101500", "v0.999999999.999999999-20261125_101500+ab", "before the move"),
@@ -286,12 +296,14 @@ TARGETS = [
         refusals=(),
         form=Form.TEXT,
         modules=("respaldo.fs.match",),
+        length_max=_PATTERN_MAX,
     ),
     _target(
         "pattern",
         _pattern,
         ("*.tex", "/home/*/x?", "**/src/**/[a-z]*.c", "dir/", "[[:digit:]]*", "*a*a*a*a*b"),
         modules=("respaldo.fs.match", "respaldo.views.criteria"),
+        length_max=_PATTERN_MAX,
     ),
     _target("expression", _expression, (r"^a+(b|c)*\d{2,3}$", r"/home/(?P<who>\w+)/", r"(?i)x\u00e9"), modules=("re",)),
     _target(
