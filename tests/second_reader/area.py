@@ -21,18 +21,17 @@ OF_RUNS = {"data", "tree", "list", "footer", "trailer", "segment", "manifest", "
 
 class Area(reader.Repository):
     def __init__(self, owner, name):
-        found = [
-            parse(owner.record("client", item), item) for item in owner.names("enrolled", r"[0-9a-f]{32}(-[0-9a-f]+)?")
-        ]
+        names = owner.names("enrolled", r"[0-9a-f]{32}(-[0-9a-f]+)?")
+        found = [parse(owner.record("client", item), item) for item in names]
         (self.enrolled,) = [item for item in found if item[2] == name]
         self.client = self.enrolled[1].hex()
-        removals = owner.names("enrolled", rf"{self.client}\.removed(-[0-9a-f]+)?")
+        removals = owner.names("enrolled", rf"{self.client}(-[0-9a-f]+)?\.removed")
         removed = [parse(owner.record("client", item), item)[3] for item in removals]
         self.counts = None if not removed else {removed[0][at : at + 16].hex() for at in range(0, len(removed[0]), 16)}
         self.runs = []
         super().__init__(os.path.join(owner.path, b"clients", self.client.encode()))
 
-    def _masters(self, passphrase, key):
+    def _master(self, passphrase, key):
         need(self.header_hash == self.enrolled[6], "the area has another header")
         self.root = derive("root", self.enrolled[7] + self.header_hash)
         private = X25519PrivateKey.from_private_bytes(derive("run box", self.root))
@@ -43,7 +42,7 @@ class Area(reader.Repository):
                 self.runs.append((name[5:], self._run(name, private, {"client": client, "owner": owner})))
             except (Damaged, InvalidSignature):
                 continue  # it does not count
-        return [(1, self.enrolled[7])], {}
+        return self.enrolled[7]
 
     def _run(self, name, private, authors):
         version, signed, signature = parse(unclose(self.read(name), name), name)
@@ -57,12 +56,6 @@ class Area(reader.Repository):
         aad = canonical([1, "box", "root", self.header_hash, name])
         root_key = open_seal(derive("box seal", key), aad, box[32:], name, self.suite)
         return derive("run root", root_key + self.header_hash)
-
-    def _read_footer(self, name):
-        try:
-            super()._read_footer(name)
-        except Damaged:
-            need(self.counts is not None, f"{name} opens under no key")  # else it may be of a run after the removal
 
     def unseal(self, kind, name, length, sealed, what):
         aad = canonical([1, self.suite, 0, self.id, kind, name, length])

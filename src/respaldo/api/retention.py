@@ -128,7 +128,7 @@ def candidates(
                 parent=manifest.parent,
                 # One that stands for another came long after that one had: its arrival says nothing.
                 stored_ns=stored.get(pending_name(item.id))
-                if not _stands_for_another(manifest, repo) or _is_of_client(item, commits)
+                if _is_of_client(item, commits) or not _stands_for_another(manifest, repo)
                 else None,
                 by_log=_is_of_client(item, commits),
                 told=commits.told.get(item.id) if commits is not None else None,
@@ -146,14 +146,14 @@ def candidates(
         )
 
 
-def _stands_for_another(manifest: Manifest, repo: Repo | None) -> bool:
-    carried_over = repo is not None and manifest.origin is not None and manifest.origin[0] == repo.header.repository
-    return bool(manifest.rewrites or manifest.repairs or carried_over)
-
-
 def _is_of_client(item: Snapshot, commits: Commits | None) -> bool:
     """Whether a snapshot is of a client that is not trusted: in an area, all that its owner has not made."""
     return commits is not None and item.id not in commits.by_owner
+
+
+def _stands_for_another(manifest: Manifest, repo: Repo | None) -> bool:
+    carried_over = repo is not None and manifest.origin is not None and manifest.origin[0] == repo.header.repository
+    return bool(manifest.rewrites or manifest.repairs or carried_over)
 
 
 def view(items: Sequence[Snapshot], period: str, zone: tzinfo) -> list[tuple[Snapshot, str]]:

@@ -1,4 +1,4 @@
-"""Small objects made again under the newest epoch: configuration, log, clients, checksums, pins and the trash.
+"""Small objects made again under the newest epoch: configuration, log, checksums, what is left of pins and the trash.
 
 Invariant: what says something is durable under the new key before it goes under the old. Catalogues repeat what stands
 elsewhere, and go. Implements docs/format.md, "Re-encryption".
@@ -25,7 +25,7 @@ def renew_objects(repo: Repo, cancel: Cancel) -> int:
     census = take_census(
         repo.backend,
         repo.vault,
-        ("config", "log", "enrolled", "sums", "verified", "pins", "trash", "catalogue"),
+        ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled"),
         cancel.check,
     )
     renewed = 0
@@ -69,7 +69,7 @@ def _enrolled_name(name: str, epoch: int) -> str:
     if parsed is None:
         raise ObjectMissing(name)
     client, removed = parsed
-    return removal_name(client, epoch) if removed else enrolment_name(client, epoch)
+    return (removal_name if removed else enrolment_name)(client, epoch)
 
 
 def _log_name(name: str, epoch: int) -> str:
