@@ -71,12 +71,15 @@ def _survey(log: Logbook) -> LogState:
     memory = log.memory()
     last = {client: known.number for client, known in memory.known.items()}
     state.keys |= {client: known.key for client, known in memory.known.items()}
-    named = [(client, number) for client, numbers in log.listed().items() for number in numbers]
-    for (client, number), got in read_several(lambda item: log.read_object(object_name(*item)), named):
+    listed = log.list_names()
+    named = sorted(listed)
+    places = {name: place for place, names in listed.items() for name in names}
+    for name, got in read_several(log.read_object, sorted(places)):
+        client, number = places[name]
         if isinstance(got, ObjectMissing):
             raise got
         if isinstance(got, Corruption):
-            state.damaged[object_name(client, number)] = got.reason
+            state.damaged[name] = got.reason
         else:
             last[client] = max(last.get(client, -1), number)
             state.entries.setdefault(client, {}).update({entry.number: entry for entry in got})
