@@ -227,7 +227,7 @@ def test_owner_takes_no_key_of_a_forged_run(place):
 
 
 def rotate(place):
-    with place.owner() as repo:
+    with place.owner("another machine") as repo:
         rotating.rotate(repo, rotating.plan_rotation(repo, (), {}))
 
 
@@ -261,12 +261,13 @@ def test_client_outlives_the_master_key_that_it_was_enrolled_under(place, remove
 
 def test_client_is_not_enrolled_under_a_key_that_was_rotated(place):
     """It would be lost with that key, if whoever retires it has listed before."""
+    client = place.known().enrolment.client
     with place.owner() as sleeper:
         rotate(place)
         with pytest.raises(KeyRotated):
             areas.enrol(sleeper, "late", (), lambda _client: KeptBackend())
         with pytest.raises(KeyRotated):
-            areas.remove(sleeper, place.known().enrolment.client, place.area)
+            areas.remove(sleeper, client, place.area)
     assert len(list(place.owner_backend.names("enrolled"))) == 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES
@@ -19,15 +20,12 @@ from respaldo.store.census import take_census
 from respaldo.store.markers import read_markers
 from respaldo.store.repo import Repo
 
+_FOLDERS: Final = ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled")
+
 
 def renew_objects(repo: Repo, cancel: Cancel) -> int:
     """Makes small objects of earlier epochs again; returns how many."""
-    census = take_census(
-        repo.backend,
-        repo.vault,
-        ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled"),
-        cancel.check,
-    )
+    census = take_census(repo.backend, repo.vault, _FOLDERS, cancel.check)
     renewed = 0
 
     def each(folder: str, renew: Callable[[str], object]) -> None:
