@@ -387,6 +387,19 @@ def test_poisons_nothing_that_comes_after(place, thief, before):
         assert content(repo, after.manifest.root)["tomorrow"] == future
 
 
+def test_poisons_nothing_that_the_owner_adds(place, thief, before):
+    """What an owner makes in the area of a client (by rewriting, say) relies on nothing that the client says."""
+    run = thief.run()
+    new = os.urandom(200)
+    run.pack([(Kind.DATA, named(run, Kind.DATA, new), b"garbage")])
+    place.write(new=new)
+    with place.opened() as repo:
+        made = backup(repo, place.source)
+    with place.opened(fresh=True) as repo:
+        repo.synchronise()
+        assert content(repo, made.manifest.root)["new"] == new
+
+
 def named(run, kind, raw):
     """Returns the id that content of a kind has in the area."""
     return ChunkId(blake3(raw, key=run.ids[kind]).digest())
