@@ -102,7 +102,7 @@ def _read_logs(repo: OwnedArea) -> dict[bytes, _Log]:
 def _read(repo: OwnedArea, name: str) -> tuple[Sequence[Entry], bool]:
     data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
     entries = parse_object(repo.vault.open_record("log", name, data), name)
-    return entries, not repo.vault.is_of_run("log", name, data)
+    return entries, not repo.vault.is_of_client("log", name, data)
 
 
 def _is_of(repo: OwnedArea, entry: Entry, key: bytes) -> bool:

@@ -125,8 +125,10 @@ class KeyRing:
 class RunRing(KeyRing):
     """Is the ring of one run of a client, from the run's root key: seals and opens `RUN_KINDS` alone."""
 
-    def __init__(self, root: bytes, header_hash: bytes) -> None:
+    def __init__(self, root: bytes, header_hash: bytes, *, by_owner: bool = False) -> None:
         super().__init__(root, header_hash, context="run root", kinds=RUN_KINDS)
+        self.by_owner = by_owner
+        """Whether it is not the client's, but the area's owner's."""
 
     @property
     def list_keys(self) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing, RunRing
+from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, Refused
 from respaldo.core.ids import PackName
@@ -44,8 +44,8 @@ class GrantedRings(RunRings):
             hint="restore into a directory that is not there yet, or use --no-safety",
         )
 
-    def _ring_from(self, root: bytes) -> KeyRing:
-        return RunRing(root, self._header.hash) if self._right == RESTORE else ListRing(root, self._header.hash)
+    def _ring_from(self, known: Known) -> KeyRing:
+        return super()._ring_from(known) if self._right == RESTORE else ListRing(known.root, self._header.hash)
 
     def _read(self, session: bytes) -> Known:
         credential = self._credential

@@ -21,6 +21,6 @@ def read_outcome(backend: Backend, vault: Vault, snapshot: bytes) -> Outcome:
     name = outcome_name(snapshot)
     data = backend.get_whole(name, RECORD_BYTES_MAX)
     outcome = parse_outcome(vault.open_record("outcome", name, data), name)
-    if outcome.verdict is not Verdict.COMMIT and vault.is_of_run("outcome", name, data):
+    if outcome.verdict is not Verdict.COMMIT and vault.is_of_client("outcome", name, data):
         raise Corruption(name, "a client says abort, which takes the owner of its area")
     return outcome

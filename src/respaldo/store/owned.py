@@ -6,6 +6,7 @@ docs/format.md, "Clients that cannot read" (the owner's half).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,16 @@ from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
 from respaldo.codec.signing import Signer
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
+from respaldo.format.config import Config, parse_config
 from respaldo.format.header import HEADER
 from respaldo.format.notice import Notice, notice_name, parse_notice_name
 from respaldo.format.pack import TRAILER_BYTES, parse_footer
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.segment import Listed
+from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
@@ -75,6 +78,15 @@ class OwnedArea(Repo):
         opened.telling = ClientTelling(opened)
         rings.recall(opened.vault, opened.index)
         return opened
+
+    def _read_config(self) -> Config:
+        """Reads the newest configuration that is the owner's: anybody who may write here can put one that is not."""
+        names = sorted((name for name, _ in self.backend.list("config")), reverse=True)
+        for name in names:
+            with contextlib.suppress(Corruption, ObjectMissing):
+                data = self.backend.get_whole(name, RECORD_BYTES_MAX)
+                return parse_config(self.vault.open_record("config", name, data), name)
+        return super()._read_config()
 
     def close(self) -> None:
         """Keeps what was learned of the client's runs, and closes index and backend."""

@@ -70,8 +70,8 @@ class RunRings(ABC):
     def _read(self, session: bytes) -> Known:
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
 
-    def _ring_from(self, root: bytes) -> KeyRing:
-        return RunRing(root, self._header.hash)
+    def _ring_from(self, known: Known) -> KeyRing:
+        return RunRing(known.root, self._header.hash, by_owner=known.by_owner)
 
     def opening(self, kind: str, name: str) -> Iterator[KeyRing]:
         """Yields the rings that an object may have been sealed under, the likeliest first.
@@ -126,7 +126,7 @@ class RunRings(ABC):
         ring = self._rings.get(session)
         known = self._known.get(session)
         if ring is None and known is not None:
-            ring = self._rings[session] = self._ring_from(known.root)
+            ring = self._rings[session] = self._ring_from(known)
         return ring
 
     def _each(self) -> Iterator[KeyRing]:

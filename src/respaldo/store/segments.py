@@ -69,7 +69,7 @@ class Segments:
         if hashlib.sha256(data).digest() != name:
             raise Corruption(what, "its bytes do not have its name")
         raw = self._store.vault.open_segment(data, what)
-        return b"" if self._store.vault.is_segment_of_run(data) else raw
+        return b"" if self._store.vault.is_segment_of_client(data) else raw
 
     def listed(self) -> dict[SegmentName, int]:
         """Lists segments: their sizes in bytes."""

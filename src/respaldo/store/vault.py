@@ -53,13 +53,13 @@ class Vault:
         opened = self.sealer.open(kind, name, length, sealed, name)
         return frame.unbuild(opened, self.decompressor, name, raw_length_max=RECORD_RAW_BYTES_MAX)
 
-    def is_of_run(self, kind: str, name: str, data: bytes) -> bool:
+    def is_of_client(self, kind: str, name: str, data: bytes) -> bool:
         """Whether a record was sealed under the keys of a client's run, who may not say everything."""
-        return self._is_of_run(kind, name, unclose_object(data, name))
+        return self._is_of_client(kind, name, unclose_object(data, name))
 
-    def _is_of_run(self, kind: str, name: str, sealed: bytes) -> bool:
+    def _is_of_client(self, kind: str, name: str, sealed: bytes) -> bool:
         ring = self.sealer.ring_of(kind, name, len(sealed) - OVERHEAD_BYTES, sealed)
-        return isinstance(ring, RunRing)
+        return isinstance(ring, RunRing) and not ring.by_owner
 
     def seal_segment(self, raw: bytes, *, longer_than: int = 0) -> tuple[SegmentName, bytes]:
         """Returns a segment's name and stored bytes, padded to more than a number of bytes."""
@@ -70,9 +70,9 @@ class Vault:
         """Returns a segment's plaintext; raises `Corruption`."""
         return self._open_named("segment", data, what, SEGMENT_RAW_BYTES_MAX)
 
-    def is_segment_of_run(self, data: bytes) -> bool:
+    def is_segment_of_client(self, data: bytes) -> bool:
         """Whether a segment was sealed under the keys of a client's run."""
-        return self._is_of_run("segment", "", data)
+        return self._is_of_client("segment", "", data)
 
     def seal_catalogue(self, raw: bytes, *, longer_than: int = 0) -> tuple[CatalogueName, bytes]:
         """Returns a catalogue's name and stored bytes, padded to more than a number of bytes."""
