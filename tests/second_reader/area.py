@@ -3,6 +3,7 @@
 python area.py REPOSITORY CLIENT-NAME [SNAPSHOT TARGET], with the passphrase or key of the repository as for reader.py.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -57,10 +58,8 @@ class Area(reader.Repository):
         return derive("run root", root_key + self.header_hash)
 
     def _read_footer(self, name):
-        try:
+        with contextlib.suppress(Damaged):  # of a run that does not count; else, what needs it is damaged
             super()._read_footer(name)
-        except Damaged:
-            pass  # of a run that does not count: what needs it is damaged
 
     def unseal(self, kind, name, length, sealed, what):
         aad = canonical([1, self.suite, 0, self.id, kind, name, length])
