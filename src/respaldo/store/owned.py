@@ -28,6 +28,7 @@ from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
 from respaldo.store.counted import Counted
+from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
 from respaldo.store.ownerrun import OwnersRing
@@ -76,7 +77,7 @@ class OwnedArea(Repo):
         opened = cls(
             counted or backend,
             header,
-            ring,
+            Epoch.only(ring),
             cache_dir=cache_dir,
             clock=clock,
             random=random,
