@@ -20,6 +20,7 @@ from respaldo.format import (
     content,
     credential,
     enrolment,
+    epoch,
     figures,
     frame,
     header,
@@ -204,6 +205,19 @@ SLOT = slots.Slot(
     about=b"A" * 584,
 )
 KEY_SLOT = replace(SLOT, method=slots.FILE_KEY, kdf=None, about=b"")
+BOXED_SLOT = replace(SLOT, wrapped=b"B" * slots.BOXED_BYTES, boxed=True)
+
+EPOCH = epoch.EpochRecord(
+    time_ns=1_700_000_000_000_000_000,
+    content_keys=bytes(range(192)),
+    masters=((1, b"m" * 32),),
+    former=(
+        epoch.Former(epoch=0, check=b"c" * 32, admin=b"a" * 32),
+        epoch.Former(epoch=1, check=b"d" * 32, admin=b"b" * 32, heads=((b"C" * 16, 300),)),
+    ),
+    without=("keys/00112233445566ab",),
+)
+EPOCH_OBJECT = epoch.EpochObject(sealed=b"s" * 100, slots=(("keys/00112233445566ac", BOXED_SLOT.encode()),))
 
 _TEXT = b"compressible " * 40
 FRAMES = (
@@ -226,6 +240,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "header": lambda data: header.parse_header(data, "here"),
     "closing": lambda data: header.unclose_object(data, "x"),
     "slot": lambda data: slots.parse_slot("keys/x", data),
+    "epoch": lambda data: epoch.parse_record(data, "x"),
+    "epoch object": lambda data: epoch.parse_object(data, "x"),
     "canonical": lambda data: canonical.unpack(data, "x"),
     "frame": unbuild,
     "footer": lambda data: pack.parse_footer(data, "x"),
@@ -253,7 +269,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
 CORPUS: dict[str, tuple[bytes, ...]] = {
     "header": (HEADER.encode(),),
     "closing": (header.close_object(b"anything"),),
-    "slot": (SLOT.encode(), KEY_SLOT.encode()),
+    "slot": (SLOT.encode(), KEY_SLOT.encode(), BOXED_SLOT.encode()),
     "canonical": (
         canonical.pack([1, -1, 255, -(1 << 63), (1 << 64) - 1, "text", b"bytes", [], {"a": [{}], "b": "\udc80"}]),
         canonical.pack({"k": "x" * 300, "l": b"y" * 70000}),
@@ -279,6 +295,8 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "trash": (TRASHED.encode(),),
     "verified": (VERIFIED.encode(), verification.Verified(rows=()).encode()),
     "sums": (SUMS.encode(), verification.sums_of({}).encode()),
+    "epoch": (EPOCH.encode(), replace(EPOCH, masters=(), former=(), without=()).encode()),
+    "epoch object": (EPOCH_OBJECT.encode(), replace(EPOCH_OBJECT, slots=()).encode()),
 }
 
 

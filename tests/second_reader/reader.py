@@ -278,10 +278,10 @@ class Repository:
         need(total == size, f"has {total} bytes of content for a size of {size}")
 
 
-def main(arguments):
+def main(arguments, opened=lambda repository: repository):
     key = os.environ.get("RESPALDO_KEY_FILE")
     with open(key or os.devnull, "rb") as file:
-        repository = Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None)
+        repository = opened(Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None))
     found = repository.snapshots()
     if len(arguments) == 1:
         for snapshot, manifest in found.items():

@@ -12,6 +12,9 @@ from respaldo.codec.box import box_public
 from respaldo.codec.keys import ListRing, RunRing
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, StorageFailed, UsageError
+from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check.options import VerifyOptions
+from respaldo.flows.check.run import run_verify
 from respaldo.format.credential import parse_credential
 from respaldo.format.enrolment import LIST, RESTORE, enrolment_name, removal_name
 from respaldo.format.runrecord import Author, run_name
@@ -107,6 +110,38 @@ def test_runs_after_a_removal_do_not_count(place):
     assert second.snapshot not in {item.id for item in found.snapshots}
     with pytest.raises(UsageError):
         place.remove()
+
+
+def test_what_a_removed_client_writes_is_no_damage(place):
+    """Its snapshots, packs and entries are not there for the owner; real damage is."""
+    place.write(a=os.urandom(20_000))
+    first = place.backup()
+    place.remove()
+    before = set(place.area.snapshot())
+    for number in range(3):
+        place.write(b=b"%d" % number)
+        place.backup()
+    after = set(place.area.snapshot()) - before
+    assert {name.partition("/")[0] for name in after} == {"runs", "pending", "outcome", "packs", "log"}
+    for fresh in (False, True):
+        with place.opened(fresh=fresh) as repo:
+            repo.synchronise()
+            assert not repo.damaged
+            assert not repo.log.follow().findings
+            found = load(repo)
+            assert [item.id for item in found.snapshots] == [first.snapshot]
+            assert not (found.damaged or found.undecided or found.aborted)
+            result = run_verify(repo, VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+            assert not result.damages
+    place.prune()
+    pack = next(name for name in before if name.startswith("packs/"))
+    data = bytearray(place.area.get(pack))
+    data[-40] ^= 1
+    place.area.delete(pack)
+    place.area.put(pack, [data])
+    with place.opened(fresh=True) as repo:
+        result = run_verify(repo, VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+        assert pack in {damage.name for damage in result.damages}
 
 
 def test_damaged_removal_removes_all_the_same(place):

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from respaldo.format.snapshot import Manifest
     from respaldo.format.verification import How, WasWhole
     from respaldo.fs.match import Rules, read_rules
+    from respaldo.store.rotating import Rotated, RotationPlan
     from respaldo.store.slots import SlotInfo
     from respaldo.views.checksums import Checksum, sum_line
     from respaldo.views.criteria import Criteria
@@ -169,6 +170,8 @@ __all__ = [
     "RewriteResult",
     "Rewritten",
     "Rollback",
+    "Rotated",
+    "RotationPlan",
     "Rules",
     "Secret",
     "Shares",
@@ -276,6 +279,7 @@ _WHERE = {
     "respaldo.format.snapshot": "Manifest",
     "respaldo.format.verification": "How WasWhole",
     "respaldo.fs.match": "Rules read_rules",
+    "respaldo.store.rotating": "Rotated RotationPlan",
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",

@@ -265,7 +265,7 @@ class Repository:
         """Checks structure, and as much of the content as the options say."""
         from respaldo.api.verifying import verify  # noqa: PLC0415 - start-up time
 
-        return verify(self._repo, self._trees, options, progress=progress, cancel=cancel)
+        return verify(self._repo, options, progress=progress, cancel=cancel)
 
     def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""

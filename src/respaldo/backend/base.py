@@ -31,7 +31,7 @@ HEADER: Final = "header"
 FOLDERS: Final = frozenset(
     (
         *("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "pins", "trash"),
-        *("ballast", "log", "catalogue", "lost+found", "parity", "verified", "sums"),
+        *("ballast", "log", "catalogue", "lost+found", "parity", "verified", "sums", "epochs"),
         *("enrolled", "runs", "notices"),
     )
 )

@@ -40,6 +40,7 @@ SEALED_KINDS = frozenset(
         "verified",
         "sums",
         "client",
+        "epoch",
     }
 )
 RUN_KINDS = frozenset({"data", "tree", "list", "footer", "trailer", "segment", "manifest", "outcome", "marker", "log"})
@@ -95,6 +96,11 @@ class KeyRing:
         """
         ids = [self.id_keys[kind] for kind in (Kind.DATA, Kind.TREE, Kind.LIST)]
         return b"".join((*ids, self.chunker_secret, self.name_order, self.link_group))
+
+    @property
+    def check(self) -> bytes:
+        """What tells this epoch's master key from any other one without giving it away."""
+        return self._purpose("epoch check")
 
     def naming_as(self, content_keys: bytes) -> Self:
         """Returns a ring that opens and seals what this one does, and cuts and names content by other keys.

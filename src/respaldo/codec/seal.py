@@ -131,13 +131,18 @@ class Sealer:
         self._repository = repository
         self._random = random
 
+    @property
+    def ring(self) -> KeyRing:
+        """The ring that it seals under now."""
+        return self._rings.sealing
+
     def seal(self, kind: str, name: str, length_bytes: int, message: Buffer) -> tuple[bytes, bytes]:
         """Seals a message as ``kind``, to be found under ``name`` (empty where the name is a hash of the bytes).
 
         ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an
         object the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
         """
-        ring = self._rings.sealing
+        ring = self.ring
         aad = associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
         return seal_with(ring.seal_key(kind), ring.hedge, aad, message, self._random, self.suite)
 
@@ -148,6 +153,17 @@ class Sealer:
         """
         candidates = ((key, aad) for _, key, aad in self._candidates(kind, name, length_bytes))
         return _open_any(candidates, sealed, what, self.suite)
+
+    def renew(self, kind: str, name: str, length_bytes: int, sealed: Buffer, what: str) -> tuple[bytes, bytes]:
+        """Returns head and body of a sealed text as they are, checked, or sealed anew if they are of another ring.
+
+        Raises `Corruption` naming ``what`` where no ring opens it.
+        """
+        message = self.open(kind, name, length_bytes, sealed, what)
+        head = bytes(memoryview(sealed)[:HEAD_BYTES])
+        if self.ring_of(kind, name, length_bytes, head) is not self.ring:
+            return self.seal(kind, name, length_bytes, message)
+        return head, bytes(memoryview(sealed)[HEAD_BYTES:])
 
     def ring_of(self, kind: str, name: str, length_bytes: int, head: Buffer) -> KeyRing | None:
         """Returns the ring that a text was sealed under, which its first 56 bytes tell; None where it is none of these.

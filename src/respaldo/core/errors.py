@@ -15,6 +15,7 @@
     ├── NotARepository         no repository there                                       exit 10
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
+    │   └── KeyRotated         it opens what is older than the last rotation only        exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
     ├── HistoryChanged         the repository is not what this client has seen before    exit 4
     ├── ChunkMissing           no pack holds a chunk                                     exit 4
@@ -154,6 +155,22 @@ class WrongSecret(RespaldoError):
 
     def __str__(self) -> str:
         return "wrong passphrase or key"
+
+
+class KeyRotated(WrongSecret):
+    """Says that the key was rotated, and that what was given, or is held, opens only what was written before."""
+
+    hint = (
+        "unlock anew, or run the command again; a passphrase or key that was left out when the key was rotated "
+        "opens nothing any more"
+    )
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(epoch)
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"the key was rotated (epoch {self.epoch}), and this one is an older one"
 
 
 class Corruption(RespaldoError):

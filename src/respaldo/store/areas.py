@@ -31,7 +31,8 @@ from respaldo.format.enrolment import (
 from respaldo.format.header import HEADER, Header
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
-from respaldo.store.repo import FIRST_CONFIG, Repo
+from respaldo.store.configuration import next_name
+from respaldo.store.repo import Repo
 from respaldo.store.vault import make_vault
 
 KIND = "client"
@@ -101,12 +102,13 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
     header = Header(repository=random(RANDOM_ID_BYTES), created_ns=now_ns, suite=repo.header.suite)
     ring = KeyRing(master, header.hash)
     config = replace(repo.config, content_keys=b"")
+    config_name = next_name(())
     with area_of(client) as area:
         vault = make_vault(ring, header, config.level, random)
         made: list[str] = []
         try:
             for object_name, data in (
-                (FIRST_CONFIG, vault.seal_record("config", FIRST_CONFIG, config.encode())),
+                (config_name, vault.seal_record("config", config_name, config.encode())),
                 (HEADER, header.encode()),
             ):
                 made.append(object_name)

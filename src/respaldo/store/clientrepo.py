@@ -23,6 +23,7 @@ from respaldo.format.pack import parse_footer
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import Condemnation, parse_condemnation
 from respaldo.store.clientlog import ClientLog
+from respaldo.store.epochs import Epoch
 from respaldo.store.merged import list_hashes
 from respaldo.store.notices import read_notice
 from respaldo.store.ownpacks import OwnPacks
@@ -61,7 +62,7 @@ class ClientRepo(Repo):
         super().__init__(
             backend,
             header,
-            ring,
+            Epoch.only(ring),
             cache_dir=cache_dir / "clients",
             clock=clock,
             random=random,
@@ -76,7 +77,8 @@ class ClientRepo(Repo):
             reload=self._reload,
             session=lambda: self.runs.session,
         )
-        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"))  # a damaged cache is thrown away
+        # A damaged cache is thrown away whole: what this client has noted lies beside it.
+        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"), random)
         self._forgot = not self.index.lengths()
         """Whether the index knows of no pack, and is to be told of those that this client has noted."""
         if state_dir is not None:
@@ -143,10 +145,9 @@ class ClientRepo(Repo):
         self.index.put_records({**records, name: b""})
 
     def put_segments(self, session: bytes, packs: Iterable[Finished]) -> None:
-        """Notes durable packs for this client itself. It puts no segments: their owner believes only what packs say."""
-        made = list(packs)
+        """Notes durable packs for this client itself; puts no segment, which its owner would not believe."""
         with contextlib.suppress(OSError):  # a full disk here undoes nothing there
-            self.own.add(session, made)
+            self.own.add(session, packs)
             self.own.gather(self.index.lengths())
 
     def _enter(self, listed: Iterable[Listed], packs: dict[PackName, int]) -> None:

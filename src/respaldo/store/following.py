@@ -16,6 +16,7 @@ from respaldo.codec.keys import KeyRing
 from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.epoch import Former
 from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.recollection import Known, Memory, Recollection
@@ -25,7 +26,9 @@ from respaldo.store.vault import Vault
 COMMIT: Final = "commit"
 FORGET: Final = "forget"
 PRUNE: Final = "prune"
-ADMIN_VERBS: Final = frozenset({FORGET, PRUNE})
+ROTATE: Final = "rotate"
+RETIRE: Final = "retire"
+ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
 ADMIN_PURPOSE: Final = b"log admin"
@@ -45,7 +48,15 @@ class Followed:
 class Follower:
     """Reads the log of one repository for one client. One thread."""
 
-    def __init__(self, backend: Backend, vault: Vault, ring: KeyRing, recollection: Recollection) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        vault: Vault,
+        ring: KeyRing,
+        recollection: Recollection,
+        former: Sequence[Former] = (),
+    ) -> None:
+        self._former = former
         self._backend = backend
         self._vault = vault
         self._header_hash = ring.header_hash
@@ -231,9 +242,17 @@ class Follower:
         message, header = entry.signed(), self._header_hash
         if client_of(key) != entry.client or not is_signed(key, entry.signature, ENTRY_PURPOSE, header, message):
             return f"{who} is not signed by that client"
-        if entry.verb in ADMIN_VERBS and not is_signed(self.admin.public, entry.admin, ADMIN_PURPOSE, header, message):
-            return f"{who} says {entry.verb}, and no admin key has signed it"
+        if entry.verb in ADMIN_VERBS and not self._is_by_admin(entry, message, accept=accept):
+            return f"{who} says {entry.verb}, and no admin key that was valid then has signed it"
         return ""
+
+    def _is_by_admin(self, entry: Entry, message: bytes, *, accept: bool) -> bool:
+        """Whether the admin key has signed an entry, or that of an earlier epoch one that was there when it ended."""
+        keys = [self.admin.public]
+        keys += [
+            item.admin for item in self._former if accept or dict(item.heads).get(entry.client, -1) >= entry.number
+        ]
+        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, self._header_hash, message) for key in keys)
 
     def _compare_heads(self, followed: Followed) -> None:
         """Compares what new entries say that they saw of other clients with what is there."""

@@ -19,6 +19,7 @@ from respaldo.format.credential import Credential
 from respaldo.format.enrolment import LIST, RESTORE
 from respaldo.format.header import Header
 from respaldo.format.runrecord import Author, run_name
+from respaldo.store.epochs import Epoch
 from respaldo.store.merged import list_hashes
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.rings import Known, RunRings
@@ -74,7 +75,7 @@ class GrantedRepo(Repo):
         super().__init__(
             backend,
             header,
-            ring,
+            Epoch.only(ring),
             cache_dir=cache_dir / "granted",
             clock=clock,
             random=random,

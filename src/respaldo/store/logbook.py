@@ -18,6 +18,7 @@ from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, StorageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.seams import Clock
+from respaldo.format.epoch import Former
 from respaldo.format.logbook import (
     ENTRIES_MAX,
     FIRST,
@@ -37,6 +38,8 @@ from respaldo.store.following import (
     FORGET,
     LOOKS,
     PRUNE,
+    RETIRE,
+    ROTATE,
     Follower,
     apply_commit,
     apply_forget,
@@ -45,7 +48,7 @@ from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault
 
-__all__ = ["COMMIT", "FORGET", "PRUNE", "Logbook"]
+__all__ = ["COMMIT", "FORGET", "PRUNE", "RETIRE", "ROTATE", "Logbook"]
 
 _REPEATED_BYTES_MAX: Final = 8 << 20
 HEADS_TOLD: Final = 256
@@ -55,9 +58,16 @@ class Logbook(Follower):
     """Reads and writes the log of one repository for one client. One thread."""
 
     def __init__(
-        self, *, backend: Backend, vault: Vault, ring: KeyRing, clock: Clock, recollection: Recollection
+        self,
+        *,
+        backend: Backend,
+        vault: Vault,
+        ring: KeyRing,
+        clock: Clock,
+        recollection: Recollection,
+        former: Sequence[Former] = (),
     ) -> None:
-        super().__init__(backend, vault, ring, recollection)
+        super().__init__(backend, vault, ring, recollection, former)
         self._clock = clock
 
     def owe(self, snapshot: bytes, pending_hash: bytes) -> None:

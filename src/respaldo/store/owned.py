@@ -14,19 +14,21 @@ from typing import Final, Self
 
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
-from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
+from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES, Sealer
 from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config, parse_config
-from respaldo.format.header import HEADER
+from respaldo.format.header import HEADER, Header
 from respaldo.format.notice import Notice, notice_name, parse_notice_name
 from respaldo.format.pack import TRAILER_BYTES, parse_footer
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
+from respaldo.store.counted import Counted
+from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
 from respaldo.store.ownerrun import OwnersRing
@@ -71,10 +73,20 @@ class OwnedArea(Repo):
         rings = AreaRings(ring, client, backend, header)
         if enrolment.rights:
             rings.sealing = OwnersRing(ring, enrolment, backend, header, clock=clock, random=random)
+        counted = Counted(backend, partial(_removed, rings, header, random)) if client.removal is not None else None
         opened = cls(
-            backend, header, ring, cache_dir=cache_dir, clock=clock, random=random, state_dir=state_dir, rings=rings
+            counted or backend,
+            header,
+            Epoch.only(ring),
+            cache_dir=cache_dir,
+            clock=clock,
+            random=random,
+            state_dir=state_dir,
+            rings=rings,
         )
         opened.area = rings
+        if counted is not None:
+            counted.known = opened.index.lengths
         opened.telling = ClientTelling(opened)
         rings.recall(opened.vault, opened.index)
         return opened
@@ -103,6 +115,12 @@ class OwnedArea(Repo):
         """Brings the index up to date; what does not open may be of a run that has begun since the last time."""
         self.area.look_again()
         return super().synchronise(progress, lenient=lenient)
+
+
+def _removed(rings: AreaRings, header: Header, random: Random) -> Sealer | None:
+    """Returns what tells what runs wrote that came after their client was removed; None where there are none."""
+    found = rings.removed()
+    return None if found is None else Sealer(found, header.repository, random, header.suite)
 
 
 class ClientTelling(Telling):

@@ -8,7 +8,6 @@ header is pinned by the caller. Implements docs/format.md, "Repository", "Key sl
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from respaldo.core.errors import (
     ObjectMissing,
     RespaldoError,
     StorageFailed,
-    WrongSecret,
 )
 from respaldo.core.ids import (
     AES_256_GCM,
@@ -40,13 +38,15 @@ from respaldo.core.ids import (
     parse_random_leaf,
 )
 from respaldo.core.seams import Clock, Progress, Random
-from respaldo.format.config import Config, parse_config
+from respaldo.format.config import Config
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
+from respaldo.store.configuration import change_config, next_name, read_config
+from respaldo.store.epochs import Epoch, open_newest, require_newest
 from respaldo.store.header import read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
@@ -64,11 +64,8 @@ from respaldo.store.spoilt import Spoilt
 from respaldo.store.telling import Telling
 from respaldo.store.vault import make_vault
 
-_CONFIG_NAME = "config/%016x"
-FIRST_CONFIG = _CONFIG_NAME % 1
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
-_CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +97,7 @@ def create(
     # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
     # at work: nothing of it is deleted before this one has won, and nothing that came after.
     stale = [name for folder in ("keys", "config") for name, _ in backend.list(folder)]
-    config_name = _CONFIG_NAME % (max(_versions(stale), default=0) + 1)
+    config_name = next_name(stale)
     made: list[str] = []
     try:
         slot = slots.make(slot_name, ring, secret, kdf, vault, label=label, now_ns=clock.now_ns(), random=random)
@@ -124,10 +121,6 @@ def create(
     return header
 
 
-def _versions(names: Iterable[str]) -> list[int]:
-    return [int(name.partition("/")[2], 16) for name in names if _CONFIG.fullmatch(name)]
-
-
 def _take_back(backend: Backend, made: list[str], header: Header) -> None:
     """Deletes what an init has put or may have put: the header first, so that it is never there without a slot."""
     if HEADER in made:
@@ -143,8 +136,7 @@ class Repo:
     Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
 
-    runs: ClientRuns | None = None
-    """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
     telling = Telling()
     """Whom a collector tells what it does."""
 
@@ -152,7 +144,7 @@ class Repo:
         self,
         backend: Backend,
         header: Header,
-        ring: KeyRing,
+        epoch: Epoch,
         *,
         cache_dir: Path,
         clock: Clock,
@@ -169,12 +161,15 @@ class Repo:
         self.clock = clock
         self.random = random
         self.cache_dir = cache_dir / header.repository.hex()
-        self.vault = make_vault(rings or ring, header, LEVEL, random)
+        self.epoch = epoch
+        """The epoch that counted when it was opened; what is written is sealed under it."""
+        rings = rings or epoch.rings
+        self.vault = make_vault(rings, header, LEVEL, random)
         self.config = config or self._read_config()
-        self.ring = ring = ring.naming_as(self.config.content_keys)
+        self.ring = ring = epoch.ring.naming_as(self.config.content_keys)
         if self.config.parity:
             self.backend = backend = with_parity(backend, self.config.parity)
-        self.vault = make_vault(rings or ring, header, self.config.level, random)
+        self.vault = make_vault(rings, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
         self.source = ChunkSource(
             backend=backend, vault=self.vault, index=self.index, id_keys=ring.id_keys, reload=self._reload
@@ -187,11 +182,22 @@ class Repo:
         """None where there is no place to remember it in."""
         if state_dir is not None:
             place = Recollection(state_dir / "logs" / header.repository.hex(), random)
-            self.log = Logbook(backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place)
+            self.log = Logbook(
+                backend=self.backend,
+                vault=self.vault,
+                ring=ring,
+                clock=clock,
+                recollection=place,
+                former=epoch.record.former if epoch.record else (),
+            )
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
-        """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast."""
+        """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast.
+
+        Raises `KeyRotated` where the key was rotated meanwhile: no old key speaks for all any more.
+        """
         log = self.log
+        require_newest(self.backend, self.epoch)
         if log is not None:
             with_ballast(self.backend, lambda: log.append(verb, subjects, note))
 
@@ -238,17 +244,11 @@ class Repo:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
-        if isinstance(secret, Opened):
-            if not slots.is_there(backend, secret.slot):
-                raise WrongSecret
-            found = secret
-        else:
-            found = slots.open_master(backend, header, secret)
-        ring = KeyRing(found.master, header.hash)
+        epoch, found = open_newest(backend, header, secret, random)
         return cls(
             backend,
             header,
-            ring,
+            epoch,
             cache_dir=cache_dir,
             clock=clock,
             random=random,
@@ -277,25 +277,11 @@ class Repo:
         self.backend.close()
 
     def _read_config(self) -> Config:
-        names = sorted(name for name, _ in self.backend.list("config") if _CONFIG.fullmatch(name))
-        if not names:
-            raise Corruption("config", "the repository has no configuration")
-        name = names[-1]
-        return parse_config(
-            self.vault.open_record("config", name, self.backend.get_whole(name, RECORD_BYTES_MAX)), name
-        )
+        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)[1]
 
     def configure(self, change: Callable[[Config], Config]) -> None:
         """Puts a new configuration, made of the one that counts; for the parts of this client, open it anew."""
-        while True:
-            config = change(self._read_config())
-            name = _CONFIG_NAME % (max(_versions(name for name, _ in self.backend.list("config"))) + 1)
-            try:
-                self.backend.put(name, [self.vault.seal_record("config", name, config.encode())])
-            except ObjectExists:
-                continue  # another client was faster: its change counts, and this one comes on top of it
-            self.config = config
-            return
+        self.config = change_config(self.backend, self.vault, change, lenient=self.epoch.number > 0)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 

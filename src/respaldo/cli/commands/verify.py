@@ -29,7 +29,7 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         ("Is every piece of every snapshot there (seconds; reads trees, no content):", "respaldo verify"),
         ("Read and check everything, in the areas of all clients too:", "respaldo verify --read-data --all-clients"),
         ("Every night half an hour of it, what was checked longest ago first:", "respaldo verify --subset 30m"),
-        ("Everything, and the SHA-256 of every file:", "respaldo verify --read-data --checksums"),
+        ("Everything, and the SHA-256 of really every file:", "respaldo verify --read-data --checksums"),
         ("A seventh every day of the week:", "respaldo verify --subset $(date +%u)/7"),
         ("On the machine that stores it, without any passphrase:", "respaldo verify --keyless -r /srv/backup"),
     ),
@@ -38,7 +38,8 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, mendable, "
         "affected_count, affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a "
         "repair has marked as lost, and that has not come back; whole: ids of the snapshots of which all was read and "
-        "found whole. With --keyless: ok, objects, read_bytes, duration_s, "
+        "found whole; checksums and checksums_left: of how many contents the SHA-256 was computed, and of how many it "
+        "was not. With --keyless: ok, objects, read_bytes, duration_s, "
         f"bytes_per_s, damages. {NOTE}"
     ),
 )
@@ -51,9 +52,11 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     "longest ago comes first.",
 )
 @click.option(
-    "--checksums",
-    is_flag=True,
-    help="With --read-data: compute the SHA-256 of all files, too, for: respaldo checksums.",
+    "--checksums/--no-checksums",
+    default=None,
+    help="With --read-data, the SHA-256 of each file that has none yet is computed on the way, for: respaldo "
+    "checksums. --checksums: also of the few big files that have to be read once more for it, however many these are; "
+    "--no-checksums: of none.",
 )
 @click.option(
     "--no-record", is_flag=True, help="Do not remember in the repository which snapshots were read and found whole."
@@ -65,7 +68,7 @@ def command(
     *,
     read_data: bool,
     subset: str,
-    checksums: bool,
+    checksums: bool | None,
     no_record: bool,
     keyless: bool,
     all_clients: bool,
@@ -74,7 +77,8 @@ def command(
 
     Without options, all that snapshots refer to must be there, and every tree must open. Nothing in the repository is
     changed, but that after --read-data it remembers which snapshots were read and found whole: "snapshots" shows it,
-    and "latest:verified" names the newest of them. The exit status is 4 where damage was found.
+    and "latest:verified" names the newest of them; and the SHA-256 of files, for "checksums". The exit status is 4
+    where damage was found.
     """
     from respaldo import api  # start-up time
 
@@ -96,7 +100,8 @@ def command(
         read_data=read_data,
         subset=api.parse_subset(subset) if subset else None,
         remember=read_data and not no_record,
-        checksums=checksums,
+        checksums=read_data and not no_record and checksums is not False,
+        all_checksums=bool(checksums),
     )
     run = partial(_verify, settings, options)
     return for_all(settings, run) if all_clients else run()
@@ -105,7 +110,7 @@ def command(
 def _verify(settings: Settings, options: VerifyOptions) -> int:
     level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
     with (
-        settings.open(writes=options.remember or options.checksums, reports=True) as repository,
+        settings.open(writes=options.remember or options.all_checksums, reports=True) as repository,
         cancelling() as cancel,
         watching(level, display=settings.display) as progress,
     ):
@@ -139,6 +144,9 @@ def _text(result: VerifyResult, duration_ns: int, *, complete: bool) -> str:
         part = f"{result.read_bytes * 100 / result.pack_bytes:.1f} %" if result.pack_bytes else "all"
         speed = show.rate(result.read_bytes, duration_ns)
         rows.append(("read", f"{show.size(result.read_bytes)} ({part}), {show.count(result.chunks, 'chunk')}, {speed}"))
+    if result.checksums or result.checksums_left:
+        left = f", {show.count(result.checksums_left)} left (all: --checksums)" if result.checksums_left else ""
+        rows.append(("checksums", f"{show.count(result.checksums)} computed{left}"))
     rows.append(("time", show.duration(duration_ns)))
     lines = [
         show.figures(rows),
@@ -196,6 +204,8 @@ def _fields(result: VerifyResult, duration_ns: int) -> dict[str, object]:
         "damages": [_damage_fields(damage) for damage in result.damages],
         "lost_count": result.lost_count,
         "lost": [_affected_fields(item) for item in result.lost],
+        "checksums": result.checksums,
+        "checksums_left": result.checksums_left,
         "whole": [snapshot.hex() for snapshot, _ in result.whole],
     }
 

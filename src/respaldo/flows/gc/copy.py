@@ -1,6 +1,7 @@
 """Copies: what is live in a pack that is to go is written into another pack.
 
-A block that is wanted whole is copied as it is sealed, once its seal was checked; of any other, the chunks that are
+A block that is wanted whole is copied as it is sealed, once its seal was checked, or, where it was sealed under another
+epoch, sealed anew with the message that it has; of any other, the chunks that are
 wanted are taken out, checked against their ids and sealed anew, apart from those of every other block, because blocks
 never mix sources. In the area of a client that is not trusted, all that is copied is checked against its ids and sealed
 under the area's own keys, and no copy elsewhere counts that was not read: what the client says of its packs may be a
@@ -124,10 +125,11 @@ class Copier:
         if len(sealed) != block.sealed_length or sealed[24:HEAD_BYTES] != block.commitment:
             raise Corruption(what, "a block is not the one that the footer describes")
         kind = Kind(block.kind)
-        head, body = sealed[:HEAD_BYTES], sealed[HEAD_BYTES:]
         sealer = self._repo.vault.sealer
-        message = sealer.open(kind.word, "", block.raw_length, sealed, what)
-        if not self._repo.telling.trusted:
+        if self._repo.telling.trusted:
+            head, body = sealer.renew(kind.word, "", block.raw_length, sealed, what)
+        else:
+            message = sealer.open(kind.word, "", block.raw_length, sealed, what)
             raw = memoryview(open_block(self._repo.vault, block, sealed, what))
             for row in range(first, first + block.chunks):
                 _, offset, length = footer.place(row)
