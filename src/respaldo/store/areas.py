@@ -14,7 +14,7 @@ from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
 from respaldo.codec.keys import KEY_BYTES, KeyRing
 from respaldo.codec.signing import Signer, client_of
-from respaldo.core.errors import Corruption, ObjectExists, RespaldoError, UsageError
+from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, RespaldoError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format.credential import Credential
 from respaldo.format.enrolment import (
@@ -142,19 +142,34 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
     )
 
 
+def renewed_name(name: str, epoch: int) -> str:
+    """Returns what a record of a client is called when it is sealed anew under an epoch."""
+    parsed = parse_enrolled_name(name)
+    if parsed is None:
+        raise ObjectMissing(name)
+    client, removed = parsed
+    return (removal_name if removed else enrolment_name)(client, epoch)
+
+
 def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
     """Lets no run of a client count that has not begun; what it wrote stays. Raises `UsageError` where it was removed.
 
     Which runs have begun, the area's listing says.
     """
+    if any(item.enrolment.client == client and item.removal is not None for item in list_clients(repo)[0]):
+        raise _removed_already()
     runs = frozenset(run for run in map(parse_run_name, area.names("runs")) if run is not None)
     removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=runs)
     repo.announce(REMOVE, [client])
     try:
         _put(repo, removal_name(client), removal.encode())
     except ObjectExists:
-        raise UsageError("the client was removed already", hint="list them with: respaldo key client list") from None
+        raise _removed_already() from None
     return removal
+
+
+def _removed_already() -> UsageError:
+    return UsageError("the client was removed already", hint="list them with: respaldo key client list")
 
 
 def _put(repo: Repo, name: str, raw: bytes) -> None:
