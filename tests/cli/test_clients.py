@@ -130,3 +130,25 @@ def test_rollback_of_its_area_is_reported_to_the_client(cli, place, machines):
     assert "are gone" in ran.err
     machines(place / "web", "snapshot", place / "source", "--accept-rollback")
     machines(place / "web", "snapshot", place / "source")
+
+
+def test_clients_outlive_a_rotation_of_the_owners_key(cli, place, machines):
+    """Also when everything was sealed anew and the old master key is gone; removed ones stay removed."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    cli("key", "client", "add", "gone", "--out", place / "gone")
+    cli("key", "client", "remove", "gone")
+    first = machines(place / "web", "snapshot", place / "source", "--json").json
+    before = cli("key", "client", "list", "--json").json
+    cli("key", "rotate")
+    assert cli("key", "client", "list", "--json").json == before
+    cli("key", "reencrypt")
+    assert cli("key", "client", "list", "--json").json == before
+    names = sorted(os.listdir(place / "repository" / "enrolled"))
+    assert len(names) == 6
+    assert all(name.removesuffix(".copy").endswith("-1") for name in names)
+    cli("key", "client", "remove", "gone", expected=2)
+    second = machines(place / "web", "snapshot", place / "source", "--json").json
+    listed = cli("snapshots", "--client", "web", "--json").json["snapshots"]
+    assert [item["id"] for item in listed] == [first["snapshot"], second["snapshot"]]
+    cli("key", "client", "add", "new", "--out", place / "new")
+    assert len(cli("key", "client", "list", "--json").json["clients"]) == 3

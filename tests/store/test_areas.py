@@ -16,7 +16,7 @@ from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import run_verify
 from respaldo.format.credential import parse_credential
-from respaldo.format.enrolment import LIST, RESTORE, enrolment_name, removal_name
+from respaldo.format.enrolment import LIST, RESTORE, RecordName
 from respaldo.format.runrecord import Author, run_name
 from respaldo.store import areas
 from respaldo.store.rings import AreaRings
@@ -51,7 +51,7 @@ def test_credential_pins_what_the_owner_keeps(place):
 def test_area_is_no_part_of_the_owners_repository(place):
     """And the owner's record of it is sealed: storage learns neither name nor rights."""
     names = list(place.owner_backend.snapshot())
-    assert enrolment_name(place.known().enrolment.client) in names
+    assert RecordName(client=place.known().enrolment.client).object_name() in names
     assert not any(name.startswith(("runs/", "notices/")) for name in names)
     for data in place.owner_backend.snapshot().values():
         assert b"web" not in data
@@ -149,23 +149,40 @@ def test_damaged_removal_removes_all_the_same(place):
     place.write(a=b"first")
     place.backup()
     place.remove()
-    name = removal_name(place.known().enrolment.client)
-    data = bytearray(place.owner_backend.get(name))
+    name = RecordName(client=place.known().enrolment.client, removed=True)
+    for copy in (True, False):
+        bend(place.owner_backend, replace(name, copy=copy).object_name())
+        with place.owner() as repo:
+            found, damaged = areas.list_clients(repo)
+        assert len(damaged) == (1 if copy else 2)
+        assert found[0].removal is not None
+        assert len(found[0].removal.runs) == (1 if copy else 0)
+
+
+def bend(backend, name):
+    data = bytearray(backend.get(name))
     data[100] ^= 1
-    place.owner_backend.delete(name)
-    place.owner_backend.put(name, [data])
+    backend.delete(name)
+    backend.put(name, [data])
+
+
+def test_one_bad_sector_does_not_cost_an_area(place):
+    """Each record is there twice; verify says which one is damaged."""
+    place.write(a=b"a")
+    first = place.backup()
+    name = RecordName(client=place.known().enrolment.client).object_name()
+    bend(place.owner_backend, name)
+    assert [item.id for item in place.listed(fresh=True).snapshots] == [first.snapshot]
     with place.owner() as repo:
-        found, damaged = areas.list_clients(repo)
-    assert [error.name for error in damaged] == [name]
-    assert found[0].removal is not None
-    assert not found[0].removal.runs
+        result = run_verify(repo, VerifyOptions(), progress=Silent(), cancel=Cancel())
+    assert [damage.name for damage in result.damages] == [name]
 
 
 def test_record_under_anothers_name_is_no_client(place):
     """A seal opens under its own name alone; this one says so of what is inside it, too."""
     client = place.known().enrolment
     with place.owner() as repo:
-        name = enrolment_name(b"X" * 16)
+        name = RecordName(client=b"X" * 16).object_name()
         repo.backend.put(name, [repo.vault.seal_record(areas.KIND, name, client.encode())])
         assert [item.enrolment.client for item in areas.list_clients(repo)[0]] == [client.client]
 

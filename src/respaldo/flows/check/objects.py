@@ -33,6 +33,7 @@ from respaldo.flows.check.packs import NOT_ITS_NAME, Pieces
 from respaldo.flows.check.result import Note
 from respaldo.format.catalogue import Row
 from respaldo.format.config import parse_config
+from respaldo.format.enrolment import parse_client_record
 from respaldo.format.header import HEADER
 from respaldo.format.protection import parse_pin, parse_trashed
 from respaldo.format.runrecord import run_name
@@ -126,6 +127,7 @@ class Inspector:
         self._records("trash", "trash", parse_trashed)
         self._records("verified", "verified", parse_verified)
         self._records("sums", "sums", parse_sums)
+        self._records("enrolled", "client", parse_client_record)
 
     def _records(self, folder: str, kind: str, parse: Callable[[bytes, str], object]) -> None:
         for name, _ in sorted(self._repo.backend.list(folder)):
