@@ -513,3 +513,33 @@ def test_makes_no_restore_escape(place, thief, name):
         assert bad in {item.id for item in load(repo).snapshots}
         with pytest.raises(Corruption):
             list(TreeReader(repo.source).entries(tree))
+
+
+def test_poisons_nothing_that_is_taken_up_meanwhile(place, thief, before):
+    """What nobody needed is needed again while its pack goes: the bad copy elsewhere does not count for it."""
+    chunks = [chunk for chunk in chunks_of(place) if chunk[0] is Kind.DATA]
+    with place.opened() as repo:
+        forget(repo, before.snapshot)
+    run = thief.run()
+    big = os.urandom(200_000)
+    tree = tree_of(b"x", content=named(run, Kind.DATA, big), size=len(big))
+    bad = [(kind, chunk_id, b"garbage") for kind, chunk_id in chunks]
+    run.pack([(Kind.DATA, named(run, Kind.DATA, big), big), *bad])
+    run.pack([(Kind.TREE, named(run, Kind.TREE, tree), tree)])
+    run.snapshot(named(run, Kind.TREE, tree))
+    made = []
+    put = place.area.put
+
+    def meanwhile(name, pieces):
+        if name.startswith("condemned/") and not made:
+            made.append(None)
+            made.append(place.backup())
+        put(name, pieces)
+
+    place.area.put = meanwhile
+    place.prune()
+    place.area.put = put
+    assert place.prune().exit_status in {0, 4}
+    with place.opened(fresh=True) as repo:
+        repo.synchronise()
+        assert content(repo, made[1].manifest.root)["secret"] == b"what was there before " * 2000

@@ -8,7 +8,7 @@ copied. What is found damaged is remembered, so that the next collection takes a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import Kind, PackName
@@ -19,14 +19,21 @@ from respaldo.store.repo import Repo
 
 
 def needed_after_all(
-    repo: Repo, live: Bitmaps, going: Iterable[int], cancel: Cancel
+    repo: Repo, live: Bitmaps, going: Iterable[int], cancel: Cancel, *, known_sound: Collection[int] = frozenset()
 ) -> tuple[set[int], list[Corruption]]:
-    """Returns the packs of those that go that must stay, because copies elsewhere are damaged; and what is damaged."""
+    """Returns the packs of those that go that must stay, because copies elsewhere are damaged; and what is damaged.
+
+    ``known_sound``: packs that need no look.
+    """
     leaving = set(going)
     only = Bitmaps()
     for copies in repo.index.duplicates():
         kept = next((copy for copy in copies if copy in live), None)
-        if kept is not None and any(copy[0] in leaving and copy != kept for copy in copies):
+        if (
+            kept is not None
+            and kept[0] not in known_sound
+            and any(copy[0] in leaving and copy != kept for copy in copies)
+        ):
             only.add(kept)
     needed: set[int] = set()
     spoilt: defaultdict[PackName, int] = defaultdict(int)
