@@ -55,6 +55,12 @@ def test_client_is_named_by_name_or_id(cli, clients):
     assert "no such client" in cli("snapshots", "--client", "nobody", expected=2).err
 
 
+def test_area_itself_opens_with_no_passphrase(cli, place, clients):
+    """Whoever names it as a repository is told what to name."""
+    area = next((place / "repository" / "clients").iterdir())
+    assert "--client NAME" in cli("snapshots", "-r", area, expected=12).err
+
+
 @pytest.mark.parametrize("words", [("key", "list"), ("unlock", "--for", "1m")])
 def test_an_area_has_no_keys_of_its_own(cli, clients, words):
     """Commands on keys are about the repository."""

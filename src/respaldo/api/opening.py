@@ -16,7 +16,7 @@ from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import Corruption, NotARepository, NotEntitled
+from respaldo.core.errors import Corruption, NotARepository, NotEntitled, WrongSecret
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.credential import Credential
 from respaldo.format.enrolment import LIST
@@ -65,7 +65,9 @@ def open_repository(
             header=header,
             state_dir=places.state_dir,
         )
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, WrongSecret) and not backend.names("keys"):
+            error.hint = "no passphrase opens the area of a client: name the repository above it, and add --client NAME"
         backend.close()
         raise
     uses = Uses(places, header.repository)

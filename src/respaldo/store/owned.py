@@ -7,6 +7,8 @@ docs/format.md, "Clients that cannot read" (the owner's half).
 from __future__ import annotations
 
 import contextlib
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,7 @@ from respaldo.store.telling import Telling
 
 MOVED_BYTES_MAX: Final = 16 << 20
 """So many bytes of footers a notice repeats: it is built in memory, and read in one piece by its client."""
+_COMPARED: Final = "compared"
 NOTICES_MAX: Final = 16
 """So many notices whose condemnations are gone are left; more become one."""
 
@@ -114,7 +117,28 @@ class OwnedArea(Repo):
     def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
         """Brings the index up to date; what does not open may be of a run that has begun since the last time."""
         self.area.look_again()
-        return super().synchronise(progress, lenient=lenient)
+        listing = super().synchronise(progress, lenient=lenient)
+        self._find_lies()
+        return listing
+
+    def _find_lies(self) -> None:
+        """Remembers which copies of chunks are none, where the lengths that packs give them differ.
+
+        Whoever lays out a file that is to be restored goes by lengths. A copy of the right length that is none is found
+        out when it is read, and passed over then.
+        """
+        packs = hashlib.sha256(b"".join(sorted(self.index.lengths()))).digest()
+        if self.index.record(_COMPARED) == packs:
+            return
+        lies: defaultdict[PackName, int] = defaultdict(int)
+        for copies in self.index.duplicates():
+            if len({self.source.locate_row(*copy).length for copy in copies}) > 1:
+                for number, row in copies:
+                    pack = self.index.pack(number)
+                    if pack is not None and not self.source.holds(number, row):
+                        lies[pack.name] |= 1 << row
+        self.spoilt.note(lies)
+        self.index.put_records({_COMPARED: packs})
 
 
 def _removed(rings: AreaRings, header: Header, random: Random) -> Sealer | None:
