@@ -11,13 +11,14 @@ returns. Implements docs/format.md, "Prune" (G2, G5).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, pack_object
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, PackName, pack_object
 from respaldo.core.seams import Cancel
 from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import BlockRow, Footer, parse_footer
@@ -39,6 +40,8 @@ class Copier:
         self._sink = ChunkSink.into(repo, collector)
         self._believed: dict[int, bool] = {}
         """Packs, and whether what they are said to hold may be believed unread."""
+        self._lies: defaultdict[PackName, int] = defaultdict(int)
+        """Rows of packs that do not hold what they are said to hold."""
         self.blocks = 0
         self.chunks = 0
         self.made: list[Finished] = []
@@ -61,6 +64,9 @@ class Copier:
                 continue
             self._cancel.check()
             wanted = list(self._wanted(Kind(block.kind), footer, first, set_bits(part, block.chunks)))
+            if self._lies:  # before anything is put, which would be deduplicated against them
+                self._repo.spoilt.note(self._lies)
+                self._lies.clear()
             if not wanted:
                 continue
             try:
@@ -109,6 +115,9 @@ class Copier:
             raw = memoryview(source.block(at.pack, at.block, as_stored=True))
             source.check(kind, chunk_id, raw[at.offset : at.offset + at.length])
         except (Corruption, ObjectMissing):
+            pack = self._repo.index.pack(found[0])
+            if pack is not None:
+                self._lies[pack.name] |= 1 << found[1]
             return False
         return True
 
