@@ -83,7 +83,7 @@ def test_reads_nothing_of_others(place, thief):
     with place.owner() as repo:
         backup(repo, place.source)
     objects = {name: data for name, data in place.owner_backend.snapshot().items() if name.startswith(("enr", "pend"))}
-    assert len(objects) == 2
+    assert len(objects) == 3
     assert not list(opened(thief, objects, place.owner_backend))
 
 
