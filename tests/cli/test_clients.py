@@ -121,6 +121,25 @@ def test_credential_that_is_none_and_a_key_beside_it_are_wrong_usage(cli, place,
     machines(place / "web", "snapshot", place / "source", "--key-file", place / "key", expected=2)
 
 
+def test_client_stores_what_a_command_prints(cli, place, machines):
+    """Twice: what the first stream held is not read again to compare."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    words = ("snapshot", "--command", "echo hello", "--stdin", "/dump", "--json")
+    first = machines(place / "web", *words).json
+    second = machines(place / "web", *words).json
+    assert second["parent"] == first["snapshot"]
+    assert second["changes"] is None
+    assert cli("dump", "latest:/dump", "--client", "web").out == "hello\n"
+
+
+def test_credential_that_others_can_read_is_warned_about(cli, place, machines):
+    """And taken."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    assert "warning" not in machines(place / "web", "snapshot", place / "source").err
+    (place / "web").chmod(0o644)
+    assert "others than its owner" in machines(place / "web", "snapshot", place / "source").err
+
+
 def test_rollback_of_its_area_is_reported_to_the_client(cli, place, machines):
     """Status 4, and on with --accept-rollback."""
     area = cli("key", "client", "add", "web", "--out", place / "web", "--json").json["area"]
