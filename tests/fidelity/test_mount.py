@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -187,8 +188,13 @@ def test_mount_goes_with_its_process(product, where, room, number):
                 os.close(fd)
 
 
+def accesses(product):
+    """Returns what the access log of this client says."""
+    return product.run("log", "show", "--access", "--json").json["accesses"]
+
+
 def test_mount_ends_when_it_is_unmounted(product, where, room):
-    """Its process ends when somebody unmounts it, in the foreground with status 0."""
+    """Its process ends when somebody unmounts it, in the foreground with status 0; the access log says both."""
     (room / "file").write_text("content")
     product.snapshot(room)
     where.mkdir()
@@ -196,8 +202,11 @@ def test_mount_ends_when_it_is_unmounted(product, where, room):
     try:
         assert b"mounted at" in process.stdout.readline()
         assert Mount(where, process.pid).latest(room).joinpath("file").read_text() == "content"
+        [access] = accesses(product)
+        assert (access["verb"], access["outcome"], access["target"]) == ("mount", "unfinished", str(where))
         unmount(where)
         assert process.wait(60) == 0
+        assert [item["outcome"] for item in accesses(product)] == ["done"]
     finally:
         process.kill()
         process.communicate()
@@ -385,3 +394,24 @@ def test_mount_shows_what_changed_and_every_version(product, where, room):
         assert [path.read_text() for path in (below / "same/file").iterdir()] == ["same"]
         assert [path.read_text() for path in (below / "gone").iterdir()] == ["gone"]
         assert mount.is_there
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_mount_seals_archives_as_an_export_prints(product, where, room):
+    """`sha256sum -c` in snapshot/ agrees before anybody has read the archive, and so does what an export prints."""
+    source = room / "source"
+    source.mkdir()
+    (source / "file").write_bytes(data(700_000))
+    (source / "link").symlink_to("file")
+    product.snapshot(source, "--label", "first")
+    product.run("export", "first", "--format", "tar", "-o", room / "out.tar")
+    exported = (room / "out.tar.sha256").read_text().split()[0]
+    with mounting(product, where) as mount:
+        folder = mount.where / "snapshot"
+        assert sorted(os.listdir(folder)) == ["first", "first.tar"]
+        done = subprocess.run(
+            ["sha256sum", "--strict", "-c", "first.tar.sha256"], cwd=folder, check=True, capture_output=True, text=True
+        )
+        assert done.stdout == "first.tar: OK\n"
+        assert (folder / "first.tar.sha256").read_text() == f"{exported}  first.tar\n"
+        mount.wait_for(lambda: "first.tar.sha256" in os.listdir(folder), "it was listed")

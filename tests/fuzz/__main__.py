@@ -21,6 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KERNEL = "kernel"
+_SAID_MAX = 4000
 _TOGETHER_S = 5
 """Below so many seconds for a target, all of them share a process."""
 Row = dict[str, object]
@@ -41,6 +42,19 @@ def run_targets(targets: Sequence[str], seconds: float, options: Sequence[str]) 
         died = targets[len(rows)] if len(rows) < len(targets) else targets[-1]
         rows.append({"name": died, "findings": {f"the process ended with status {done.returncode}": ""}})
     return rows
+
+
+def run_guided(target: str, seconds: float, seed: int) -> list[Row]:
+    """Fuzzes a target under atheris."""
+    command = [sys.executable, "-m", "tests.fuzz.guided", "--seconds", str(seconds), "--seed", str(seed), target]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    said = dict(line.split(":")[-2:] for line in done.stderr.splitlines() if line.startswith("stat::"))
+    row: Row = {"name": target, "executions": int(said.get("number_of_executed_units", 0)), "seconds": seconds}
+    row["corpus"] = int(said.get("new_units_added", 0))
+    row["findings"] = {f"atheris ended with status {done.returncode}": ""} if done.returncode else {}
+    if done.returncode:
+        print(done.stderr[-_SAID_MAX:], file=sys.stderr)
+    return [row]
 
 
 def run_kernel(seconds: float) -> list[Row]:
@@ -92,6 +106,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", metavar="TARGET")
     parser.add_argument("--grow", action="store_true", help="add what gets further to the corpus")
+    parser.add_argument("--atheris", action="store_true", help="with the engine of that name, one process a target")
     asked = parser.parse_args()
     targets = names()
     chosen = asked.only or [*targets, KERNEL]
@@ -105,9 +120,13 @@ def main() -> int:
     python = [name for name in chosen if name != KERNEL]
     with ThreadPoolExecutor(max(1, asked.jobs)) as pool:
         share = max(1, asked.jobs) if each < _TOGETHER_S else len(python)
-        parts = [python[at::share] for at in range(share)]
+        parts = [[name] for name in python] if asked.atheris else [python[at::share] for at in range(share)]
         waiting = [pool.submit(run_kernel, each)] if KERNEL in chosen else []
-        waiting += [pool.submit(run_targets, part, each * len(part), options) for part in parts if part]
+        for part in filter(None, parts):
+            if asked.atheris:
+                waiting.append(pool.submit(run_guided, part[0], each, asked.seed))
+            else:
+                waiting.append(pool.submit(run_targets, part, each * len(part), options))
         for future in waiting:
             rows += future.result()
             if len(parts) == len(python):

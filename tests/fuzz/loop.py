@@ -35,7 +35,8 @@ CORPUS = HERE / "corpus"
 FOUND = HERE / "found"
 REGRESSIONS = HERE / "regressions"
 POOL_MAX = 1000
-HANG_S = 10
+CORPUS_INPUT_BYTES_MAX = 4096
+HANG_S = 30
 ADDRESSES_BYTES = 6 << 30
 """What a bomb may take of the machine before it is a finding."""
 FILE_BYTES_MAX = 1 << 30
@@ -157,25 +158,27 @@ def fuzz(state: State, seconds: float, inputs: int | None = None) -> None:
 
 
 def smallest(target: Target, inputs: Iterable[bytes]) -> list[bytes]:
-    """Returns few inputs, the shortest first, that take all branches that these take."""
+    """Returns few inputs that take all branches that these take, or of these the ones that add most."""
     taken = 0
-    chosen: list[bytes] = []
+    chosen: list[tuple[int, bytes]] = []
     state = State(target)
     for data in sorted(set(inputs), key=lambda data: (len(data), data)):
         edges.forget()
         try_input(state, data)
         here = edges.taken()
-        if here & ~taken:
+        if more := (here & ~taken).bit_count():
             taken |= here
-            chosen.append(data)
-    return chosen
+            chosen.append((more, data))
+    chosen.sort(key=lambda item: -item[0])
+    return [data for _, data in chosen[: target.corpus_max]]
 
 
 def grow(state: State) -> int:
     """Adds what got further to the corpus of a target, the fewest and shortest; returns how many inputs it has."""
     folder = CORPUS / state.target.name
-    seeds = set(state.target.seeds())
-    chosen = [data for data in smallest(state.target, [*state.pool, *seeds]) if data not in seeds and len(data) <= 4096]
+    seeds = {*state.target.seeds(), *(path.read_bytes() for path in REGRESSIONS.glob(f"{state.target.name}-*"))}
+    known = [data for data in (*state.pool, *kept(state.target)) if len(data) <= CORPUS_INPUT_BYTES_MAX]
+    chosen = [data for data in smallest(state.target, [*known, *seeds]) if data not in seeds]
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*"):
         path.unlink()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from respaldo.core.errors import Corruption
@@ -52,7 +52,7 @@ class Mutator:
     form: Form = Form.BYTES
     wrappings: Sequence[Wrapping] = ()
     tokens: Sequence[bytes | int] = ()
-    numbers: Sequence[int] = field(default=NUMBERS)
+    length_max: int = LENGTH_MAX
 
     def bend(self, chance: random.Random, data: bytes, other: bytes = b"") -> bytes:
         """Returns something that nearly is what a parser takes; ``other``: another input to take parts of."""
@@ -66,8 +66,8 @@ class Mutator:
                 inner, parts = None, b""
             if inner is not None:
                 with contextlib.suppress(Exception):
-                    return wrapping.on(self._bend(chance, inner, parts or b""))
-        return self._bend(chance, data, other)[:LENGTH_MAX]
+                    return wrapping.on(self._bend(chance, inner, parts or b"")[: self.length_max])
+        return self._bend(chance, data, other)[: self.length_max]
 
     def _bend(self, chance: random.Random, data: bytes, other: bytes) -> bytes:
         if self.form is Form.VALUE and chance.random() < 0.75:
@@ -88,7 +88,7 @@ class Mutator:
 
     def _number(self, chance: random.Random) -> int:
         known = [token for token in self.tokens if isinstance(token, int)]
-        number = chance.choice(known) if known and chance.random() < 0.5 else chance.choice(self.numbers)
+        number = chance.choice(known) if known and chance.random() < 0.5 else chance.choice(NUMBERS)
         return number + chance.choice((0, 0, 0, -1, 1))
 
     def _bend_bytes(self, chance: random.Random, data: bytes, other: bytes) -> bytes:
@@ -151,7 +151,8 @@ class Mutator:
                 case 7:
                     text = text[:at] + text[at:].swapcase()
                 case 8:
-                    text = text[:at] + chance.choice("0123456789") * chance.choice((1, 2, 3, 9, 20, 400)) + text[at:]
+                    row = chance.choice("0123456789") * chance.choice((1, 2, 3, 9, 20, 400, 5000))
+                    text = text[:at] + (row if chance.random() < 0.8 else chance.choice("[({") * 2000) + text[at:]
                 case _:
                     text = text[:at] + chr(chance.randrange(0x20, 0x250)) + text[at + 1 :]
         return text[:LENGTH_MAX]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from respaldo.core.errors import Corruption
-from tests.fuzz.mutate import Form, Mutator, Wrapping
+from tests.fuzz.mutate import LENGTH_MAX, Form, Mutator, Wrapping
 
 SLOW_S = 2.0
 """So much processor time is a denial of service, of an input of 64 KiB at most."""
@@ -36,7 +36,9 @@ class Target:
 
     ``parse``: takes the bytes. ``seeds``: makes valid inputs. ``refusals``: its own errors. ``again``: encodes what it
     returned; None where many inputs mean the same. ``use``: does with what it returned what its readers do.
-    ``modules``: whose literals an input may have to hold. ``slow_s``: more than this is too long.
+    ``modules``: whose literals an input may have to hold. ``slow_s``: more than this is too long. ``corpus_max``: so
+    many inputs are kept, since each is tried by every run of the tests. ``length_max``: in bytes; of a pattern, say,
+    most of the time goes into what nobody would write.
     """
 
     name: str
@@ -49,11 +51,13 @@ class Target:
     wrappings: Sequence[Wrapping] = ()
     modules: Sequence[str] = ()
     slow_s: float = SLOW_S
+    corpus_max: int = 40
+    length_max: int = LENGTH_MAX
 
     def mutator(self, tokens: Iterable[bytes | int] = ()) -> Mutator:
         """Returns what bends its inputs."""
         ordered = sorted(tokens, key=lambda token: (isinstance(token, int), token))
-        return Mutator(form=self.form, wrappings=self.wrappings, tokens=ordered)
+        return Mutator(form=self.form, wrappings=self.wrappings, tokens=ordered, length_max=self.length_max)
 
     def examine(self, data: bytes) -> bool:
         """Gives it an input; returns whether it was accepted. Raises `BrokenPromise`, or whatever leaked."""

@@ -11,10 +11,10 @@ from tests.fuzz.targets import TARGETS
 
 SOURCE = Path(__file__).parents[2] / "src" / "respaldo"
 PARSER = re.compile(
-    r"(parse|unpack|unpacked|decode|unclose|unbuild)(_\w+)?|leaf_as_encoded|read_rules|open_(with|block)"
+    r"(parse|unpack|unpacked|decode|unclose|unbuild)(_\w+)?|leaf_as_encoded|read_rules|open_(with|block|box)"
 )
 """How functions are called that read bytes or words of others."""
-SLOW = {"author", "storage"}
+SLOW = {"area", "author", "storage"}
 
 
 def parsers(path: Path) -> set[str]:

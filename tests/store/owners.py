@@ -62,9 +62,9 @@ class Place:
         self.header: Header = read_header(self.area)
         self._caches = itertools.count()
 
-    def owner(self) -> Repo:
-        """Opens the repository of the owner."""
-        cache = self.path / "owner"
+    def owner(self, machine: str = "owner") -> Repo:
+        """Opens the repository of the owner, on one machine or another."""
+        cache = self.path / machine
         return Repo.open(
             self.owner_backend, SECRET, cache_dir=cache, clock=self.clock, random=os.urandom, state_dir=cache / "state"
         )

@@ -7,7 +7,7 @@ nothing is compressed anew but what is taken out of sparse blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
@@ -32,13 +32,16 @@ class Under:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reencrypted:
-    """Is a finished re-encryption. ``snapshots``: new ids by old ones; ``failed``: those that stay, and why."""
+    """Is a finished re-encryption. ``snapshots``: new ids by old ones; ``failed``: those that stay, and why.
 
-    snapshots: Mapping[SnapshotId, SnapshotId]
-    failed: tuple[tuple[SnapshotId, str], ...]
-    objects: int
-    prune: PruneResult
-    retired: Retired
+    ``prune`` is None where no old key was in use.
+    """
+
+    snapshots: Mapping[SnapshotId, SnapshotId] = field(default_factory=dict)
+    failed: tuple[tuple[SnapshotId, str], ...] = ()
+    objects: int = 0
+    prune: PruneResult | None = None
+    retired: Retired = field(default_factory=Retired)
 
 
 def survey(repo: Repo, cancel: Cancel) -> tuple[Under, ...]:
@@ -59,6 +62,8 @@ def survey(repo: Repo, cancel: Cancel) -> tuple[Under, ...]:
 
 def reencrypt(repo: Repo, *, progress: Progress, cancel: Cancel) -> Reencrypted:
     """Seals all that is of earlier epochs under the newest, then destroys the old master keys if nothing is left."""
+    if not repo.epoch.in_use:
+        return Reencrypted()
     carried = carry_over(repo, progress=progress, cancel=cancel)
     objects = renew_objects(repo, cancel)
     options = PruneOptions(repack_below=0, renew=True)

@@ -128,10 +128,10 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
         "snapshots": {old.hex(): new.hex() for old, new in done.snapshots.items()},
         "failed": {snapshot.hex(): reason for snapshot, reason in done.failed},
         "objects": done.objects,
-        "new_packs": done.prune.new_packs,
-        "new_bytes": done.prune.new_bytes,
-        "deleted_packs": done.prune.deleted_packs,
-        "deleted_bytes": done.prune.deleted_bytes,
+        "new_packs": done.prune.new_packs if done.prune else 0,
+        "new_bytes": done.prune.new_bytes if done.prune else 0,
+        "deleted_packs": done.prune.deleted_packs if done.prune else 0,
+        "deleted_bytes": done.prune.deleted_bytes if done.prune else 0,
         "retired": list(retired.epochs),
         "left": [item.name for item in retired.left],
         "busy": retired.busy,
@@ -140,14 +140,15 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
     settings.report(value, _sentence(done, epoch))
     for snapshot, reason in done.failed:
         show.err(f"warning: snapshot {snapshot.hex()[:8]} stays under an old key: {reason}")
-    for error in done.prune.damages:
+    damages = done.prune.damages if done.prune else ()
+    for error in damages:
         show.err(f"warning: {show.shown(str(error))}")
     if retired.busy:
         show.err("note: a snapshot is being made under an old key, or was cut off within a day; run this again later")
     elif retired.left:
         names = ", ".join(item.name for item in retired.left[:_SHOWN])
         show.err(f"warning: {show.count(len(retired.left), 'object')} stay under old keys: {show.shown(names)}")
-    if done.prune.damages:
+    if damages:
         return 4
     return 3 if retired.left else 0
 
@@ -155,6 +156,8 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
 def _sentence(done: Reencrypted, epoch: int) -> str:
     if not epoch:
         return "the master key was never rotated: there is nothing to seal anew"
+    if done.prune is None:
+        return f"no older master key is in use: everything is sealed under that of epoch {epoch}"
     text = (
         f"sealed anew under epoch {epoch}: {show.count(len(done.snapshots), 'snapshot')}, "
         f"{show.count(done.prune.new_packs, 'pack')} ({show.size(done.prune.new_bytes)}), "

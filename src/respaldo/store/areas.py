@@ -14,7 +14,7 @@ from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
 from respaldo.codec.keys import KEY_BYTES, KeyRing
 from respaldo.codec.signing import Signer, client_of
-from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, RespaldoError, UsageError
+from respaldo.core.errors import Corruption, KeyRotated, ObjectExists, ObjectMissing, RespaldoError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format.credential import Credential
 from respaldo.format.enrolment import (
@@ -30,6 +30,7 @@ from respaldo.format.header import HEADER, Header
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.configuration import next_name
+from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 from respaldo.store.vault import make_vault
 
@@ -50,7 +51,8 @@ class Client:
 def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
     """Returns the clients by the time they were added, and the records that are damaged.
 
-    A removal that cannot be read removes all the same: then no run of the client counts.
+    A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
+    anew under another epoch there may be two; of removals, a run counts that all name.
     """
     enrolments: dict[bytes, Enrolment] = {}
     removals: dict[bytes, Removal] = {}
@@ -71,7 +73,8 @@ def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
                 unread.add(parsed.client)
             continue
         if isinstance(found, Removal):
-            removals[found.client] = found
+            before = removals.get(found.client, found)
+            removals[found.client] = replace(found, runs=found.runs & before.runs)
         else:
             enrolments[found.client] = found
     for client in unread - removals.keys():
@@ -172,8 +175,16 @@ def _removed_already() -> UsageError:
 
 
 def _put(repo: Repo, name: RecordName, raw: bytes) -> None:
-    """Puts a record, then once more: without it nobody can read the area, and a disk has bad sectors."""
-    for item in (name, replace(name, copy=True)):
-        what = item.object_name()
-        with contextlib.suppress(ObjectExists) if item.copy else contextlib.nullcontext():
+    """Puts a record, then once more: without it nobody can read the area, and a disk has bad sectors.
+
+    Unless its key was rotated before it was there: who retires that key may not have seen it.
+    """
+    names = [name.object_name(), replace(name, copy=True).object_name()]
+    for what in names:
+        with contextlib.suppress(ObjectExists) if what != names[0] else contextlib.nullcontext():
             repo.backend.put(what, [repo.vault.seal_record(KIND, what, raw)])
+    try:
+        require_newest(repo.backend, repo.epoch)
+    except KeyRotated:
+        repo.backend.discard(names)
+        raise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.fuzz.targets import caches, files, imports, logs, mounts, packs, seals, stored, texts, whole
+from tests.fuzz.targets import areas, caches, clients, files, imports, logs, mounts, packs, seals, stored, texts, whole
 
 TARGETS = {
     target.name: target
-    for module in (stored, seals, packs, logs, caches, texts, files, imports, mounts, whole)
+    for module in (stored, seals, packs, logs, clients, caches, texts, files, imports, mounts, whole, areas)
     for target in sorted(module.TARGETS, key=lambda target: target.name)
 }

@@ -20,11 +20,15 @@ from respaldo.catalog import decided
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import ChunkId, PackName
 from respaldo.flows.backup.memo import Memo, Totals
+from respaldo.flows.check.verified import Verified
+from respaldo.format.header import close_object
+from respaldo.format.segment import Segment
 from respaldo.format.tree import leaf_as_encoded
 from respaldo.ops.agent import wire
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED, Environment
 from respaldo.store.merged import Standing
+from respaldo.store.ownpacks import OwnPacks
 from respaldo.store.recollection import Known, Memory, parse_memory
 from respaldo.store.spoilt import Spoilt
 from respaldo.store.tiers import Extent
@@ -32,6 +36,7 @@ from respaldo.views import register, row
 from tests.format import samples
 from tests.fuzz.mutate import Form
 from tests.fuzz.target import Target
+from tests.fuzz.targets.stored import CLOSED
 
 T = TypeVar("T")
 _ROOM = tempfile.TemporaryDirectory(prefix="respaldo-fuzz-")
@@ -189,6 +194,28 @@ def _records(data: bytes) -> None:
     index.put_records({}, known)
 
 
+# --- other notes -----------------------------------------------------------------------------------------------------
+
+_TIMES = _Once(lambda: Verified(_PLACE / "verified"))
+_NOTED = Segment(session=samples.SESSION, packs=samples.SEGMENT.packs)
+
+
+def _times(data: bytes) -> None:
+    """Reads when packs were verified."""
+    there = _TIMES()
+    _put(there._environment, "packs", _PACK, data)
+    assert all(-(1 << 63) <= time_ns < 1 << 64 for time_ns in there.times().values())
+
+
+def _own_packs(data: bytes) -> None:
+    """Reads which packs a client has written that cannot read them."""
+    folder = _PLACE / "own"
+    folder.mkdir(exist_ok=True)
+    (folder / "one.packs").write_bytes(data)
+    noted = OwnPacks(folder)
+    assert tuple(noted) in {(), _NOTED.packs} or data != close_object(_NOTED.encode())
+
+
 # --- what rows hold --------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +307,20 @@ TARGETS = [
         seeds=lambda: [row.pack_entry(entry) for entry in samples.LEAF.entries()],
         refusals=(ValueError, TypeError, struct.error),
         modules=("respaldo.views.row",),
+    ),
+    Target(
+        name="pack-times",
+        parse=_times,
+        seeds=lambda: ((1_780_000_000_000_000_000).to_bytes(8, "little"),),
+        refusals=DAMAGED,
+    ),
+    Target(
+        name="own-packs",
+        parse=_own_packs,
+        seeds=lambda: (close_object(_NOTED.encode()),),
+        refusals=(),
+        form=Form.VALUE,
+        wrappings=(CLOSED,),
     ),
     Target(name="decided", parse=_decide, seeds=lambda: (_DECIDED.encode(),)),
     Target(

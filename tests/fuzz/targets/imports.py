@@ -69,7 +69,7 @@ def _archive(form: int, *, sparse: bool = False) -> bytes:
 
 
 def _archives() -> Iterator[bytes]:
-    yield _archive(tarfile.USTAR_FORMAT) if False else _archive(tarfile.GNU_FORMAT)
+    yield _archive(tarfile.GNU_FORMAT)
     yield _archive(tarfile.PAX_FORMAT)
     yield _archive(tarfile.PAX_FORMAT, sparse=True)
     yield _old_sparse()
@@ -83,6 +83,53 @@ def _old_sparse() -> bytes:
     header[386:410] = b"00000000000\0" + b"00000000012\0"
     header[483:495] = b"00000010000\0"
     return _summed(bytes(header) + b"0123456789".ljust(_BLOCK, b"\0") + bytes(2 * _BLOCK))
+
+
+_HEADER = bytearray(_BLOCK)
+_HEADER[0:4], _HEADER[100:108], _HEADER[257:265] = b"name", b"0000644\0", b"ustar\00000"
+
+
+def _part(kind: bytes, content: bytes) -> bytes:
+    """Returns a member of an archive."""
+    header = _HEADER.copy()
+    header[156:157], header[124:136] = kind, b"%011o\0" % len(content)
+    return bytes(header) + content + bytes(-len(content) % _BLOCK)
+
+
+def _of_records(data: bytes) -> bytes:
+    """Makes an archive of pax records, one a line and behind an empty line what follows them, which have true lengths.
+
+    The first letter says what kind of member they are of.
+    """
+    records, _, content = data[1:].partition(b"\n\n")
+    made = b""
+    for record in records.split(b"\n"):
+        length = len(record) + 3
+        while len(b"%d %s\n" % (length, record)) != length:
+            length = len(b"%d %s\n" % (length, record))
+        made += b"%d %s\n" % (length, record)
+    return _summed(_part(b"g" if data[:1] == b"g" else b"x", made) + _part(data[:1], content) + bytes(2 * _BLOCK))
+
+
+def _records(data: bytes) -> None:
+    """Reads and imports a member that is described by records."""
+    archive = _of_records(data)
+    _read(archive)
+    _import(archive)
+
+
+_RECORDS = (
+    b"0path=a/b\nmtime=1780000000.5\nuid=70000\nuname=ana\nSCHILY.xattr.user.note=x\nSCHILY.fflags=nodump\n\ncontent",
+    b"0GNU.sparse.major=1\nGNU.sparse.minor=0\nGNU.sparse.realsize=5000\nGNU.sparse.name=s\n\n2\n0\n5\n100\n3\n"
+    + bytes(500),
+    b"0GNU.sparse.map=0,5,100,3\nGNU.sparse.size=500\nGNU.sparse.numblocks=2\n\n12345678",
+    b"0GNU.sparse.offset=0\nGNU.sparse.numbytes=5\nGNU.sparse.offset=9\nGNU.sparse.numbytes=3\nGNU.sparse.size=99\n\n12345678",
+    b"2path=l\nlinkpath=../../x\nctime=1",
+    b"1path=h\nlinkpath=a/b\nsize=7",
+    b"5path=d/\nSCHILY.acl.default=user::rwx,group::r-x,other::---,mask::rwx,user:7:rwx\nLIBARCHIVE.creationtime=5.5",
+    b"3path=c\nSCHILY.devmajor=5\nSCHILY.devminor=1\nSCHILY.realsize=5",
+    b"gcomment=respaldo mark=3\nhdrcharset=BINARY\nRHT.security.selinux=a:b:c\nLIBARCHIVE.xattr.user.b=YWI",
+)
 
 
 def _summed(data: bytes) -> bytes:
@@ -186,6 +233,14 @@ TARGETS = [
         seeds=_archives,
         refusals=(),
         wrappings=(_SUMMED,),
+        modules=("respaldo.flows.importing",),
+    ),
+    Target(
+        name="tar-records",
+        parse=_records,
+        seeds=lambda: _RECORDS,
+        refusals=(SourceError,),
+        form=Form.TEXT,
         modules=("respaldo.flows.importing",),
     ),
     Target(

@@ -84,7 +84,7 @@ def _slots() -> Iterator[bytes]:
         kdf=slots.STANDARD,
         header_hash=b"h" * 32,
         name=_SLOT_NAME,
-        about=b"",
+        about=lambda _: b"",
         random=bytes,
     )
     yield header.close_object(made.encode())

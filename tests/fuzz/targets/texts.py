@@ -10,26 +10,30 @@ from zoneinfo import ZoneInfo
 import click
 from shamir_mnemonic import shamir
 
-from respaldo.api import history, importing, naming, parse_recovery
+from respaldo.api import exporting, history, importing, naming, parse_recovery
 from respaldo.backend.base import check_name
 from respaldo.catalog import labels, moments, policies, selectors
 from respaldo.cli import show, streams, values
 from respaldo.codec import recovery, shares
-from respaldo.core.errors import NoSuchSnapshot, UsageError
+from respaldo.core.errors import NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, parse_hash_leaf, parse_leaves, parse_random_leaf
 from respaldo.core.model import Entry
 from respaldo.flows.check.options import parse_subset
 from respaldo.flows.parity.options import parse_share as parse_parity
 from respaldo.format import canonical
 from respaldo.fs import match
+from respaldo.fs.recorded import recorded_limit, recorded_rules
 from respaldo.views.criteria import Criteria
-from tests.fuzz.mutate import Form, Wrapping
+from tests.fuzz.mutate import LENGTH_MAX, Form, Wrapping
 from tests.fuzz.target import Target, nothing
 
 NOW_NS = 1_780_000_000_000_000_000
 ZONE = ZoneInfo("America/Asuncion")  # whose clocks are set at midnight
 CONTEXT = selectors.Context(now_ns=NOW_NS, zone=ZONE, verified=frozenset)
 KEY = bytes(range(32))
+_PATTERN_MAX = 1500
+_RECORDED_MAX = 1 << 20
+"""So many letters a target repeats at most: a manifest holds more, which costs the fuzzer more than it shows."""
 
 
 def decoded(data: bytes) -> str:
@@ -45,6 +49,7 @@ def _target(
     use: Callable[[object], None] = nothing,
     modules: tuple[str, ...] = (),
     wrappings: tuple[Wrapping, ...] = (),
+    length_max: int = LENGTH_MAX,
 ) -> Target:
     kept = tuple(seed.encode("utf-8", "surrogateescape") for seed in seeds)
     return Target(
@@ -56,6 +61,7 @@ def _target(
         form=Form.TEXT,
         modules=modules,
         wrappings=wrappings,
+        length_max=length_max,
     )
 
 
@@ -84,18 +90,15 @@ def _moment(text: str) -> None:
             _is_shown(found.text)
 
 
-def _of_option(kind: click.ParamType[object]) -> Callable[[str], object]:
-    return lambda text: kind.convert(text, None, None)
-
-
 def _amount(text: str) -> None:
     """Takes one text for everything that an option may take."""
     for kind in (values.SIZE, values.SHARE, values.SPAN, values.DURATION, values.RATE, values.MOMENT, values.ZONE):
         try:
             found = kind.convert(text, None, None)
         except click.BadParameter as error:
-            _is_shown(error.format_message())
-            continue
+            found = error.format_message()
+        if isinstance(found, str):
+            assert found.isprintable()
         if isinstance(found, int | float):
             assert found == found  # noqa: PLR0124 - a number, and not none
     policies.parse_span(text)
@@ -109,6 +112,10 @@ def _amount(text: str) -> None:
 def _time_in_name(text: str) -> object:
     pattern, _, name = text.partition("\n")
     return importing.time_from_name(name, pattern)
+
+
+def _template(text: str) -> None:
+    exporting.check_template(text)
 
 
 def _label(text: str) -> None:
@@ -139,6 +146,15 @@ def _rules(data: bytes) -> None:
         for is_dir in (False, True):
             found.excluded(path, is_dir)
     found.kept(b"a", [b"b", b"c.o", b"\xff"], [True, False, False])
+
+
+def _recorded(data: bytes) -> None:
+    """Takes options from a snapshot, one a line, as often as the first number says."""
+    head, _, lines = decoded(data).partition("\n")
+    times = int(head) if head.isascii() and head.isdecimal() and len(head) < 6 else 1
+    options = lines.split("\n") * min(times, max(1, _RECORDED_MAX // (len(lines) + 1)))
+    recorded_limit(options)
+    recorded_rules(options).excluded(b"a/b", False)
 
 
 def _pattern(text: str) -> None:
@@ -263,6 +279,12 @@ TARGETS = [
         modules=("respaldo.api.importing",),
     ),
     _target(
+        "template",
+        _template,
+        ("{prefix}-{time:%Y-%m-%d_%H%M%S}-{kind}.tar.gz", "{id:.8}{{}}{label!r:>20}{checksum}{user}{host}", "x"),
+        modules=("respaldo.api.exporting",),
+    ),
+    _target(
         "label",
         _label,
         ("v1.4.12-20261125_101500", "v0.999999999.999999999-20261125_101500+ab", "before the move"),
@@ -286,12 +308,24 @@ TARGETS = [
         refusals=(),
         form=Form.TEXT,
         modules=("respaldo.fs.match",),
+        length_max=_PATTERN_MAX,
+    ),
+    Target(
+        name="recorded",
+        parse=_recorded,
+        seeds=lambda: (b"1\nexclude=*.o\nexclude=!/keep/**\nexclude-larger-than=1000000\none-file-system",),
+        refusals=(Refused,),
+        form=Form.TEXT,
+        modules=("respaldo.fs.recorded", "respaldo.fs.match"),
+        slow_s=20.0,
+        length_max=_PATTERN_MAX,
     ),
     _target(
         "pattern",
         _pattern,
         ("*.tex", "/home/*/x?", "**/src/**/[a-z]*.c", "dir/", "[[:digit:]]*", "*a*a*a*a*b"),
         modules=("respaldo.fs.match", "respaldo.views.criteria"),
+        length_max=_PATTERN_MAX,
     ),
     _target("expression", _expression, (r"^a+(b|c)*\d{2,3}$", r"/home/(?P<who>\w+)/", r"(?i)x\u00e9"), modules=("re",)),
     _target(

@@ -24,6 +24,7 @@ from blake3 import blake3
 from respaldo.api.history import Rollback
 from respaldo.api.places import Places, Uses
 from respaldo.api.repository import Repository
+from respaldo.backend.base import Backend
 from respaldo.backend.memory import MemoryBackend
 from respaldo.backend.wrap import ReadOnly
 from respaldo.catalog.protection import pin, trash_name
@@ -51,7 +52,7 @@ from tests.fuzz.target import Target
 from tests.store.repositories import SECRET, SESSION, Clock, Tape, initialise, replica
 
 _SET_FLAGS = 0x40086602
-_SLOW_S = 6.0
+SLOW_S = 6.0
 
 
 class _Base:
@@ -276,7 +277,18 @@ def _doing(*actions: Callable[[], object]) -> None:
             action()
 
 
-def _use(backend: MemoryBackend) -> None:
+def _opened(backend: Backend, places: Places) -> Repo:
+    return Repo.open(
+        backend,
+        SECRET,
+        cache_dir=places.cache_dir,
+        state_dir=places.state_dir,
+        clock=Clock(),
+        random=os.urandom,
+    )
+
+
+def use(backend: MemoryBackend, opened: Callable[[Backend, Places], Repo] = _opened) -> None:
     """Does everything with a repository that only reads it, as a new client."""
     place = tempfile.mkdtemp(prefix="respaldo-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
     os.mkdir(f"{place}/outside")
@@ -285,14 +297,7 @@ def _use(backend: MemoryBackend) -> None:
     places = Places(cache_dir=Path(place) / "cache", state_dir=Path(place) / "state")
     try:
         with contextlib.suppress(RespaldoError):
-            repo = Repo.open(
-                ReadOnly(backend),
-                SECRET,
-                cache_dir=places.cache_dir,
-                state_dir=places.state_dir,
-                clock=Clock(),
-                random=os.urandom,
-            )
+            repo = opened(ReadOnly(backend), places)
             with Repository(repo, Uses(places, bytes(16)), pinned=True, rollback=Rollback.REPORT) as repository:
                 _look(repository, target)
         assert os.listdir(f"{place}/outside") == [], "a restore wrote outside of its target"
@@ -335,7 +340,7 @@ def _look(repository: Repository, target: bytes) -> None:
     )
 
 
-def _taken(data: bytes) -> tuple[list[int], bytes]:
+def taken(data: bytes) -> tuple[list[int], bytes]:
     """Returns the numbers and the bytes of an input, whatever became of its form: there is always something to do."""
     value = canonical.unpack(data, "x")
     parts = value if isinstance(value, list) else [value]
@@ -344,8 +349,8 @@ def _taken(data: bytes) -> tuple[list[int], bytes]:
 
 
 def _author(data: bytes) -> None:
-    (number, *_), raw = _taken(data)
-    _use(_base().authored(number, raw))
+    (number, *_), raw = taken(data)
+    use(_base().authored(number, raw))
 
 
 def _authors() -> Iterator[bytes]:
@@ -354,8 +359,8 @@ def _authors() -> Iterator[bytes]:
 
 
 def _storage(data: bytes) -> None:
-    (op, number, at, *_), raw = _taken(data)
-    _use(_base().stored(op, number, at, raw))
+    (op, number, at, *_), raw = taken(data)
+    use(_base().stored(op, number, at, raw))
 
 
 def _storages() -> Iterator[bytes]:
@@ -366,6 +371,14 @@ def _storages() -> Iterator[bytes]:
 
 
 TARGETS = [
-    Target(name="author", parse=_author, seeds=_authors, form=Form.VALUE, modules=("respaldo.format",), slow_s=_SLOW_S),
-    Target(name="storage", parse=_storage, seeds=_storages, form=Form.VALUE, slow_s=_SLOW_S),
+    Target(
+        name="author",
+        parse=_author,
+        seeds=_authors,
+        form=Form.VALUE,
+        modules=("respaldo.format",),
+        slow_s=SLOW_S,
+        corpus_max=10,
+    ),
+    Target(name="storage", parse=_storage, seeds=_storages, form=Form.VALUE, slow_s=SLOW_S, corpus_max=10),
 ]
