@@ -25,22 +25,25 @@ RIGHTS: Final = (LIST, RESTORE)
 """What a client may be given beside writing, in the order in which they stand."""
 ENROLLED: Final = "enrolled/"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(\.removed)?(?:-[0-9a-f]{1,16})?(\.copy)?", re.ASCII)
+_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(\.removed)?(?:-([1-9a-f][0-9a-f]{0,15}))?(\.copy)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordName:
     """Is what an object's name says: whose record it is, of what, and whether it is the second one of its kind.
 
-    Each record is put twice, because one bad sector would make a whole area unreadable.
+    Each record is put twice, because one bad sector would make a whole area unreadable. ``epoch``: that it was sealed
+    anew under, 0 where it was not.
     """
 
     client: bytes
     removed: bool = False
     copy: bool = False
+    epoch: int = 0
 
-    def object_name(self, epoch: int = 0) -> str:
-        """Returns the name of the object; ``epoch``: that it was sealed anew under."""
+    def object_name(self, epoch: int | None = None) -> str:
+        """Returns the name of the object, or of the one that it becomes when it is sealed anew under an epoch."""
+        epoch = self.epoch if epoch is None else epoch
         return "".join(
             (
                 ENROLLED + self.client.hex(),
@@ -56,7 +59,12 @@ def parse_record_name(name: str) -> RecordName | None:
     found = _OBJECT.fullmatch(name)
     if found is None:
         return None
-    return RecordName(client=bytes.fromhex(found[1]), removed=found[2] is not None, copy=found[3] is not None)
+    return RecordName(
+        client=bytes.fromhex(found[1]),
+        removed=found[2] is not None,
+        copy=found[4] is not None,
+        epoch=int(found[3] or "0", 16),
+    )
 
 
 def is_client_name(name: str) -> bool:

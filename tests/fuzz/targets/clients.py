@@ -60,7 +60,7 @@ TARGETS = [
         seeds=lambda: (
             *(name.encode() for name in (epoch.record_name(3, 1 << 60), epoch.retiring_name(0))),
             enrolment.RecordName(client=b"C" * 16).object_name().encode(),
-            enrolment.RecordName(client=b"C" * 16, removed=True, copy=True).object_name().encode(),
+            enrolment.RecordName(client=b"C" * 16, removed=True, copy=True, epoch=3).object_name().encode(),
             *(name.encode() for name in (notice.notice_name(b"n" * 16), runrecord.run_name(b"r" * 16))),
         ),
         form=Form.TEXT,
