@@ -14,11 +14,14 @@ from respaldo.format import (
     canonical,
     catalogue,
     content,
+    credential,
     figures,
     frame,
     header,
     leafcheck,
+    notice,
     pack,
+    runrecord,
     segment,
     snapshot,
     tree,
@@ -56,9 +59,13 @@ def test_limits():
         "record, encoded": snapshot.RECORD_RAW_BYTES_MAX,
         "segment as stored, sealed and padded": segment.SEGMENT_BYTES_MAX,
         "record as stored, sealed and padded": snapshot.RECORD_BYTES_MAX,
+        "notice, encoded": notice.NOTICE_RAW_BYTES_MAX,
+        "notice as stored, sealed and padded": notice.NOTICE_BYTES_MAX,
     }
     assert {name: found[name] for name in mib} == {name: f"{size >> 20} MiB" for name, size in mib.items()}
     assert found["header"] == f"{header.HEADER_BYTES_MAX} bytes"
+    assert found["run"] == f"{runrecord.RUN_BYTES_MAX} bytes"
+    assert found["credential"] == f"{credential.CREDENTIAL_BYTES_MAX} bytes"
     assert found["key slot without closing hash"] == f"{slots.SLOT_BYTES_MAX} bytes"
     assert found["slots tried"] == str(slots.SLOTS_MAX)
     assert numbers(found["chunk ids of a file in a tree"]) == [content.DIRECT_CHUNKS_MAX]

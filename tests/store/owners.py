@@ -9,6 +9,7 @@ from pathlib import Path
 
 from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import Catalogue, load
+from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import STANDARD
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel, Silent
@@ -133,8 +134,6 @@ def backup(repo: Repo, source: Path) -> BackupResult:
 
 def content(repo: Repo, root: ChunkId) -> dict[str, bytes]:
     """Returns the files of a snapshot of which all lies in one directory."""
-    from respaldo.catalog.trees import TreeReader
-
     trees = TreeReader(repo.source)
     found: dict[str, bytes] = {}
     stack = [root]

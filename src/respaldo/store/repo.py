@@ -138,8 +138,7 @@ class Repo:
     Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
 
-    runs: ClientRuns | None = None
-    """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
     telling = Telling()
     """Whom a collector tells what it does."""
 
