@@ -157,6 +157,32 @@ def test_prune_carries_over_what_it_copies(cli, repository, tree, old):
     assert cli("verify", "--read-data").status == 0
 
 
+def test_clients_that_cannot_read_stay_enrolled(cli, place, tree, monkeypatch, repository, old):
+    """Their enrolments and removals are sealed anew under other names; their areas keep keys of their own."""
+    for name in ("web", "gone"):
+        cli("key", "client", "add", name, "--out", place / name)
+
+    def as_client(*words, expected=0):
+        with monkeypatch.context() as patch:
+            patch.delenv("RESPALDO_KEY_FILE")
+            patch.setenv("XDG_CACHE_HOME", str(place / "there" / "cache"))
+            patch.setenv("XDG_STATE_HOME", str(place / "there" / "state"))
+            return cli(*words, "--client-file", place / "web", expected=expected)
+
+    as_client("snapshot", tree, "--label", "one")
+    cli("key", "client", "remove", "gone")
+    for _ in range(2):
+        assert "areas of clients keep their keys" in cli("key", "rotate").err
+        cli("key", "reencrypt")
+        assert opened_by(repository, old) == []
+        listed = cli("key", "client", "list", "--json").json["clients"]
+        assert [(item["name"], bool(item["removed"])) for item in listed] == [("web", False), ("gone", True)]
+        cli("key", "client", "remove", "gone", expected=2)
+        as_client("snapshot", tree)
+        assert "one" in labels(cli, "--client", "web")
+    assert cli("verify", "--read-data", "--all-clients").status == 0
+
+
 def test_copies_elsewhere_are_known_again(cli, place, tree):
     """`sync` copies nothing anew, and takes nothing for extra, because ids have changed here."""
     cli("snapshot", tree, "--label", "one")
