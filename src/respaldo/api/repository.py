@@ -287,12 +287,19 @@ class Repository:
         *,
         progress: Progress,
         cancel: Cancel,
+        going: Sequence[SnapshotId] = (),
+        forgotten: bool = True,
         without: Collection[SnapshotId] = frozenset(),
-    ) -> PrunePlan:
-        """Returns what `prune` would do, once the snapshots ``without`` were forgotten; changes nothing."""
-        from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
+    ) -> tuple[PrunePlan, Shares]:
+        """Returns what `prune` would do once the snapshots ``without`` were forgotten, and `measure_shares`.
 
-        return plan_prune(self._repo, options, progress=progress, cancel=cancel, without=without)
+        ``forgotten``: those that are ``going``, too, and not only put into the trash. Changes nothing.
+        """
+        from respaldo.flows.gc.look import look_ahead  # noqa: PLC0415 - start-up time
+
+        return look_ahead(
+            self._repo, options, going, forgotten=forgotten, progress=progress, cancel=cancel, without=without
+        )
 
     def measure_shares(
         self,

@@ -45,6 +45,7 @@ from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
+from respaldo.store.census import packs_under
 from respaldo.store.configuration import change_config, next_name, read_config
 from respaldo.store.epochs import Epoch, open_newest, require_newest
 from respaldo.store.header import read_header
@@ -179,6 +180,7 @@ class Repo:
         """What could not be read while the index was brought up to date."""
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
+        self._epochs: dict[PackName, int] = {}
         self.log: Logbook | None = None
         """None where there is no place to remember it in."""
         if state_dir is not None:
@@ -289,11 +291,13 @@ class Repo:
     def list_packs(self, *, lenient: bool = False) -> Listing:
         """Lists condemnations, *then* packs: a pack that is condemned after the first listing is still in the second.
 
+        Packs of an epoch that is retiring count as condemned: its key is about to be destroyed.
         A condemnation that does not open is `Corruption`, because whoever writes must know what is condemned.
         ``lenient``, for those who only read: it is added to `damaged`, and every pack counts as condemned.
         """
         condemned: set[PackName] = set()
         unknown = False
+        retiring = self.epoch.retiring(self.backend)
         for name, _ in self.backend.list("condemned"):
             if parse_random_leaf(name.partition("/")[2]) is None:
                 continue
@@ -308,6 +312,8 @@ class Repo:
             if record is not None:
                 condemned.update(record.packs)
         packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
+        if retiring:
+            condemned |= packs_under(retiring, self.backend, self.vault, packs, self._epochs)
         return Listing(packs=packs, condemned=frozenset(packs if unknown else condemned))
 
     def read_condemnation(self, name: str) -> Condemnation | None:

@@ -131,10 +131,13 @@ def _look(settings: Settings, policy: Policy | None, options: PruneOptions, give
     ):
         run = policies.run_policy(repository, policy, given, dry_run=True, cancel=cancel)
         emptied = repository.empty_trash(dry_run=True)
-        gone = [] if run.plan.policy.grace_ns else [item.id for item in run.gone]
-        plan = repository.plan_prune(options, progress=progress, cancel=cancel, without={*gone, *emptied})
-        shares = repository.measure_shares(
-            going=[item.id for item in run.gone], without=set(emptied), progress=progress, cancel=cancel
+        plan, shares = repository.plan_prune(
+            options,
+            going=[item.id for item in run.gone],
+            forgotten=not run.plan.policy.grace_ns,
+            without=set(emptied),
+            progress=progress,
+            cancel=cancel,
         )
     lines = [policies.text(run, shares) + "\n"]
     lines += (
