@@ -18,14 +18,13 @@ from typing import Self
 
 from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing
-from respaldo.core.ids import CHUNK_ID_BYTES, Kind, PackName, pack_object
+from respaldo.core.ids import Kind, PackName, pack_object
 from respaldo.core.seams import Cancel
-from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import BlockRow, Footer, parse_footer
 from respaldo.store.ballast import with_ballast
 from respaldo.store.bitmaps import Bitmaps, Position, set_bits
 from respaldo.store.chunks import ChunkSink
-from respaldo.store.packs import Block, Finished, open_block
+from respaldo.store.packs import Finished, block_of, open_block
 from respaldo.store.repo import Repo
 
 
@@ -80,7 +79,7 @@ class Copier:
         block = footer.blocks[at]
         sealed = self._repo.backend.get(what, footer.offsets[at], block.sealed_length)
         if len(wanted) == block.chunks:
-            self._whole(block, footer, footer.first_rows[at], sealed, what)
+            self._whole(footer, at, sealed, what)
         else:
             self._part(block, footer, wanted, sealed, what)
 
@@ -116,7 +115,8 @@ class Copier:
             self._lies[pack.name] |= 1 << found[1]
         return False
 
-    def _whole(self, block: BlockRow, footer: Footer, first: int, sealed: bytes, what: str) -> None:
+    def _whole(self, footer: Footer, at: int, sealed: bytes, what: str) -> None:
+        block, first = footer.blocks[at], footer.first_rows[at]
         if len(sealed) != block.sealed_length or sealed[24:HEAD_BYTES] != block.commitment:
             raise Corruption(what, "a block is not the one that the footer describes")
         kind = Kind(block.kind)
@@ -130,17 +130,7 @@ class Copier:
                 _, offset, length = footer.place(row)
                 self._repo.source.check(kind, footer.chunk_id(row), raw[offset : offset + length])
             head, body = sealer.seal(kind.word, "", block.raw_length, message)
-        end = first + block.chunks
-        self._sink.copy(
-            Block(
-                kind=kind,
-                head=head,
-                body=body,
-                raw_length=block.raw_length,
-                ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
-                lengths=u32_bytes(footer.lengths[first:end]),
-            )
-        )
+        self._sink.copy(block_of(footer, at, head, body))
         self.blocks += 1
 
     def _part(self, block: BlockRow, footer: Footer, wanted: list[int], sealed: bytes, what: str) -> None:
