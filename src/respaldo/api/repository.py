@@ -68,7 +68,6 @@ class Repository:
     ) -> None:
         self._repo = repo
         self.unrecorded: list[NotRecorded] = []
-        """What was handed over without a line in the access log, because that was allowed."""
         self._allow_unrecorded = allow_unrecorded
         self.history = History(repo, rollback)
         self._uses = uses
@@ -232,14 +231,10 @@ class Repository:
     def restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
     ) -> RestoreResult:
-        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it.
-
-        Raises `NotRecorded` before anything of it is written.
-        """
+        """Writes what was found to a target, what is in a directory directly into it; raises as `restoring.restore`."""
         from respaldo.api.restoring import restore  # noqa: PLC0415 - start-up time
 
-        wanted = restore_of(self._repo, self._trees, found, target, options)
-        return restore(self._repo, self.accesses, found, wanted, progress=progress, cancel=cancel)
+        return restore(self, self._trees, found, target, options, progress=progress, cancel=cancel)
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
@@ -254,8 +249,7 @@ class Repository:
         """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
         from respaldo.api.safety import Restoring  # noqa: PLC0415 - start-up time
 
-        restore = restore_of(self._repo, self._trees, found, target, options)
-        return Restoring(self._repo, restore, found, self.snapshots)
+        return Restoring(self._repo, restore_of(self._repo, self._trees, found, target, options), found, self.snapshots)
 
     @cached_property
     def accesses(self) -> recording.Accesses:
