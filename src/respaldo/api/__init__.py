@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
     from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
+    from respaldo.api.reencrypting import Reencrypted, Under
     from respaldo.api.repository import Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
     from respaldo.api.rewriting import RewriteResult
@@ -159,6 +160,7 @@ __all__ = [
     "PrunePlan",
     "PruneResult",
     "PutAway",
+    "Reencrypted",
     "RepairOptions",
     "RepairPlan",
     "RepairResult",
@@ -187,6 +189,7 @@ __all__ = [
     "SyncResult",
     "Timing",
     "Typed",
+    "Under",
     "Unread",
     "Usage",
     "Used",
@@ -253,6 +256,7 @@ _WHERE = {
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.recovery": "Printed Typed draw_recovery parse_recovery",
+    "respaldo.api.reencrypting": "Reencrypted Under",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.api.safety": "PutAway Restoring",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from respaldo.api.places import Uses
 from respaldo.codec.slots import STANDARD, Kdf, Opened, Secret, Slot, Stretching, unwrap
 from respaldo.core.errors import Corruption, KeyRotated, ObjectMissing, Refused, UsageError, WrongSecret
+from respaldo.core.seams import Cancel, Progress
 from respaldo.store import rotating, slots
 from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
@@ -19,6 +20,7 @@ from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
     from respaldo.api.recording import Accesses
+    from respaldo.api.reencrypting import Reencrypted, Under
 
 FOLDER = "keys/"
 
@@ -161,6 +163,20 @@ class Slots:
         """Does what is left of a rotation that was cut off; returns None where nothing was."""
         rotating.clear_torn(self._repo.backend, self._repo.epoch)
         return rotating.finish(self._repo, self._repo.epoch) if self.unfinished else None
+
+    def survey(self, cancel: Cancel) -> tuple[Under, ...]:
+        """Returns what is sealed under each epoch, the newest last."""
+        from respaldo.api.reencrypting import survey  # noqa: PLC0415 - start-up time
+
+        return survey(self._repo, cancel)
+
+    def reencrypt(self, *, progress: Progress, cancel: Cancel) -> Reencrypted:
+        """Seals all that is of earlier epochs under the newest, and destroys their keys where nothing is left."""
+        from respaldo.api.reencrypting import reencrypt  # noqa: PLC0415 - start-up time
+
+        self._need_settled()
+        with self._accesses.recorded("key reencrypt"):
+            return reencrypt(self._repo, progress=progress, cancel=cancel)
 
     def change(self, old: Secret, new: Secret, *, kdf: Kdf | None = None) -> str:
         """Puts a slot for a new secret in the place of those that open with the old one; returns its name.

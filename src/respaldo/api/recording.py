@@ -52,7 +52,7 @@ class Accesses:
         self._repo = repo
         self._required = required
         self._log = repo.recollection.access if repo.recollection is not None else None
-        self._seal = _sealing(box_public(repo.access_seeds[0]), repo.header)
+        self._seal = _sealing(box_public(repo.access_seed), repo.header)
         self._unrecorded = unrecorded
         """What was handed over without a line, because that was allowed."""
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from respaldo.api import clients, figures, keys, looking, recording, retention
     from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.clients import Clients
+    from respaldo.api.pruning import Pruning
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import Restoring
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from respaldo.flows.backup.run import Stream
     from respaldo.flows.check.options import VerifyOptions
     from respaldo.flows.check.result import VerifyResult
-    from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
+    from respaldo.flows.gc.options import PruneOptions, PruneResult
     from respaldo.flows.repair.options import RepairOptions
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
     from respaldo.flows.rewrite.options import RewriteOptions
@@ -242,8 +243,9 @@ class Repository:
         """Returns what `restore` would do; changes nothing."""
         from respaldo.flows.restore.run import plan_restore  # noqa: PLC0415 - start-up time
 
-        restore = restore_of(self._repo, self._trees, found, target, options)
-        return plan_restore(restore, progress=progress, cancel=cancel)
+        return plan_restore(
+            restore_of(self._repo, self._trees, found, target, options), progress=progress, cancel=cancel
+        )
 
     def restoring(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restoring:
         """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
@@ -278,53 +280,12 @@ class Repository:
 
         return run_prune(self._repo, options, progress=progress, cancel=cancel)
 
-    def plan_prune(
-        self,
-        options: PruneOptions,
-        *,
-        progress: Progress,
-        cancel: Cancel,
-        going: Sequence[SnapshotId] = (),
-        forgotten: bool = True,
-        without: Collection[SnapshotId] = frozenset(),
-    ) -> tuple[PrunePlan, Shares]:
-        """Returns what `prune` would do once the snapshots ``without`` were forgotten, and `measure_shares`.
+    @property
+    def pruning(self) -> Pruning:
+        """What looks ahead of `prune`: what it would do, what each snapshot holds; changes nothing."""
+        from respaldo.api.pruning import Pruning  # noqa: PLC0415 - start-up time
 
-        ``forgotten``: those that are ``going``, too, and not only put into the trash. Changes nothing.
-        """
-        from respaldo.flows.gc.look import look_ahead  # noqa: PLC0415 - start-up time
-
-        return look_ahead(
-            self._repo, options, going, forgotten=forgotten, progress=progress, cancel=cancel, without=without
-        )
-
-    def measure_shares(
-        self,
-        *,
-        progress: Progress,
-        cancel: Cancel,
-        going: Sequence[SnapshotId] = (),
-        without: Collection[SnapshotId] = frozenset(),
-    ) -> Shares:
-        """Returns what each snapshot holds alone, and what those that are ``going`` hold together; changes nothing."""
-        from respaldo.flows.gc.shares import measure_shares  # noqa: PLC0415 - start-up time
-
-        return measure_shares(self._repo, progress=progress, cancel=cancel, going=going, without=without)
-
-    def plan_space(
-        self,
-        goal: Goal,
-        expendable: Sequence[SnapshotId],
-        options: PruneOptions,
-        *,
-        progress: Progress,
-        cancel: Cancel,
-        without: Collection[SnapshotId] = frozenset(),
-    ) -> SpacePlan:
-        """Returns how many of the ``expendable``, the first ones first, must go for so much space; changes nothing."""
-        from respaldo.flows.gc.goal import plan_space  # noqa: PLC0415 - start-up time
-
-        return plan_space(self._repo, goal, expendable, options, progress=progress, cancel=cancel, without=without)
+        return Pruning(self._repo)
 
     # --- retention -------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel
 from respaldo.format.protection import Trashed
+from respaldo.format.snapshot import Manifest
 from respaldo.store.owned import OwnedArea
 from respaldo.store.repo import Repo
 
@@ -127,7 +128,7 @@ def candidates(
                 parent=manifest.parent,
                 # One that stands for another came long after that one had: its arrival says nothing.
                 stored_ns=stored.get(pending_name(item.id))
-                if not (manifest.rewrites or manifest.repairs) or _is_of_client(item, commits)
+                if _is_of_client(item, commits) or not _stands_for_another(manifest, repo)
                 else None,
                 by_log=_is_of_client(item, commits),
                 told=commits.told.get(item.id) if commits is not None else None,
@@ -148,6 +149,11 @@ def candidates(
 def _is_of_client(item: Snapshot, commits: Commits | None) -> bool:
     """Whether a snapshot is of a client that is not trusted: in an area, all that its owner has not made."""
     return commits is not None and item.id not in commits.by_owner
+
+
+def _stands_for_another(manifest: Manifest, repo: Repo | None) -> bool:
+    carried_over = repo is not None and manifest.origin is not None and manifest.origin[0] == repo.header.repository
+    return bool(manifest.rewrites or manifest.repairs or carried_over)
 
 
 def view(items: Sequence[Snapshot], period: str, zone: tzinfo) -> list[tuple[Snapshot, str]]:

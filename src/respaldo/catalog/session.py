@@ -8,6 +8,7 @@ condemnations *then* packs, W5 outcome. Implements docs/format.md, "Protocol".
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -118,11 +119,16 @@ class Session:
             self._mark()
         self._checkpoint_ns = now
 
-    def commit(self, manifest: Manifest, relied: set[SnapshotId]) -> SnapshotId:
+    def commit(
+        self,
+        manifest: Manifest,
+        relied: set[SnapshotId],
+        before: Callable[[SnapshotId], object] = lambda _: None,
+    ) -> SnapshotId:
         """Commits a snapshot (W2 to W5).
 
-        ``relied``: snapshots that subtrees were taken over from. Raises `ContentGoneError` where a chunk is gone from
-        packs, after the pending snapshot was aborted.
+        ``relied``: snapshots that subtrees were taken over from. ``before``: called just before W5, and may raise.
+        Raises `ContentGoneError` where a chunk is gone from packs, after the pending snapshot was aborted.
         """
         self.save()
         self._root_lost = manifest.root_lost
@@ -140,6 +146,7 @@ class Session:
         except ContentGoneError:
             self._give_up(snapshot, pending_hash)
             raise
+        before(snapshot)
         if decide(self._repo, snapshot, Verdict.COMMIT, pending_hash) is not Verdict.COMMIT:
             if runs is not None:
                 raise Refused(

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
+from respaldo.cli.progress import watching
+from respaldo.cli.signals import cancelling
 from respaldo.cli.slots import is_seen, slot_id
 from respaldo.core.errors import Refused, UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Rotated, RotationPlan
+    from respaldo.api import Reencrypted, Rotated, RotationPlan, Under
     from respaldo.cli.settings import Settings
+
+_SHOWN = 5
 
 
 def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_run: bool, yes: bool) -> int:
@@ -77,3 +81,99 @@ def _fields(epoch: int, *, finished: bool) -> dict[str, object]:
 def _keeping(plan: RotationPlan) -> str:
     kept = [slot_id(slot.name) + (f" ({show.shown(slot.label)})" if slot.label else "") for slot in plan.kept]
     return f"these keys are kept: {', '.join(kept)}"
+
+
+def show_epochs(settings: Settings) -> int:
+    """Prints what is sealed under each epoch; returns the exit status."""
+    with settings.open() as repository, cancelling() as cancel:
+        found = repository.slots.survey(cancel)
+        epoch = repository.slots.epoch
+    rows = [
+        (
+            str(item.epoch) + ("*" if item.epoch == epoch else ""),
+            show.count(item.objects.get("pending", 0)),
+            show.count(item.objects.get("packs", 0)),
+            show.size(sum(item.length_bytes.values())),
+        )
+        for item in found
+    ]
+    table = show.table(("EPOCH", "SNAPSHOTS", "PACKS", "SIZE"), rows, right=(1, 2, 3))
+    settings.report({"epoch": epoch, "epochs": [_under(item) for item in found]}, table)
+    return 0
+
+
+def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
+    """Seals everything under the newest key; returns the exit status."""
+    with (
+        settings.open(writes=not dry_run) as repository,
+        cancelling() as cancel,
+        watching(settings.level, display=settings.display) as progress,
+    ):
+        epoch = repository.slots.epoch
+        if dry_run:
+            found = repository.slots.survey(cancel)
+            old = [item for item in found if item.epoch < epoch]
+            snapshots = sum(item.objects.get("pending", 0) for item in old)
+            packs = sum(item.objects.get("packs", 0) for item in old)
+            length_bytes = sum(sum(item.length_bytes.values()) for item in old)
+            text = (
+                f"would seal anew under epoch {epoch}: {show.count(snapshots, 'snapshot')}, "
+                f"{show.count(packs, 'pack')}, {show.size(length_bytes)} in all"
+            )
+            settings.report({"dry_run": True, "epochs": [_under(item) for item in found]}, text)
+            return 0
+        done = repository.slots.reencrypt(progress=progress, cancel=cancel)
+    retired = done.retired
+    value = {
+        "snapshots": {old.hex(): new.hex() for old, new in done.snapshots.items()},
+        "failed": {snapshot.hex(): reason for snapshot, reason in done.failed},
+        "objects": done.objects,
+        "new_packs": done.prune.new_packs if done.prune else 0,
+        "new_bytes": done.prune.new_bytes if done.prune else 0,
+        "deleted_packs": done.prune.deleted_packs if done.prune else 0,
+        "deleted_bytes": done.prune.deleted_bytes if done.prune else 0,
+        "retired": list(retired.epochs),
+        "left": [item.name for item in retired.left],
+        "busy": retired.busy,
+        "dry_run": False,
+    }
+    settings.report(value, _sentence(done, epoch))
+    for snapshot, reason in done.failed:
+        show.err(f"warning: snapshot {snapshot.hex()[:8]} stays under an old key: {reason}")
+    damages = done.prune.damages if done.prune else ()
+    for error in damages:
+        show.err(f"warning: {show.shown(str(error))}")
+    if retired.busy:
+        show.err("note: a snapshot is being made under an old key, or was cut off within a day; run this again later")
+    elif retired.left:
+        names = ", ".join(item.name for item in retired.left[:_SHOWN])
+        show.err(f"warning: {show.count(len(retired.left), 'object')} stay under old keys: {show.shown(names)}")
+    if damages:
+        return 4
+    return 3 if retired.left else 0
+
+
+def _sentence(done: Reencrypted, epoch: int) -> str:
+    if not epoch:
+        return "the master key was never rotated: there is nothing to seal anew"
+    if done.prune is None:
+        return f"no older master key is in use: everything is sealed under that of epoch {epoch}"
+    text = (
+        f"sealed anew under epoch {epoch}: {show.count(len(done.snapshots), 'snapshot')}, "
+        f"{show.count(done.prune.new_packs, 'pack')} ({show.size(done.prune.new_bytes)}), "
+        f"{show.count(done.objects, 'other object')}"
+    )
+    if done.retired.epochs:
+        names = ", ".join(map(str, done.retired.epochs))
+        which = f"s of epochs {names} are" if len(done.retired.epochs) > 1 else f" of epoch {names} is"
+        return f"{text}\nthe master key{which} destroyed"
+    return text
+
+
+def _under(item: Under) -> dict[str, object]:
+    return {
+        "epoch": item.epoch,
+        "in_use": item.in_use,
+        "objects": dict(item.objects),
+        "bytes": dict(item.length_bytes),
+    }

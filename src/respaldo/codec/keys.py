@@ -55,9 +55,13 @@ def derive(context: str, material: bytes, length_bytes: int = KEY_BYTES) -> byte
     return blake3(material, derive_key_context=CONTEXT + context).digest(length_bytes)
 
 
-def access_seed(box_seed: bytes) -> bytes:
-    """Returns what opens the access log of a client that has no key of a repository: from its own private key."""
-    return derive("access log", box_seed)
+def access_seed(material: bytes) -> bytes:
+    """Returns what opens an access log, an X25519 private key.
+
+    It comes from the content keys and the header's hash, which stay when the master key is rotated, so that what is
+    recorded can be read afterwards; for a client that has none of them, from its own private key.
+    """
+    return derive("access log", material)
 
 
 class KeyRing:
@@ -90,7 +94,6 @@ class KeyRing:
         self.link_group = self._purpose("link group")
         self.name_order = self._purpose("name order")
         self.admin_seed = self._purpose("admin signature")
-        self.access_seed = self._purpose("access log")
         self.box_seed = self._purpose("run box")
         self.id_keys = {kind: self._purpose("id " + kind.word) for kind in Kind}
 

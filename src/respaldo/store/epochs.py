@@ -7,7 +7,7 @@ whoever cannot open it holds an old key and is told so. Implements docs/format.m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -81,6 +81,11 @@ class Epoch:
     def in_use(self) -> list[int]:
         """The earlier epochs whose master keys are known still."""
         return [epoch for epoch, _ in self.record.masters] if self.record else []
+
+    def retiring(self, backend: Backend) -> set[int]:
+        """Returns the earlier epochs of which a sign says that they are retiring; asks nobody where there is none."""
+        known = set(self.in_use)
+        return known & set(map(parse_retiring_name, backend.names(FOLDER))) if known else set()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,8 +215,3 @@ def require_newest(backend: Backend, epoch: Epoch) -> None:
 def is_retiring(backend: Backend, epoch: Epoch) -> bool:
     """Whether nothing may be committed under an epoch any more."""
     return backend.exists(retiring_name(epoch.number)) is not None
-
-
-def retiring(names: Collection[str]) -> set[int]:
-    """Returns the epochs that listed signs are about."""
-    return {epoch for name in names if (epoch := parse_retiring_name(name)) is not None}

@@ -64,6 +64,7 @@ class Follower:
         self._header_hash = ring.header_hash
         self.admin = Signer(ring.admin_seed)
         self.recollection = recollection
+        self._twice: dict[tuple[bytes, int], list[str]] = {}
         self.remembers = True
         """Whether what was seen could be written down."""
 
@@ -127,7 +128,7 @@ class Follower:
         """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
         for last in self.listed().get(client, []):
             if last >= number:
-                entries = self.read_object(object_name(client, last))
+                entries = self.read_numbered(client, last)
                 return next((entry.hash for entry in entries if entry.number == number), b"")
         return b""
 
@@ -151,13 +152,21 @@ class Follower:
     def listed(self) -> dict[bytes, list[int]]:
         """Returns the numbers of all objects by client, ascending."""
         listed: dict[bytes, list[int]] = {}
-        for name in self._backend.names("log"):
-            parsed = parse_name(name)
-            if parsed is not None:
-                listed.setdefault(parsed[0], []).append(parsed[1])
+        for client, number in self.list_names():
+            listed.setdefault(client, []).append(number)
         for numbers in listed.values():
             numbers.sort()
         return listed
+
+    def list_names(self) -> dict[tuple[bytes, int], list[str]]:
+        """Lists the objects of the log, by client and number: of one that was sealed anew there may be two."""
+        found: dict[tuple[bytes, int], list[str]] = {}
+        for name in self._backend.names("log"):
+            parsed = parse_name(name)
+            if parsed is not None:
+                found.setdefault(parsed, []).append(name)
+        self._twice = {key: names for key, names in found.items() if names != [object_name(*key)]}
+        return found
 
     def _read(self, client: bytes, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[Entry, ...] | Corruption]]:
         """Yields the entries of objects, by number; leaves out those that a later one repeats."""
@@ -168,7 +177,7 @@ class Follower:
             if not any(first_number(later) <= number for later in numbers[place + 1 : place + 1 + ENTRIES_MAX])
         ]
         while wanted:
-            for number, got in read_several(lambda number: self.read_object(object_name(client, number)), wanted):
+            for number, got in read_several(lambda number: self.read_numbered(client, number), wanted):
                 if isinstance(got, ObjectMissing):
                     raise got
                 found[number] = got
@@ -179,6 +188,24 @@ class Follower:
             ]
             wanted = [number for number in numbers if number not in found and any(number in part for part in bare)]
         yield from sorted(found.items())
+
+    def read_numbered(self, client: bytes, number: int) -> tuple[Entry, ...]:
+        """Reads the entries of the object of a number, as last listed; raises `Corruption`, `ObjectMissing`.
+
+        Of several that open all must say the same.
+        """
+        found: list[tuple[Entry, ...]] = []
+        problem: Corruption | ObjectMissing | None = None
+        for name in self._twice.get((client, number)) or [object_name(client, number)]:
+            try:
+                found.append(self.read_object(name))
+            except (Corruption, ObjectMissing) as error:
+                problem = error
+        if not found:
+            raise problem or ObjectMissing(object_name(client, number))
+        if any(entries[-1] != found[0][-1] for entries in found):
+            raise Corruption(object_name(client, number), "there are two of this number, and they differ")
+        return max(found, key=len)
 
     def read_object(self, name: str) -> tuple[Entry, ...]:
         """Reads the entries of an object; raises `ObjectMissing`, and `Corruption`, also for a bad sector."""

@@ -68,6 +68,7 @@ class Logbook(Follower):
         former: Sequence[Former] = (),
     ) -> None:
         super().__init__(backend, vault, ring, recollection, former)
+        self._epoch = ring.epoch
         self._clock = clock
 
     def owe(self, snapshot: bytes, pending_hash: bytes) -> None:
@@ -112,6 +113,8 @@ class Logbook(Follower):
             name = object_name(entry.client, entry.number)
             first, entries = self._repeated(memory, entry)
             try:
+                if self._epoch and (entry.client, entry.number) in self.list_names():
+                    raise ObjectExists(name)  # it was sealed anew, under another name
                 self.put_object(name, entries)
             except ObjectExists:
                 # This machine or its state directory has a double, which goes on under the name of both: from here on
@@ -123,21 +126,27 @@ class Logbook(Follower):
             self._wrote(memory, entry, signer.public)
             self.recollection.save(memory)
             if first < entry.number:
-                names = [object_name(entry.client, number) for number in range(first, entry.number)]
                 with contextlib.suppress(StorageError):
-                    self._backend.discard(names)
+                    self._backend.discard(self._names(entry.client, range(first, entry.number)))
             return
         raise ObjectExists(name, "storage takes no entry of the log")
+
+    def _names(self, client: bytes, numbers: range) -> list[str]:
+        if not self._epoch:
+            return [object_name(client, number) for number in numbers]
+        listed = self.list_names().items()
+        return [name for (other, number), names in listed if other == client and number in numbers for name in names]
 
     def _settle(self, memory: Memory, signer: Signer) -> None:
         """Finds out whether an entry that was about to be put when a run was cut off is there."""
         if not memory.intent:
             return
         entry = parse_entry(memory.intent, "memory")
-        name = object_name(entry.client, entry.number)
         if entry.client == client_of(signer.public):
             try:
-                if self.read_object(name)[-1] == entry:
+                if self._epoch:
+                    self.list_names()
+                if self.read_numbered(entry.client, entry.number)[-1] == entry:
                     self._wrote(memory, entry, signer.public)
             except ObjectMissing:
                 pass

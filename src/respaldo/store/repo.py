@@ -19,7 +19,7 @@ from typing import Self, cast
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
 from respaldo.codec.compress import LEVEL
-from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings
+from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings, access_seed
 from respaldo.codec.slots import Kdf, Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
@@ -46,6 +46,7 @@ from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
+from respaldo.store.census import packs_under
 from respaldo.store.configuration import change_config, next_name, read_config
 from respaldo.store.epochs import Epoch, open_newest, require_newest
 from respaldo.store.header import read_header
@@ -180,14 +181,15 @@ class Repo:
         """What could not be read while the index was brought up to date."""
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
-        self.access_seeds = tuple(item.access_seed for item in epoch.rings.opening("", ""))
-        """What opens this client's access log; what it is sealed to comes first."""
+        self._epochs: dict[PackName, int] = {}
+        self.access_seed = access_seed(ring.content_keys + header.hash)
+        """What opens this client's access log."""
         self.recollection: Recollection | None = None
         """None where there is no place to remember anything in, as is `log`."""
         self.log: Logbook | None = None
         if state_dir is not None:
             place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
-            place.remember_access_key(box_public(self.access_seeds[0]))
+            place.remember_access_key(box_public(self.access_seed))
             self.log = Logbook(
                 backend=self.backend,
                 vault=self.vault,
@@ -294,11 +296,13 @@ class Repo:
     def list_packs(self, *, lenient: bool = False) -> Listing:
         """Lists condemnations, *then* packs: a pack that is condemned after the first listing is still in the second.
 
+        Packs of an epoch that is retiring count as condemned: its key is about to be destroyed.
         A condemnation that does not open is `Corruption`, because whoever writes must know what is condemned.
         ``lenient``, for those who only read: it is added to `damaged`, and every pack counts as condemned.
         """
         condemned: set[PackName] = set()
         unknown = False
+        retiring = self.epoch.retiring(self.backend)
         for name, _ in self.backend.list("condemned"):
             if parse_random_leaf(name.partition("/")[2]) is None:
                 continue
@@ -313,6 +317,8 @@ class Repo:
             if record is not None:
                 condemned.update(record.packs)
         packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
+        if retiring:
+            condemned |= packs_under(retiring, self.backend, self.vault, packs, self._epochs)
         return Listing(packs=packs, condemned=frozenset(packs if unknown else condemned))
 
     def read_condemnation(self, name: str) -> Condemnation | None:

@@ -15,13 +15,14 @@ from respaldo.backend.base import check_name
 from respaldo.catalog import labels, moments, policies, selectors
 from respaldo.cli import show, streams, values
 from respaldo.codec import recovery, shares
-from respaldo.core.errors import NoSuchSnapshot, UsageError
+from respaldo.core.errors import NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, parse_hash_leaf, parse_leaves, parse_random_leaf
 from respaldo.core.model import Entry
 from respaldo.flows.check.options import parse_subset
 from respaldo.flows.parity.options import parse_share as parse_parity
 from respaldo.format import canonical
 from respaldo.fs import match
+from respaldo.fs.recorded import recorded_limit, recorded_rules
 from respaldo.views.criteria import Criteria
 from tests.fuzz.mutate import LENGTH_MAX, Form, Wrapping
 from tests.fuzz.target import Target, nothing
@@ -31,6 +32,8 @@ ZONE = ZoneInfo("America/Asuncion")  # whose clocks are set at midnight
 CONTEXT = selectors.Context(now_ns=NOW_NS, zone=ZONE, verified=frozenset)
 KEY = bytes(range(32))
 _PATTERN_MAX = 1500
+_RECORDED_MAX = 1 << 20
+"""So many letters a target repeats at most: a manifest holds more, which costs the fuzzer more than it shows."""
 
 
 def decoded(data: bytes) -> str:
@@ -143,6 +146,15 @@ def _rules(data: bytes) -> None:
         for is_dir in (False, True):
             found.excluded(path, is_dir)
     found.kept(b"a", [b"b", b"c.o", b"\xff"], [True, False, False])
+
+
+def _recorded(data: bytes) -> None:
+    """Takes options from a snapshot, one a line, as often as the first number says."""
+    head, _, lines = decoded(data).partition("\n")
+    times = int(head) if head.isascii() and head.isdecimal() and len(head) < 6 else 1
+    options = lines.split("\n") * min(times, max(1, _RECORDED_MAX // (len(lines) + 1)))
+    recorded_limit(options)
+    recorded_rules(options).excluded(b"a/b", False)
 
 
 def _pattern(text: str) -> None:
@@ -296,6 +308,16 @@ TARGETS = [
         refusals=(),
         form=Form.TEXT,
         modules=("respaldo.fs.match",),
+        length_max=_PATTERN_MAX,
+    ),
+    Target(
+        name="recorded",
+        parse=_recorded,
+        seeds=lambda: (b"1\nexclude=*.o\nexclude=!/keep/**\nexclude-larger-than=1000000\none-file-system",),
+        refusals=(Refused,),
+        form=Form.TEXT,
+        modules=("respaldo.fs.recorded", "respaldo.fs.match"),
+        slow_s=20.0,
         length_max=_PATTERN_MAX,
     ),
     _target(

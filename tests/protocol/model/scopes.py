@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.protocol.model import segments
+from tests.protocol.model import retiring, segments
 from tests.protocol.model.explore import Model, explore, trace
 from tests.protocol.model.others import build
 from tests.protocol.model.world import ROOT_P, C, D, Rules, Scope, T
@@ -87,6 +87,10 @@ SEGMENTS: dict[str, segments.Rules] = {
         footers=False, actors=("merger 1", "sweeper", "reader")
     ),
 }
+RETIRING: dict[str, retiring.Rules] = {"an old key is destroyed while two write": retiring.Rules()}
+BROKEN_RETIRING: dict[str, retiring.Rules] = {
+    name: retiring.Rules(**{name: False}) for name in retiring.Rules.__slots__
+}
 BROKEN_SEGMENTS: dict[str, segments.Rules] = {
     "durable_first": segments.Rules(durable_first=False),
     "packs_after": segments.Rules(packs_after=False),
@@ -99,6 +103,8 @@ def without(rule: str) -> Model:
     """Returns the model in which a rule is left out and missed."""
     if rule in BROKEN_SEGMENTS:
         return segments.build(BROKEN_SEGMENTS[rule])
+    if rule in BROKEN_RETIRING:
+        return retiring.build(BROKEN_RETIRING[rule])
     scope = BROKEN[rule]
     fields = {name: getattr(scope, name) for name in Scope.__slots__}
     return build(Scope(**{**fields, "rules": Rules(**{rule: False})}))
@@ -109,12 +115,13 @@ def main() -> None:
     wrong = False
     models = {name: build(scope) for name, scope in {**QUICK, **LONG}.items()}
     models.update({name: segments.build(rules) for name, rules in SEGMENTS.items()})
+    models.update({name: retiring.build(rules) for name, rules in RETIRING.items()})
     for name, model in models.items():
         begun_s = time.process_time()
         found = explore(model)
         print(f"{name}: {found} ({time.process_time() - begun_s:.0f} CPU-s)", flush=True)
         wrong |= bool(found.wrong)
-    for rule in (*BROKEN, *BROKEN_SEGMENTS):
+    for rule in (*BROKEN, *BROKEN_SEGMENTS, *BROKEN_RETIRING):
         found = trace(without(rule))
         print(f"\nwithout {rule}: {found if found.wrong else 'nothing is missed'}", flush=True)
         wrong |= not found.wrong

@@ -275,11 +275,57 @@ def rotate(settings: Settings, *, without: tuple[str, ...], resume: bool, dry_ru
     return rotate_key(settings, without=without, resume=resume, dry_run=dry_run, yes=yes)
 
 
+@page(
+    "epochs",
+    examples=(
+        ("Which master keys are in use, and for how much:", "respaldo key epochs -r /mnt/disk/backup"),
+        ("For a program:", "respaldo key epochs --json | jq '.epochs[].bytes'"),
+    ),
+    notes="epoch (the newest), epochs: a list of epoch, in_use, objects and bytes (by folder of the repository).",
+)
+def epochs(settings: Settings) -> int:
+    """Show the epochs of the master key: which are in use, and how much is sealed under each.
+
+    An epoch begins when the key is rotated. Under an old one lies what was written before and has not been carried over
+    since, by prune or key reencrypt.
+    """
+    from respaldo.cli.rotation import show_epochs  # start-up time
+
+    return show_epochs(settings)
+
+
+@page(
+    "reencrypt",
+    statuses=(3, 4),
+    examples=(
+        ("Seal everything under the newest master key:", "respaldo key reencrypt -r /mnt/disk/backup"),
+        ("How much that would be:", "respaldo key reencrypt --dry-run"),
+        ("After somebody was shut out:", "respaldo key rotate --without 3f35 && respaldo key reencrypt"),
+    ),
+    notes="snapshots (new ids by old ones), failed (ids, with reasons), objects, new_packs, new_bytes, deleted_packs, "
+    "deleted_bytes, retired (epochs), left (names of what is sealed under old keys still), busy, dry_run; of a dry run "
+    "epochs, as key epochs has them.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Say how much is sealed under old keys; change nothing.")
+def reencrypt(settings: Settings, *, dry_run: bool) -> int:
+    """Seal all that is under older master keys under the newest one, then destroy those.
+
+    Packs are read, and written again without being compressed anew; snapshots get new ids, and their old ones still
+    mean them. Cut off, it goes on where it was. An old key goes once nothing is left that is sealed under it: while a
+    snapshot is being made under it, or within a day of one that was cut off, it stays (status 3); run it again later.
+    It needs room for a gigabyte, or for less on a disk that has less. Whoever copied the storage before, and has an old
+    key, keeps what he has.
+    """
+    from respaldo.cli.rotation import reencrypt_all  # start-up time
+
+    return reencrypt_all(settings, dry_run=dry_run)
+
+
 def _new_secret(path: str) -> Secret:
     from respaldo.cli.passphrase import ask_twice, read_passphrase  # start-up time
 
     return read_passphrase(path) if path else ask_twice()
 
 
-for _command in (list_, add, remove, passwd, test, recovery, rotate, client_group):
+for _command in (list_, add, remove, passwd, test, recovery, rotate, reencrypt, epochs, client_group):
     command.add_command(_command)

@@ -131,7 +131,7 @@ def _look(settings: Settings, policy: Policy | None, options: PruneOptions, give
     ):
         run = policies.run_policy(repository, policy, given, dry_run=True, cancel=cancel)
         emptied = repository.empty_trash(dry_run=True)
-        plan, shares = repository.plan_prune(
+        plan, shares = repository.pruning.plan(
             options,
             going=[item.id for item in run.gone],
             forgotten=not run.plan.policy.grace_ns,

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed, StorageFull
-from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, pack_object
+from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.choose import choose, settle_duplicates
 from respaldo.flows.gc.copy import Copier
@@ -23,6 +23,7 @@ from respaldo.flows.gc.sound import needed_after_all
 from respaldo.flows.gc.tidy import tidy
 from respaldo.format.pack import parse_footer
 from respaldo.store.ballast import keep_ballast, with_ballast
+from respaldo.store.census import packs_under
 from respaldo.store.logbook import PRUNE
 from respaldo.store.markers import read_markers
 from respaldo.store.packs import Finished
@@ -95,12 +96,17 @@ class Collector:
 
         mark.update(leaving_out)
         settle_duplicates(repo, mark.live)
-        choice = choose(repo, mark.live, mark.listing, alive, self._options)
+        choice = choose(repo, mark.live, mark.listing, alive, self._options, self._of_earlier_epochs())
         return choice.plan(
             snapshots=len(mark.roots.committed.keys() - set(self._without)),
             undecided=len(mark.roots.undecided) + len(mark.roots.unreadable) - len(expiring),
             expire=expiring,
         )
+
+    def _of_earlier_epochs(self) -> set[PackName]:
+        repo = self._repo
+        old = repo.epoch.in_use if self._options.renew else []
+        return packs_under(old, repo.backend, repo.vault, self._mark.listing.packs, {}) if old else set()
 
     # --- executing -------------------------------------------------------------------------------------------------
 
