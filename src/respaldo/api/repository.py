@@ -69,7 +69,6 @@ class Repository:
     ) -> None:
         self._repo = repo
         self.unrecorded: list[NotRecorded] = []
-        """What was handed over without a line in the access log, because that was allowed."""
         self._allow_unrecorded = allow_unrecorded
         self.history = History(repo, rollback)
         self._uses = uses
@@ -233,14 +232,10 @@ class Repository:
     def restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
     ) -> RestoreResult:
-        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it.
-
-        Raises `NotRecorded` before anything of it is written.
-        """
+        """Writes what was found to a target, what is in a directory directly into it; raises as `restoring.restore`."""
         from respaldo.api.restoring import restore  # noqa: PLC0415 - start-up time
 
-        wanted = restore_of(self._repo, self._trees, found, target, options)
-        return restore(self._repo, self.accesses, found, wanted, progress=progress, cancel=cancel)
+        return restore(self, self._trees, found, target, options, progress=progress, cancel=cancel)
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
