@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
+    from respaldo.views.walk import Failed
 else:  # start-up time
     figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
 
@@ -151,16 +152,22 @@ class Repository:
             self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
 
-    def ls(self, found: naming.Found, *, recursive: bool = False) -> Iterator[tuple[bytes, Entry]]:
-        """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
-        return naming.walk(self._trees, found, recursive=recursive)
+    def ls(
+        self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
+    ) -> Iterator[tuple[bytes, Entry]]:
+        """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself.
+
+        ``failed`` is told of directories that cannot be read whole: path, why, and whether a repair has given it up;
+        without it, the first that none has given up is raised.
+        """
+        return naming.walk(self._trees, found, recursive=recursive, failed=failed)
 
     @property
     def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
         if self._looking is None:
-            self._looking = looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots)
+            self._looking = looking.Looking(self._repo, self._trees, self.snapshots)
         return self._looking
 
     def stats(self, progress: Progress) -> figures.Stats:

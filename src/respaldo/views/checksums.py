@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from respaldo.catalog.trees import Reader, TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
 from respaldo.core.ids import ChunkId
-from respaldo.core.model import Content, Entry
+from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.store.blocks import Blocks
 from respaldo.store.fetch import Fetcher
@@ -23,6 +23,8 @@ from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents
 from respaldo.views.walk import tree_of, walk
 
 EMPTY = hashlib.sha256().digest()
+HOLES_SUMMED_BYTES = 1 << 30
+"""Of a file with more of them no checksum is made by the way: a terabyte of zeros takes a quarter of an hour."""
 Failed = Callable[[bytes, RespaldoError | str], None]
 
 
@@ -62,14 +64,15 @@ class SummingAhead(Ahead):
     def pieces(self, entry: Entry) -> Iterator[tuple[int, Buffer | None]]:
         """Yields the pieces of a file as `Ahead.pieces` does."""
         hasher = hashlib.sha256()
+        holes = 0
         for length, raw in super().pieces(entry):
-            if raw is None:
+            if raw is not None:
+                hasher.update(raw)
+            elif (holes := holes + length) <= HOLES_SUMMED_BYTES:
                 for at in range(0, length, len(ZEROS)):
                     hasher.update(ZEROS[: length - at])
-            else:
-                hasher.update(raw)
             yield length, raw
-        if entry.size:
+        if entry.size and holes <= HOLES_SUMMED_BYTES:
             self._known.add(entry.content, hasher.digest())
 
 
@@ -102,8 +105,11 @@ class Checksums:
         if not top.is_dir:
             yield from self._one(b"./" + top.name, top)
             return
-        for path, entry in walk(self._trees, top, b"./"):
+        for path, entry in walk(self._trees, top, b"./", failed=self._unread):
             yield from self._one(path, entry)
+
+    def _unread(self, path: bytes, error: Corruption | ChunkMissing, lost: bool) -> None:  # noqa: FBT001 - walk's
+        self._failed(path, WITHOUT_CONTENT[Mark.LOST] if lost else error)
 
     def learn(self, roots: Iterable[ChunkId]) -> int:
         """Computes what is not known of any file below some trees, each tree once; returns of how many contents."""
@@ -141,10 +147,10 @@ class Checksums:
         if known is not None and not self._anew:
             return known
         self._progress.at(path)
-        self._cancel.check()
         hasher = hashlib.sha256()
         try:
             for raw in self._contents.read(entry):
+                self._cancel.check()  # one file may take hours
                 hasher.update(raw)
         except (Corruption, ChunkMissing) as error:
             self._failed(path, error)
