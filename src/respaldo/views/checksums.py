@@ -102,10 +102,12 @@ class Checksums:
 
     def of(self, top: Entry) -> Iterator[Checksum]:
         """Yields the checksum of every file below a directory, or of one file, in the order of names."""
+        self._cancel.check()
         if not top.is_dir:
             yield from self._one(b"./" + top.name, top)
             return
         for path, entry in walk(self._trees, top, b"./", failed=self._unread):
+            self._cancel.check()
             yield from self._one(path, entry)
 
     def _unread(self, path: bytes, error: Corruption | ChunkMissing, lost: bool) -> None:  # noqa: FBT001 - walk's

@@ -59,13 +59,9 @@ def command(settings: Settings, *, name: str, long: bool, recursive: bool, host:
         found = repository.find(name, host=host)
         entries = repository.ls(found, recursive=recursive, failed=failed)
         if settings.json:
-            value = {
-                "snapshot": found.snapshot.hex,
-                **show.path_fields(found.path),
-                "entries": [_fields(path, entry) for path, entry in entries],
-                "unread": unread,
-            }
-            show.out(show.document(value))
+            about = {"snapshot": found.snapshot.hex, **show.path_fields(found.path)}
+            rows = (_fields(path, entry) for path, entry in entries)
+            show.long_document("entries", rows, lambda: about | {"unread": unread})
             return status
         for path, entry in entries:
             show.out(_long(path, entry) if long else show.shown(path) + ("/" if entry.is_dir else ""))

@@ -71,7 +71,7 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
         plan = repair.plan
         if dry_run:
             settings.report(_plan_fields(plan) | {"dry_run": True}, _plan_text(plan))
-            return _DAMAGED if plan.steps else 0
+            return plan.exit_status
         if not (plan.empty or yes or _agreed(settings, plan)):
             return _DAMAGED
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:

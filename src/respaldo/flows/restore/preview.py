@@ -28,6 +28,8 @@ from respaldo.fs.remove import measure
 from respaldo.fs.settle import Owners
 
 ROWS_KEPT = 10_000
+ROW_BYTES_KEPT = 4 << 20
+"""Of their paths: a directory in a directory in a directory makes long ones."""
 QUIET_KEPT = 20
 """So many names of each directory are shown that stay as they are: directories, and what the snapshot does not have."""
 _PERMISSIONS = 0o7777
@@ -269,7 +271,7 @@ class _Sketch:
         self._frames: list[_Frame] = []
         self._counts: Counter[What] = Counter()
         self._write_bytes = self._delete_bytes = 0
-        self._cut = 0
+        self._cut = self._row_bytes = 0
         self._damaged = False
 
     @property
@@ -342,7 +344,8 @@ class _Sketch:
         return frame.quiet[what] <= QUIET_KEPT
 
     def _append(self, row: Row) -> int:
-        if len(self._rows) >= ROWS_KEPT:
+        self._row_bytes += len(row.path)
+        if len(self._rows) >= ROWS_KEPT or self._row_bytes > ROW_BYTES_KEPT:
             self._cut += row.what not in _QUIET
             return -1
         self._rows.append(row)
