@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from respaldo.catalog.snapshots import Snapshot, list_pending
 from respaldo.core.ids import PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.check.chunks import Chunks
+from respaldo.flows.check.chunks import Chunks, doubt_segments
 from respaldo.flows.check.findings import Findings
 from respaldo.flows.check.lost import blame_packs
 from respaldo.flows.check.objects import Inspector, Inventory
@@ -58,6 +58,8 @@ def examine(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: C
     findings = Findings()
     inventory = Inspector(repo, findings, cancel).take()
     read = _Read()
+    if options.read_data and options.subset is None:
+        doubt_segments(repo, findings)
     if options.reads_data or repo.spoilt.load():
         read = _read_packs(repo, options, inventory, findings, progress, cancel)
     survey, incomplete = _survey(repo, inventory, findings, progress, cancel)
