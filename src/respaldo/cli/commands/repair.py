@@ -81,7 +81,7 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
     if settings.quiet and not settings.json:
         for step in result.left:
             show.err(f"error: {show.shown(str(step))}")
-    return result.exit_status
+    return max(result.exit_status, _DAMAGED if repository.history.findings else 0)
 
 
 def _agreed(settings: Settings, plan: RepairPlan) -> bool:
