@@ -9,7 +9,7 @@ from respaldo.core.ids import Kind
 from respaldo.format.content import HOLE
 from respaldo.format.tree import META, Branch
 from tests.hostile.forge import DIRECTORY, FIFO, FILE, LINK, TIME_NS, Forger
-from tests.hostile.ground import COMMANDS
+from tests.hostile.ground import COMMANDS, listing
 from tests.hostile.scenario import GOOD, scenario
 
 GROUP, OTHER_GROUP = b"g" * 16, b"h" * 16
@@ -63,7 +63,7 @@ def link_then_directory_out_of_order(forger: Forger):
 
 @scenario(
     "rustic_core #571",
-    statuses=DAMAGED | {"find": 0, "diff": 0},
+    statuses=DAMAGED | {"find": 0, "repair": 4},
     there=GOOD | {"evil": "directory", "evil/a": b"one", "evil/same": b"one"},
 )
 def one_name_in_two_runs(forger: Forger):
@@ -230,14 +230,13 @@ def hole_of_a_terabyte(forger: Forger):
     good(forger, (b"sparse", FILE, ((1 << 40) + 4, ids)), levels={2: (1, 1)})
 
 
-@scenario("borg #4886", statuses=LOST, there=GOOD | {"bad": "directory", "bad/z": b"there"})
+@scenario("borg #4886", statuses=LOST | {"repair": 4}, there=GOOD | {"bad": "directory", "bad/z": b"there"})
 def content_that_does_not_fit(forger: Forger):
-    """Sizes that contents do not have, holes beside holes, lists that add up to something else, eight exabytes."""
+    """Sizes that contents do not have, holes beside holes, lists that add up to something else."""
     word = forger.chunk(b"word")
     apart = forger.node((word, 4), (HOLE, 4096)), forger.node((HOLE, 4096), (word, 4))
     rows = [
         (b"adjacent", FILE, (8200, forger.node((apart[0], 4100), (apart[1], 4100))), 2),
-        (b"huge", FILE, ((1 << 62), word), 0),
         (b"long", FILE, (3, word), 0),
         (b"other", FILE, (8, forger.node((word, 8))), 1),
         (b"short", FILE, (4096, word), 0),
@@ -246,3 +245,19 @@ def content_that_does_not_fit(forger: Forger):
     ]
     leaf = forger.leaf(*(row[:3] for row in rows), levels={n: (row[3], 1) for n, row in enumerate(rows) if row[3]})
     good(forger, (b"bad", DIRECTORY, forger.chunk(leaf.encode(), Kind.TREE)))
+
+
+def _look_at_the_rest(ground):
+    assert listing(ground.room / "part") == GOOD
+
+
+@scenario(
+    "borg #4886",
+    statuses=LOST | dict.fromkeys(RESTORED, 1) | {"repair": 4, "restore all the same": 4},
+    says={"restore": "at least 4194304.0 TiB are needed"},
+    more={"restore all the same": ("restore", "latest:/source", "{room}/part", "--no-space-check")},
+    look=_look_at_the_rest,
+)
+def file_of_exabytes(forger: Forger):
+    """A file that says that it is longer than any disk, and is one word."""
+    good(forger, (b"huge", FILE, (1 << 62, forger.chunk(b"word"))))

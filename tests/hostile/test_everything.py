@@ -15,7 +15,7 @@ from tests.hostile.forge import DIRECTORY, FILE, Forger
 from tests.hostile.ground import COMMANDS, KEPT, Ground, listing
 from tests.hostile.runner import Runner
 
-ENDLESS_S = 1.0
+ENDLESS_S = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def lay(scenario, place, runner):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # thirty commands, each of which has its own limit
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_command_on(name, memory, runner):
     """What is asserted of all of them stands in `Ground`; what of this one, in its scenario."""
