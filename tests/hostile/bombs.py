@@ -8,8 +8,8 @@ import struct
 
 import zstandard
 
-from respaldo.codec.slots import PASSPHRASE
 from respaldo.catalog.snapshots import pending_name
+from respaldo.codec.slots import PASSPHRASE
 from respaldo.core.ids import Kind, SnapshotId
 from respaldo.format import canonical, frame
 from respaldo.format.header import close_object
