@@ -24,15 +24,17 @@ from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import Opened
-from respaldo.core.errors import RespaldoError
+from respaldo.core.errors import NotEntitled, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
+from respaldo.format.enrolment import LIST
 from respaldo.store import repo as store
 
 if TYPE_CHECKING:
-    from respaldo.api import figures, keys, looking, retention
+    from respaldo.api import clients, figures, keys, looking, retention
     from respaldo.api.bench.values import Bench, BenchOptions
+    from respaldo.api.clients import Clients
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import Restoring
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from respaldo.format.verification import WasWhole
     from respaldo.views.walk import Failed
 else:  # start-up time
-    figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
+    clients, figures, keys, looking, retention = map(Later, ("clients", "figures", "keys", "looking", "retention"))
 
 
 class Repository:
@@ -127,6 +129,7 @@ class Repository:
 
         Raises `HistoryChanged` where one is gone that nobody has forgotten.
         """
+        self._need_reading()
         found = snapshots.load(self._repo)
         self.history.compare(found)
         return protection.set_apart(found, protection.load_trash(self._repo))
@@ -147,7 +150,13 @@ class Repository:
         """Returns which snapshots, of all or of some, were read and found whole, and when and how."""
         return verification.load_verified(self._repo, self.snapshots().snapshots if items is None else items)
 
+    def _need_reading(self) -> None:
+        """Raises `NotEntitled` for a client that has this open to write."""
+        if self._repo.runs is not None:
+            raise NotEntitled(self._repo.runs.name, LIST)
+
     def _synchronise(self, progress: Progress) -> None:
+        self._need_reading()
         if not self._synchronised:
             self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
@@ -263,7 +272,7 @@ class Repository:
         """Checks structure, and as much of the content as the options say."""
         from respaldo.api.verifying import verify  # noqa: PLC0415 - start-up time
 
-        return verify(self._repo, self._trees, options, progress=progress, cancel=cancel)
+        return verify(self._repo, options, progress=progress, cancel=cancel)
 
     def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
@@ -285,12 +294,19 @@ class Repository:
         *,
         progress: Progress,
         cancel: Cancel,
+        going: Sequence[SnapshotId] = (),
+        forgotten: bool = True,
         without: Collection[SnapshotId] = frozenset(),
-    ) -> PrunePlan:
-        """Returns what `prune` would do, once the snapshots ``without`` were forgotten; changes nothing."""
-        from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
+    ) -> tuple[PrunePlan, Shares]:
+        """Returns what `prune` would do once the snapshots ``without`` were forgotten, and `measure_shares`.
 
-        return plan_prune(self._repo, options, progress=progress, cancel=cancel, without=without)
+        ``forgotten``: those that are ``going``, too, and not only put into the trash. Changes nothing.
+        """
+        from respaldo.flows.gc.look import look_ahead  # noqa: PLC0415 - start-up time
+
+        return look_ahead(
+            self._repo, options, going, forgotten=forgotten, progress=progress, cancel=cancel, without=without
+        )
 
     def measure_shares(
         self,
@@ -382,6 +398,11 @@ class Repository:
     def parity(self) -> Parity:
         """Parity of this repository: how much there is, what it has mended, on and off."""
         return Parity(self._repo)
+
+    @property
+    def clients(self) -> Clients:
+        """Clients that write into areas of this repository: added, listed, removed."""
+        return clients.Clients(self._repo)
 
     @property
     def slots(self) -> keys.Slots:
