@@ -86,7 +86,7 @@ def _records(forger, forms):
         put("marker", f"sessions/{name}.0")
 
 
-@scenario("zstd frames that declare gigabytes", statuses=UNREADABLE | {"repair": 4}, peak_mib=450)
+@scenario("zstd frames that declare gigabytes", statuses=UNREADABLE | {"repair": 4}, peak_mib=550)
 def records_that_declare_gigabytes(forger: Forger):
     """Records of every kind whose frames declare terabytes, or hold 64 MiB of zeros in a few kilobytes; segments, too.
 

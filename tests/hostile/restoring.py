@@ -253,7 +253,7 @@ def _look_at_the_rest(ground):
 
 @scenario(
     "borg #4886",
-    statuses=LOST | dict.fromkeys(RESTORED, 1) | {"repair": 4, "restore all the same": 4},
+    statuses=LOST | dict.fromkeys(RESTORED, 1) | {"restore all the same": 4},
     says={"restore": "at least 4194304.0 TiB are needed"},
     more={"restore all the same": ("restore", "latest:/source", "{room}/part", "--no-space-check")},
     look=_look_at_the_rest,

@@ -208,7 +208,7 @@ def every_other_command(made: Run, tree: Path, by_file: dict[str, str]) -> None:
     target = {"RESPALDO_REPOSITORY": str(place / "repository-2"), "RESPALDO_PASSWORD_FILE": str(place / "second")}
     head = made("log", "head", **by_file).split()[-1]
     for command in (
-        ("diff", "latest~1", "latest", "-vv"),
+        ("diff", f"latest:{tree}", "--live", "-vv"),
         ("dump", "latest:" + str(tree / "text"), "--json"),
         ("dump", "latest:" + str(tree)),
         ("checksums", "latest", "--read-data", "--json"),

@@ -164,11 +164,7 @@ class Repository:
     def ls(
         self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
     ) -> Iterator[tuple[bytes, Entry]]:
-        """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself.
-
-        ``failed`` is told of directories that cannot be read whole: path, why, and whether a repair has given it up;
-        without it, the first that none has given up is raised.
-        """
+        """Yields (path, entry) of what is in a directory, or all below it; ``failed``: see `views.walk.walk`."""
         return naming.walk(self._trees, found, recursive=recursive, failed=failed)
 
     @property
