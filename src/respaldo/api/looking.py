@@ -19,10 +19,10 @@ from respaldo.api import exporting
 from respaldo.api.blocks import Blocks
 from respaldo.api.naming import Found, covers
 from respaldo.catalog.retention import kind_of
-from respaldo.catalog.snapshots import Snapshot
+from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import SourceError, TargetError, UsageError
+from respaldo.core.errors import Corruption, SourceError, TargetError, UsageError
 from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.format.verification import How
 from respaldo.store.fetch import Fetcher
@@ -80,12 +80,14 @@ class Looking:
     """Looks into one repository. One thread."""
 
     def __init__(
-        self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]], accesses: Callable[[], Accesses]
+        self, repo: Repo, trees: TreeReader, listed: Callable[[], Catalogue], accesses: Callable[[], Accesses]
     ) -> None:
         self._repo = repo
         self._accesses = accesses
         self._listed = listed
         self._known: Sequence[Snapshot] = ()
+        self.damaged: Sequence[Corruption] = ()
+        """Records of snapshots that could not be read when these were listed: what they hold was not looked at."""
         self._trees = trees
         self._opened: Register | None = None
 
@@ -274,7 +276,8 @@ class Looking:
         self, *, host: str = "", tags: Collection[str] = (), kind: str = "", covering: bytes = b""
     ) -> list[Snapshot]:
         """Returns the snapshots in which is looked, by time: of a host, with all tags, of a kind, that cover a path."""
-        self._known = self._listed()
+        found = self._listed()
+        self._known, self.damaged = found.snapshots, found.damaged
         return [
             item
             for item in self._known

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
+    from respaldo.views.walk import Failed
 else:  # start-up time
     clients, figures, keys, looking, recording, retention = map(
         Later, ("clients", "figures", "keys", "looking", "recording", "retention")
@@ -164,15 +165,17 @@ class Repository:
             self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
 
-    def ls(self, found: naming.Found, *, recursive: bool = False) -> Iterator[tuple[bytes, Entry]]:
-        """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
-        return naming.walk(self._trees, found, recursive=recursive)
+    def ls(
+        self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
+    ) -> Iterator[tuple[bytes, Entry]]:
+        """Yields (path, entry) of what is in a directory, or all below it; ``failed``: see `views.walk.walk`."""
+        return naming.walk(self._trees, found, recursive=recursive, failed=failed)
 
     @cached_property
     def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
-        return looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots, lambda: self.accesses)
+        return looking.Looking(self._repo, self._trees, self.snapshots, lambda: self.accesses)
 
     def stats(self, progress: Progress) -> figures.Stats:
         """Counts snapshots, packs, chunks and bytes."""

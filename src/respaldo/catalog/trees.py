@@ -245,6 +245,18 @@ class ListBuilder:
             level += 1
 
 
+def check_run(run: Leaf | list[ChunkId], last: bytes, what: str) -> bytes:
+    """Returns the last name of a run that comes after one whose last name is given; raises `Corruption`.
+
+    Runs are leaves: one that has runs itself could stand for millions.
+    """
+    if not isinstance(run, Leaf):
+        raise Corruption(what, "one of its runs is not a run")
+    if run.names.partition(b"\0")[0] <= last:
+        raise Corruption(what, "its runs overlap")
+    return run.names[:-1].rpartition(b"\0")[2]
+
+
 class TreeReader:
     """Reads directories as entries and files as rows."""
 
@@ -275,15 +287,13 @@ class TreeReader:
         failed: ChunkMissing | Corruption | None = None
         for run_id, count in tree.runs:
             try:
-                run = parse_tree(self._reader.get(Kind.TREE, run_id), f"tree {run_id.hex()[:16]}")
+                run = self.opened(run_id)
             except (ChunkMissing, Corruption) as error:
                 failed = failed or error
                 continue
+            last = check_run(run, last, what)
             if not isinstance(run, Leaf) or len(run) != count:
-                raise Corruption(what, "one of its runs is not a run")
-            if run.names.partition(b"\0")[0] <= last:
-                raise Corruption(what, "its runs overlap")
-            last = run.names[:-1].rpartition(b"\0")[2]
+                raise Corruption(what, "one of its runs is not as long as it says")
             yield run
         if failed is not None:
             raise failed

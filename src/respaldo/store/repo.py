@@ -352,7 +352,10 @@ class Repo:
         return listing
 
     def _reload(self) -> None:
+        before = dict(self.index.lengths())
         self.synchronise(lenient=True)
+        if self.runs is None and before == self.index.lengths() and self.segments.doubt():  # nothing has moved
+            self.synchronise(lenient=True)
 
     def _read_footers(self, listing: Listing, names: list[PackName]) -> None:
         """Enters packs that no segment lists, from their own footers; many together, since each time costs as much."""

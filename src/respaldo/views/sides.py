@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Protocol
 
 from respaldo import kernel
-from respaldo.catalog.trees import TreeReader
+from respaldo.catalog.trees import TreeReader, check_run
 from respaldo.core.errors import ChunkMissing, Corruption, SourceError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry, Mark
@@ -104,8 +104,9 @@ class Snapshots:
             return opened.entries()
         runs = [run for run in opened if run not in common]
         try:
+            last = b""
             for run in runs:
-                self._trees.opened(run)
+                last = check_run(self._trees.opened(run), last, f"tree {run.hex()[:16]}")
         except (ChunkMissing, Corruption) as error:
             self._tell(entry, path, error)
             return iter(())
