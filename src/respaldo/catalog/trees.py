@@ -46,6 +46,12 @@ class Sink(Protocol):
     def separate(self) -> None: ...
 
 
+class TreeSink(Protocol):
+    """Stores chunks one by one: all that a tree needs."""
+
+    def put(self, kind: Kind, raw: Buffer) -> ChunkId: ...
+
+
 class Reader(Protocol):
     """Returns chunks, checked against their ids."""
 
@@ -68,7 +74,7 @@ def read_node(reader: Reader, chunk_id: ChunkId, level: int) -> list[Row]:
     return rows
 
 
-def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
+def put_tree(sink: TreeSink, leaf: Leaf, name_order: bytes) -> ChunkId:
     """Stores a directory, returns its tree's id. ``name_order`` is the key that chooses where long ones are cut."""
     if len(leaf) <= RUN_ENTRIES_SPLIT:
         encoded = leaf.encode()

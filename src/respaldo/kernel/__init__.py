@@ -8,8 +8,8 @@ The one look at the environment in this library is here: with ``RESPALDO_REQUIRE
 C module is missing, so that a test run or a package can not pass on the reference by accident.
 
 The verbs take plain buffers and return ``bytes`` of fixed-width rows, laid out in `layout`. They hold no GIL while they
-work (the reference does), keep no state, and may run on any number of threads; only two scans of one descriptor at once
-disturb one another.
+work (the reference does, and `differing` below a megabyte), keep no state, and may run on any number of threads; only
+two scans of one descriptor at once disturb one another.
 
 Raised by all: ``TypeError`` for arguments of wrong types, ``BufferError`` for buffers that are not contiguous or, where
 they are written to, read-only, ``ValueError`` for numbers out of range, unknown options and columns whose lengths

@@ -6,19 +6,19 @@ Of a directory it is not what is in it; of a hard link, that it is one. Never ho
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgpack
-from blake3 import blake3
 
+from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.core.model import Content, Entry, Mark
+from respaldo.format.columns import u32_array
 from respaldo.format.leafcheck import default_count
 from respaldo.format.tree import META, Leaf
-from respaldo.kernel import layout
+from respaldo.kernel import differing, layout
 
 T = TypeVar("T")
-KEY_BYTES = 16
 _KEPT = 32
 """So many bytes of a row of metadata come first: all but the time of birth."""
 _OF_DIRECTORIES = 16
@@ -26,66 +26,59 @@ _OF_DIRECTORIES = 16
 _GROUP = bytes(16)
 
 
-def key_of(packed: bytes) -> bytes:
-    """Returns what stands for some bytes here."""
-    return blake3(packed).digest(KEY_BYTES)
-
-
 class Packer:
-    """Makes rows of the entries of one leaf, which is validated, and of leaves that are like it but for some rows."""
+    """Makes rows of the entries of one leaf, and of leaves that are like it but for metadata and ids of some rows."""
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf
         self._spots = _spots(leaf)
         self._targets = _targets(leaf)
+        self._plain = not (leaf.levels or leaf.targets or leaf.xattrs or leaf.marks or leaf.links)
+        self._owners: dict[bytes, tuple[str, str]] = {}
+        self._row_of: list[int] = []
 
-    def pack(self, row: int, meta: bytes, content: bytes) -> bytes:
-        """Returns the row of an entry, out of columns that are the leaf's, or are like them but for some rows."""
+    def pack(self, row: int, meta: bytes, ids: bytes) -> bytes:
+        """Returns the row of an entry, out of its metadata and the ids of its content."""
         leaf = self._leaf
-        head = meta[row * META.size : row * META.size + _KEPT]
-        mode = head[0] | head[1] << 8
-        uid, gid = int.from_bytes(head[4:8], "little"), int.from_bytes(head[8:12], "little")
-        ids = b"" if stat.S_ISDIR(mode) else content[self._spots[row] : self._spots[row + 1]]
-        more: list[object] = [
-            leaf.levels[row][0] if row in leaf.levels else 0,
-            ids,
-            self._targets.get(row, b""),
-            leaf.xattrs.get(row, ()),
-            leaf.users.get(uid, ""),
-            leaf.groups.get(gid, ""),
-            leaf.marks.get(row, 0),
-            int(row in leaf.links),
-        ]
+        owners = self._owners.get(meta[4:12])
+        if owners is None:
+            uid, gid = int.from_bytes(meta[4:8], "little"), int.from_bytes(meta[8:12], "little")
+            owners = self._owners[meta[4:12]] = leaf.users.get(uid, ""), leaf.groups.get(gid, "")
+        if stat.S_ISDIR(meta[0] | meta[1] << 8):
+            ids = b""
+        if self._plain:
+            more: list[object] = [0, ids, b"", (), *owners, 0, 0]
+        else:
+            more = [
+                leaf.levels[row][0] if row in leaf.levels else 0,
+                ids,
+                self._targets.get(row, b""),
+                leaf.xattrs.get(row, ()),
+                *owners,
+                leaf.marks.get(row, 0),
+                int(row in leaf.links),
+            ]
         packed: bytes = msgpack.packb(more, unicode_errors="surrogateescape")
-        return head + packed
+        return meta[:_KEPT] + packed
 
-    def filled(self) -> list[int]:
-        """Returns the rows that have content."""
-        return [row for row in range(len(self._spots) - 1) if self._spots[row] < self._spots[row + 1]]
+    def own(self, row: int) -> bytes:
+        """Returns the row of an entry of the leaf itself."""
+        at = row * META.size
+        return self.pack(row, self._leaf.meta[at : at + META.size], self.ids(row))
 
-    def differ_only(self, one: bytes, other: bytes, rows: Iterable[int]) -> bool:
-        """Whether two contents of one length are the same but for some rows."""
-        spots = self._spots
-        for row in rows:
-            start, end = spots[row], spots[row + 1]
-            other = other[:start] + one[start:end] + other[end:]
-        return one == other
+    def ids(self, row: int) -> bytes:
+        """Returns the ids of an entry's content, of a directory that of its tree."""
+        return self._leaf.content[self._spots[row] : self._spots[row + 1]]
 
-    def below(self, row: int, content: bytes) -> bytes:
-        """Returns the id of a directory's tree, empty where it has none."""
-        return content[self._spots[row] : self._spots[row + 1]]
+    def cells(self, row: int) -> range:
+        """Returns which of the ids of the leaf's content are an entry's."""
+        return range(self._spots[row] // CHUNK_ID_BYTES, self._spots[row + 1] // CHUNK_ID_BYTES)
 
-    def row_at(self, place: int, rows: list[int]) -> int:
-        """Returns which of some rows the content at an offset belongs to."""
-        spots = self._spots
-        low, high = 0, len(rows) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if spots[rows[middle] + 1] <= place:
-                low = middle + 1
-            else:
-                high = middle
-        return rows[low]
+    def row_of(self, cell: int) -> int:
+        """Returns whose an id of the leaf's content is."""
+        if not self._row_of:
+            self._row_of = [row for row in range(len(self._spots) - 1) for _ in self.cells(row)]
+        return self._row_of[cell]
 
 
 def _spots(leaf: Leaf) -> list[int]:
@@ -94,7 +87,7 @@ def _spots(leaf: Leaf) -> list[int]:
     at = 0
     for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
         level = leaf.levels.get(row)
-        at += 32 * (level[1] if level else default_count(mode, size, leaf.marks.get(row, 0)))
+        at += CHUNK_ID_BYTES * (level[1] if level else default_count(mode, size, leaf.marks.get(row, 0)))
         spots.append(at)
     return spots
 
@@ -118,10 +111,8 @@ def parted(one: Leaf, other: Leaf) -> tuple[Leaf, Leaf]:
     spots = _spots(one)
     if spots != _spots(other):
         return one, other
-    rows = set(differing(one.meta, other.meta, META.size))
-    if not packer.differ_only(one.content, other.content, rows):
-        filled = packer.filled()
-        rows |= {packer.row_at(at * 32, filled) for at in differing(one.content, other.content, 32)}
+    rows = set(u32_array(differing(one.meta, other.meta, META.size)))
+    rows.update(map(packer.row_of, u32_array(differing(one.content, other.content, CHUNK_ID_BYTES))))
     kept = sorted(rows)
     if any(stat.S_ISLNK(one.meta[row * META.size] | one.meta[row * META.size + 1] << 8) for row in kept):
         return one, other
@@ -211,17 +202,3 @@ def unpack(packed: bytes, name: bytes) -> Entry:
         group=group,
         mark=Mark(mark),
     )
-
-
-def differing(one: bytes, other: bytes, width: int) -> Iterator[int]:
-    """Yields the numbers of the rows of a width that differ in two columns of one length: by halves, few rows do."""
-    stack = [(0, len(one) // width)]
-    while stack:
-        low, high = stack.pop()
-        if one[low * width : high * width] == other[low * width : high * width]:
-            continue
-        if high - low == 1:
-            yield low
-            continue
-        middle = (low + high) // 2
-        stack += [(middle, high), (low, middle)]

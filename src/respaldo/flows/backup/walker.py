@@ -14,7 +14,7 @@ from array import array
 
 from blake3 import blake3
 
-from respaldo.catalog.trees import Sink, TreeReader, put_tree
+from respaldo.catalog.trees import Sink, TreeReader, TreeSink, put_tree
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
@@ -46,6 +46,7 @@ class Walker:
         self,
         *,
         sink: Sink,
+        tree_sink: TreeSink,
         entries: Entries,
         memo: Memo | None,
         trust: Trust,
@@ -60,6 +61,7 @@ class Walker:
         cancel: Cancel,
     ) -> None:
         self._sink = sink
+        self._tree_sink = tree_sink
         self._entries = entries
         self._memo = memo
         self._trust = trust
@@ -327,12 +329,12 @@ class Walker:
                 self._memo.stamp(frame.key)
                 return frame.same.tree
             leaf = with_new_children(self._memo, frame)
-            tree = put_tree(self._sink, leaf, self._name_order)
+            tree = put_tree(self._tree_sink, leaf, self._name_order)
             self.changes.settle(frame, tree, leaf, frame.same.totals)
             remember_again(self._memo, frame, self._rules_of(frame), tree, leaf)
             return tree
         leaf, totals = frame.leaf(self._owners)
-        tree = put_tree(self._sink, leaf, self._name_order)
+        tree = put_tree(self._tree_sink, leaf, self._name_order)
         self._counts.files += totals.files
         self._counts.others += totals.others
         self._counts.length_bytes += totals.length_bytes
