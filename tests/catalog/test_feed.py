@@ -95,7 +95,7 @@ def test_feed_keeps_only_what_differs(tmp_path):
     with register._environment.env.begin() as txn:
         counts = {name: txn.stat(db)["entries"] for name, db in register._environment.dbs.items()}
     assert counts["roots"] == counts["trees"] - 3 - 4 == 5
-    assert counts["shapes"] == 4
+    assert counts["shapes"] == 1
     register.close()
 
 

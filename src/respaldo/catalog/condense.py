@@ -105,14 +105,16 @@ class Condenser:
         """Returns what is to be entered of a tree; raises `Corruption`."""
         spans = _spans(raw)
         if spans is not None:
-            held = self._held.get(spans.names)
-            if held is None and (known := self._register.latest(key_of(spans.names))) is not None:
-                held = self._hold(known, self._register.base(known))
+            held = self._held.get(spans.names) or self._hold_latest(spans)
             if held is not None and len(raw) == len(held.base.raw) and spans == held.spans:
                 found = self._alike(tree, raw, held)
                 if found is not None:
                     return found
         return self._whole(tree, raw, spans)
+
+    def _hold_latest(self, spans: _Spans) -> _Held | None:
+        known = self._register.latest(key_of(spans.names))
+        return None if known is None else self._hold(known, self._register.base(known))
 
     def _alike(self, tree: bytes, raw: bytes, held: _Held) -> Condensed | None:
         """Condenses a tree that is like its base, None where it is not as like as it seemed."""
@@ -155,7 +157,7 @@ class Condenser:
         kind_of = {mode: FOLDER if mode & TYPE_MASK == stat.S_IFDIR else OTHER for mode in set(modes)}
         kinds = bytes(map(kind_of.__getitem__, modes))
         names = self._enter_names(Names(leaf.names, kinds))
-        folders = _folders(leaf) if FOLDER in kinds else array("I")
+        folders = _folders(leaf, modes) if FOLDER in kinds else array("I")
         return self._become(tree, Base(names, folders, raw), spans)
 
     def _become(self, tree: bytes, base: Base, spans: _Spans) -> Condensed:
@@ -163,6 +165,8 @@ class Condenser:
         handle = handle_of(tree)
         self.fresh += [("bases", handle, packed_base(handle, base)), ("latest", key_of(spans.names), handle)]
         self.bases += 1
+        if self._trusted:  # within one snapshot, few directories have the same names
+            return Condensed(base.names, Recorded(b"", handle), _below(base.folders, base.raw[spans.content :]))
         return Condensed(base.names, Recorded(b"", handle), self._hold(handle, base, spans).ids)
 
     def _branch(self, branch: Branch) -> Condensed:
@@ -208,15 +212,21 @@ def _below(folders: array[int], content: bytes) -> list[bytes]:
     ]
 
 
-def _folders(leaf: Leaf) -> array[int]:
+def _folders(leaf: Leaf, modes: array[int]) -> array[int]:
     """Returns the cells of a leaf's directories."""
     cells = array("I")
     levels, marks = leaf.levels, leaf.marks
+    words = u32_array(leaf.meta)
     at = 0
-    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
-        level = levels.get(row) if levels else None
-        count = level[1] if level else default_count(mode, size, marks.get(row, 0) if marks else 0)
-        if stat.S_ISDIR(mode):
+    sizes = zip(modes, words[_SIZE_WORD::_META_WORDS], words[_SIZE_WORD + 1 :: _META_WORDS], strict=True)
+    for row, (mode, low, high) in enumerate(sizes):
+        kind = mode & TYPE_MASK
+        if levels or marks:
+            level = levels.get(row)
+            count = level[1] if level else default_count(mode, low or high, marks.get(row, 0))
+        else:
+            count = int(kind == stat.S_IFDIR or (kind == stat.S_IFREG and (low or high) > 0))
+        if kind == stat.S_IFDIR:
             cells.append(at if count else NO_CELL)
         at += count
     return cells

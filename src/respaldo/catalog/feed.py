@@ -8,7 +8,6 @@ One thread.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,12 +15,13 @@ from typing import Self
 import lmdb
 
 from respaldo.catalog.condense import Condensed, Condenser
-from respaldo.catalog.register import NOWHERE, Item, Register, handle_of, key_of, packed_tree
+from respaldo.catalog.register import NOWHERE, Item, Register, handle_of, packed_tree, shape_of
 from respaldo.catalog.trees import TreeSink
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
 
+_TAKEN_BYTES_MAX = 8 << 20
 _WAITING_BYTES_MAX = 1 << 20
 _WAITING_MAX = 1000
 _BASES_BYTES_MAX = 4 << 20
@@ -39,6 +39,8 @@ class Feed:
         self._condenser: Condenser | None = None
         self._shapes: dict[bytes, bytes] = {NOWHERE: NOWHERE}
         """Of trees that wait to be entered, by handle."""
+        self._taken: list[tuple[bytes, bytes]] = []
+        self._taken_bytes = 0
         self._waiting: list[Item] = []
         self._waiting_bytes = 0
 
@@ -49,29 +51,36 @@ class Feed:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._register is not None:
-            with contextlib.suppress(*_FAILED):
-                if not self._off:
-                    self._settle(self._register)
-                self._register.close()
+            self._register.close()
 
     def put(self, tree: ChunkId, raw: bytes) -> None:
-        """Enters a tree."""
-        if self._off:
-            return
+        """Takes a tree, to be entered when many are, or at the end: what is done in between costs twice as much."""
+        if not self._off:
+            self._taken.append((bytes(tree), raw))
+            self._taken_bytes += len(raw)
+            if self._taken_bytes > _TAKEN_BYTES_MAX:
+                self._enter_taken()
+
+    def root(self, tree: ChunkId) -> None:
+        """Enters what was taken, and that a tree is all of a snapshot, which is committed."""
+        if self._taken:
+            self._enter_taken(tree)
+
+    def _enter_taken(self, root: bytes = b"") -> None:
+        taken, self._taken, self._taken_bytes = self._taken, [], 0
         try:
             if self._register is None or self._condenser is None:
                 self._register = Register(self._path)
                 self._condenser = Condenser(self._register, trusted=True, bases_bytes_max=_BASES_BYTES_MAX)
-            self._enter(self._register, self._condenser, tree, raw)
+            for tree, raw in taken:
+                self._enter(self._register, self._condenser, tree, raw)
+            if root and self._shape(self._register, handle_of(root)):
+                self._waiting.append(("roots", handle_of(root), b""))
+            self._settle(self._register)
         except _FAILED:
             self._off = True
 
-    def root(self, tree: ChunkId) -> None:
-        """Notes that a tree is all of a snapshot, which is committed."""
-        if not self._off and self._register is not None and self._shape(self._register, handle_of(tree)):
-            self._waiting.append(("roots", handle_of(tree), b""))
-
-    def _enter(self, register: Register, condenser: Condenser, tree: ChunkId, raw: bytes) -> None:
+    def _enter(self, register: Register, condenser: Condenser, tree: bytes, raw: bytes) -> None:
         handle = handle_of(tree)
         if handle in self._shapes or register.has(handle):
             return
@@ -81,9 +90,8 @@ class Feed:
         if shape is None:
             below = [self._shape(register, handle_of(child)) for child in found.ids]
             if b"" not in below:
-                packed = found.names + b"".join(below)
-                shape = key_of(packed)
-                items.append(("shapes", shape, packed))
+                shape, more = shape_of(found.names, below)
+                items += more
         if shape is not None:
             items.append(("trees", handle, packed_tree(handle, found.with_shape(shape))))
             self._shapes[handle] = shape

@@ -135,8 +135,16 @@ class Register:
         return Names(found[_LENGTH.size : _LENGTH.size + length], found[_LENGTH.size + length :])
 
     def shape(self, key: bytes) -> tuple[bytes, list[bytes]]:
-        """Returns the key of a list of names, and the shapes of the directories and runs in it."""
-        first, *others = split_keys(self._named("shapes", key))
+        """Returns the key of a list of names, and the shapes of the directories and runs in it.
+
+        Where there are none, the shape is the list.
+        """
+        found = self._get("shapes", key)
+        if found is None:
+            return key, []
+        if key_of(found) != key:
+            raise lmdb.CorruptedError("shapes of the register are not what was entered")
+        first, *others = split_keys(found)
         return first, others
 
     def tree(self, handle: bytes) -> Recorded | None:
@@ -220,6 +228,15 @@ def handle_of(tree: bytes) -> bytes:
 
 def _check(handle: bytes, body: bytes) -> bytes:
     return blake3(body).update(handle).digest(_CHECK_BYTES)
+
+
+def shape_of(names: bytes, below: Sequence[bytes]) -> tuple[bytes, list[Item]]:
+    """Returns the shape of a tree, and what is to be entered of that: see `Register.shape`."""
+    if not below:
+        return names, []
+    packed = names + b"".join(below)
+    key = key_of(packed)
+    return key, [("shapes", key, packed)]
 
 
 def packed_names(names: Names) -> bytes:

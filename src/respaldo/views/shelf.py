@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from respaldo.catalog.condense import Condensed, Condenser
-from respaldo.catalog.register import NOWHERE, UNKNOWN, Item, Register, handle_of, key_of, packed_tree
+from respaldo.catalog.register import NOWHERE, UNKNOWN, Item, Register, handle_of, packed_tree, shape_of
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId, Kind, pack_object
 from respaldo.core.seams import Buffer
@@ -103,10 +103,9 @@ class Shelf:
         for tree in self._upward(roots):
             found = self._taken[tree]
             below = [shapes.get(child) or self._shape(child) for child in found.ids]
-            packed = found.names + b"".join(below)
-            handle, shape = handle_of(tree), key_of(packed)
-            recorded = found.with_shape(shape)
-            put.append(("shapes", shape, packed))
+            shape, items = shape_of(found.names, below)
+            put += items
+            handle, recorded = handle_of(tree), found.with_shape(shape)
             shapes[tree] = shape
             self.trees += 1
             if UNKNOWN in below or not loose.isdisjoint(found.ids):
