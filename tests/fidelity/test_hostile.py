@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from respaldo.api import Places, open_repository
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.session import Session
-from respaldo.catalog.trees import put_tree
 from respaldo.codec.slots import Secret
 from respaldo.core.ids import Kind
 from respaldo.core.model import Mark

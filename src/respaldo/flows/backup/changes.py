@@ -12,7 +12,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from respaldo.catalog.trees import RUN_ENTRIES_SPLIT, TreeReader
+from respaldo.catalog.runs import RUN_ENTRIES_SPLIT
+from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.flows.backup.frame import Frame

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from respaldo.catalog.feed import FedSink, Feed
 from respaldo.catalog.register import FOLDER_NAME
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
-from respaldo.catalog.trees import Sink, TreeReader, put_tree
+from respaldo.catalog.trees import Sink, TreeReader
 from respaldo.chunk.chunker import Chunker, ChunkerParams
 from respaldo.core.errors import Interrupted, StorageFailed, UsageError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SnapshotId

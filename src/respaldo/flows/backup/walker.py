@@ -14,7 +14,8 @@ from array import array
 
 from blake3 import blake3
 
-from respaldo.catalog.trees import Sink, TreeReader, TreeSink, put_tree
+from respaldo.catalog.runs import put_tree
+from respaldo.catalog.trees import Sink, TreeReader, TreeSink
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
