@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from blake3 import blake3
@@ -74,6 +74,16 @@ def put_runs(sink: TreeSink, leaf: Leaf, name_order: bytes, alike: Alike | None)
             cutter.skip(run[1])
         runs.append(run)
     return sink.put(Kind.TREE, Branch(tuple(runs)).encode()), runs
+
+
+def without_runs(leaf: Leaf, runs: Sequence[Run], known: Container[ChunkId]) -> Iterator[Leaf]:
+    """Yields a directory that stands in runs, without those that are known."""
+    cutter = _Cutter(leaf, b"")
+    for run, count in runs:
+        if run in known:
+            cutter.skip(count)
+        else:
+            yield cutter.cut(cutter.row + count)
 
 
 def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
@@ -150,9 +160,9 @@ class _Cutter:
                 at = self._leaf.targets.index(b"\0", at) + 1
         return at
 
-    def cut(self) -> Leaf:
-        """Returns the next run."""
-        first, end = self.row, self._end()
+    def cut(self, end: int = 0) -> Leaf:
+        """Returns the next run; with ``end``, whatever is before that row."""
+        first, end = self.row, end or self._end()
         leaf = self._leaf
         meta = leaf.meta[first * META.size : end * META.size]
         words = u32_array(meta)

@@ -6,7 +6,7 @@ ids say so. Never holds a whole list in memory. Implements docs/format.md, "Tree
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -166,8 +166,10 @@ class TreeReader:
         tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
         return tree if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
 
-    def leaves(self, tree_id: ChunkId) -> Iterator[Leaf]:
-        """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`.
+    def leaves(self, tree_id: ChunkId, known: Container[ChunkId] = ()) -> Iterator[Leaf]:
+        """Yields the runs of a directory, but those that are known, one where it is short.
+
+        Raises `Corruption`, `ChunkMissing`.
 
         A run that cannot be had is passed over, and the error raised at the end: the others are no worse for it.
         """
@@ -179,6 +181,8 @@ class TreeReader:
         last = b""
         failed: ChunkMissing | Corruption | None = None
         for run_id, count in tree.runs:
+            if run_id in known:
+                continue
             try:
                 run = parse_tree(self._reader.get(Kind.TREE, run_id), f"tree {run_id.hex()[:16]}")
             except (ChunkMissing, Corruption) as error:

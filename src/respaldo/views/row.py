@@ -6,19 +6,15 @@ Of a directory it is not what is in it; of a hard link, that it is one. Never ho
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
-from typing import TypeVar
+from bisect import bisect_right
 
 import msgpack
 
 from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.core.model import Content, Entry, Mark
-from respaldo.format.columns import u32_array
-from respaldo.format.leafcheck import default_count
 from respaldo.format.tree import META, Leaf
-from respaldo.kernel import differing, layout
+from respaldo.kernel import layout
 
-T = TypeVar("T")
 _KEPT = 32
 """So many bytes of a row of metadata come first: all but the time of birth."""
 _OF_DIRECTORIES = 16
@@ -31,11 +27,10 @@ class Packer:
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf
-        self._spots = _spots(leaf)
+        self._spots = leaf.spots()
         self._targets = _targets(leaf)
         self._plain = not (leaf.levels or leaf.targets or leaf.xattrs or leaf.marks or leaf.links)
         self._owners: dict[bytes, tuple[str, str]] = {}
-        self._row_of: list[int] = []
 
     def pack(self, row: int, meta: bytes, ids: bytes) -> bytes:
         """Returns the row of an entry, out of its metadata and the ids of its content."""
@@ -68,28 +63,15 @@ class Packer:
 
     def ids(self, row: int) -> bytes:
         """Returns the ids of an entry's content, of a directory that of its tree."""
-        return self._leaf.content[self._spots[row] : self._spots[row + 1]]
+        return self._leaf.content[self._spots[row] * CHUNK_ID_BYTES : self._spots[row + 1] * CHUNK_ID_BYTES]
 
     def cells(self, row: int) -> range:
         """Returns which of the ids of the leaf's content are an entry's."""
-        return range(self._spots[row] // CHUNK_ID_BYTES, self._spots[row + 1] // CHUNK_ID_BYTES)
+        return range(self._spots[row], self._spots[row + 1])
 
     def row_of(self, cell: int) -> int:
         """Returns whose an id of the leaf's content is."""
-        if not self._row_of:
-            self._row_of = [row for row in range(len(self._spots) - 1) for _ in self.cells(row)]
-        return self._row_of[cell]
-
-
-def _spots(leaf: Leaf) -> list[int]:
-    """Returns where in the content each entry's ids begin, and where the last ones end."""
-    spots = [0]
-    at = 0
-    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
-        level = leaf.levels.get(row)
-        at += CHUNK_ID_BYTES * (level[1] if level else default_count(mode, size, leaf.marks.get(row, 0)))
-        spots.append(at)
-    return spots
+        return bisect_right(self._spots, cell) - 1
 
 
 def _targets(leaf: Leaf) -> dict[int, bytes]:
@@ -97,46 +79,6 @@ def _targets(leaf: Leaf) -> dict[int, bytes]:
         return {}
     links = (row for row, item in enumerate(META.iter_unpack(leaf.meta)) if stat.S_ISLNK(item[0]))
     return dict(zip(links, leaf.targets.split(b"\0"), strict=False))
-
-
-def parted(one: Leaf, other: Leaf) -> tuple[Leaf, Leaf]:
-    """Returns what two validated leaves do not have in common, or both as they are where that is not seen at once.
-
-    Two versions of a directory mostly differ in a few rows, and making an entry of one takes longer than comparing it.
-    """
-    alike = ("names", "targets", "levels", "links", "xattrs", "marks", "users", "groups")
-    if any(getattr(one, name) != getattr(other, name) for name in alike) or len(one.content) != len(other.content):
-        return one, other
-    packer = Packer(one)
-    spots = _spots(one)
-    if spots != _spots(other):
-        return one, other
-    rows = set(u32_array(differing(one.meta, other.meta, META.size)))
-    rows.update(map(packer.row_of, u32_array(differing(one.content, other.content, CHUNK_ID_BYTES))))
-    kept = sorted(rows)
-    if any(stat.S_ISLNK(one.meta[row * META.size] | one.meta[row * META.size + 1] << 8) for row in kept):
-        return one, other
-    return _part(one, kept, spots), _part(other, kept, spots)
-
-
-def _part(leaf: Leaf, rows: list[int], spots: list[int]) -> Leaf:
-    names = leaf.names.split(b"\0")
-    places = {row: place for place, row in enumerate(rows)}
-
-    def of(mapping: Mapping[int, T]) -> dict[int, T]:
-        return {places[row]: value for row, value in mapping.items() if row in places}
-
-    return Leaf(
-        names=b"".join([names[row] + b"\0" for row in rows]),
-        meta=b"".join([leaf.meta[row * META.size : (row + 1) * META.size] for row in rows]),
-        content=b"".join([leaf.content[spots[row] : spots[row + 1]] for row in rows]),
-        levels=of(leaf.levels),
-        links=of(leaf.links),
-        xattrs=of(leaf.xattrs),
-        marks=of(leaf.marks),
-        users=leaf.users,
-        groups=leaf.groups,
-    )
 
 
 def pack_entry(entry: Entry) -> bytes:
