@@ -97,8 +97,7 @@ class Entries:
         large: list[int] = []
         unchanged: list[int] = []
         dropped, empty = frame.dropped, before.is_empty
-        if taken:
-            self._carry(frame, before)
+        self._carry(frame, before, taken=taken)
         for row, name, (mode, _, _, _, size, _, _), (_, ctime_ns, links, flags) in _others(frame):
             if row in dropped:
                 continue
@@ -141,9 +140,9 @@ class Entries:
                 self.paranoid.look_at(frame, row, frame.content(row))
             frame.reread = True
 
-    def _carry(self, frame: Frame, before: Before) -> None:
+    def _carry(self, frame: Frame, before: Before, *, taken: bool) -> None:
         """Carries over what is as it was, unless somebody wants to look at it in spite of that."""
-        if self.paranoid is not None or before.is_empty:
+        if not taken or self.paranoid is not None or before.is_empty:
             return
         before.carry_into(frame)
         files = sum(part.length for part in frame.carried)
