@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import lmdb
 
@@ -20,6 +21,13 @@ Members = Sequence[tuple[Recorded, int]]
 """Trees, each with the snapshots that hold it, a bit each."""
 _Variant = tuple[int, bytes, tuple[tuple[int, bytes], ...]]
 """A row, its metadata where that is not the base's, and ids by cell that are not."""
+
+
+class _Wanted(NamedTuple):
+    """Is rows that are looked for, and which of them an id of content belongs to, by its cell."""
+
+    rows: frozenset[int]
+    cells: dict[int, int]
 
 
 class Family:
@@ -43,7 +51,7 @@ class Family:
     def rows(self, members: Members, places: Collection[int]) -> Iterator[tuple[int, bytes, int]]:
         """Yields (number, row, snapshots) of what stands in some rows of members."""
         packer = self._packer
-        wanted = frozenset(places)
+        wanted = self._wanted(places)
         everywhere = 0
         variants: dict[_Variant, int] = {}
         others: dict[int, int] = {}
@@ -62,22 +70,29 @@ class Family:
 
     def row(self, found: Recorded, row: int) -> bytes:
         """Returns what stands in a row of a member."""
-        return next((self._packed(variant) for variant in self._variants(found, {row})), None) or self._packer.own(row)
+        variants = self._variants(found, self._wanted((row,)))
+        return next(map(self._packed, variants), None) or self._packer.own(row)
 
-    def _variants(self, found: Recorded, wanted: Collection[int]) -> Iterator[_Variant]:
+    def _wanted(self, places: Collection[int]) -> _Wanted:
+        cells = self._packer.cells
+        return _Wanted(frozenset(places), {cell: row for row in places for cell in cells(row)})
+
+    @staticmethod
+    def _variants(found: Recorded, wanted: _Wanted) -> Iterator[_Variant]:
         """Yields what a member has in some rows that its base has not."""
-        if not found.rows and not found.cells:
-            return
         metas: dict[int, bytes] = {}
         ids: dict[int, tuple[tuple[int, bytes], ...]] = {}
-        for at, row in enumerate(u32_array(found.rows)):
-            if row in wanted:
-                metas[row] = found.meta[at * META.size : (at + 1) * META.size]
-        row_of = self._packer.row_of
-        for at, cell in enumerate(u32_array(found.cells)):
-            row = row_of(cell)
-            if row in wanted:
-                ids[row] = (*ids.get(row, ()), (cell, found.id_at(at)))
+        rows, cells = u32_array(found.rows), u32_array(found.cells)
+        if not wanted.rows.isdisjoint(rows):
+            for at, row in enumerate(rows):
+                if row in wanted.rows:
+                    metas[row] = found.meta[at * META.size : (at + 1) * META.size]
+        row_of = wanted.cells
+        if not row_of.keys().isdisjoint(cells):
+            for at, cell in enumerate(cells):
+                if cell in row_of:
+                    row = row_of[cell]
+                    ids[row] = (*ids.get(row, ()), (cell, found.id_at(at)))
         for row, meta in metas.items():
             yield row, meta, ids.pop(row, ())
         for row, changed in ids.items():

@@ -6,7 +6,6 @@ Of a directory it is not what is in it; of a hard link, that it is one. Never ho
 from __future__ import annotations
 
 import stat
-from bisect import bisect_right
 
 import msgpack
 
@@ -68,10 +67,6 @@ class Packer:
     def cells(self, row: int) -> range:
         """Returns which of the ids of the leaf's content are an entry's."""
         return range(self._spots[row], self._spots[row + 1])
-
-    def row_of(self, cell: int) -> int:
-        """Returns whose an id of the leaf's content is."""
-        return bisect_right(self._spots, cell) - 1
 
 
 def _targets(leaf: Leaf) -> dict[int, bytes]:

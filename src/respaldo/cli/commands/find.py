@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -112,9 +113,11 @@ def command(
                 },
             )
         else:
-            for version in found:
+            for number, version in enumerate(found):
                 if not settings.quiet:
                     show.out(_line(version, snapshots))
+                    if not number:
+                        sys.stdout.flush()  # whoever reads a pipe sees at once that there is something
         for item in finding.unread:
             show.err(f"warning: {_unread(item, snapshots)}")
     return max((3 if item.lost else 4 for item in finding.unread), default=0)
