@@ -5,9 +5,10 @@ PYTHON ?= python3
 JOBS ?= 2
 # Passed on to pytest: make test ARGS='-m "not slow" tests/store'
 ARGS ?=
-# How long `make fuzz` takes (`make soak`: ten minutes, unless told), and how long the two take within `make check`.
+# How long `make fuzz` fuzzes each target (`make soak`: takes ten minutes, unless told), and how long all targets, and a
+# soak, take within `make check`.
 SECONDS ?= 60
-CHECK_SECONDS ?= 5
+CHECK_SECONDS ?= 20
 CHECK_SOAK_SECONDS ?= 60
 
 VENV := .venv
@@ -16,10 +17,10 @@ STAMP := $(VENV)/.installed
 KERNEL := $(wildcard setup.py src/respaldo/kernel/*.c src/respaldo/kernel/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build test lint format types imports check demo bench stages growth looking fuzz model soak clean
+.PHONY: help venv build test lint format types imports check demo bench stages growth looking fuzz fuzz-long model soak clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Makes .venv with the project, its C kernel and the tools (PYTHON=python3)
 
@@ -64,7 +65,7 @@ check: ## Does all that CI does: lint, types, imports, test, a short fuzz, a sho
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory imports
 	@$(MAKE) --no-print-directory test
-	@$(MAKE) --no-print-directory fuzz SECONDS=$(CHECK_SECONDS)
+	@$(MAKE) --no-print-directory fuzz TOTAL=$(CHECK_SECONDS)
 	@$(MAKE) --no-print-directory soak SECONDS=$(CHECK_SOAK_SECONDS)
 
 demo: $(STAMP) ## Backs up, damages, restores and compares, before your eyes
@@ -82,8 +83,11 @@ growth: $(STAMP) ## Measures how cost grows, a cold cache, a far storage (ARGS="
 looking: $(STAMP) ## Measures find, history, diff, dump, export over a hundred snapshots (ARGS="--quick")
 	$(BIN)/python -m benches.looking $(ARGS)
 
-fuzz: $(STAMP) ## Fuzzes the kernel and the parsers (SECONDS=60)
-	PYTHON=$(CURDIR)/$(BIN)/python bash tests/fuzz/run.sh $(SECONDS)
+fuzz: $(STAMP) ## Fuzzes every parser and the kernel (SECONDS=60 for each; ARGS="--only tree")
+	$(BIN)/python -m tests.fuzz $(if $(TOTAL),--all $(TOTAL),--each $(SECONDS)) $(ARGS)
+
+fuzz-long: ## Fuzzes every parser and the kernel for an hour each
+	@$(MAKE) --no-print-directory fuzz SECONDS=3600
 
 model: $(STAMP) ## Goes through every state of the protocol's model, the large ones too (minutes)
 	$(BIN)/python -m tests.protocol.model.scopes

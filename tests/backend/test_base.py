@@ -14,8 +14,8 @@ from tests.backend.contract import BAD_NAMES
 
 def test_folders_are_those_of_the_format():
     """A folder is not added in passing."""
-    expected = "ballast catalogue condemned config keys log lost+found outcome packs parity pending pins segments"
-    assert " ".join(sorted(FOLDERS)) == expected + " sessions sums trash verified"
+    expected = "ballast catalogue condemned config enrolled epochs keys log lost+found notices outcome packs parity"
+    assert " ".join(sorted(FOLDERS)) == expected + " pending pins runs segments sessions sums trash verified"
     assert all(check_folder(folder) == folder for folder in FOLDERS)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from respaldo.catalog.arrival import HOUR_NS, Arrival, Doubt, find_doubts
+from respaldo.catalog.arrival import HOUR_NS, Arrival, Doubt, Told, counted_times, find_doubts
 
 DAY_NS = 24 * HOUR_NS
 NOW_NS = 1_780_000_000 * 10**9
@@ -121,3 +121,65 @@ def test_any_claim_has_an_answer(items):
 def test_every_doubt_has_words():
     """For people."""
     assert all(doubt.text for doubt in Doubt)
+
+
+# --- clients that are not trusted, whose log tells ---
+
+
+def logged(number, days_ago, place=None, **fields):
+    """Returns a snapshot of such a client, whose log says so in the place of its number."""
+    told = Told(signer=b"c", place=number if place is None else place)
+    return made(number, days_ago, by_log=True, told=told, stored_ns=None, **fields)
+
+
+def test_honest_log_is_believed():
+    """In order, or nearly so: what was made at the same time ends in another order than it began."""
+    long = logged(3, 7.5, started_ns=NOW_NS - 8 * DAY_NS)
+    assert doubted(logged(1, 9), logged(2, 7.6), replace(long, ended_ns=NOW_NS - 7 * DAY_NS), logged(4, 6)) == {}
+
+
+def test_what_no_log_says_does_not_count():
+    """Whoever cannot sign for the client, or would rather not."""
+    assert doubted(replace(logged(1, 3), told=None)) == {1: Doubt.UNSAID}
+    assert doubted(replace(made(1, 3), told=None)) == {}
+
+
+def test_backdated_in_the_log():
+    """Storage keeps no times, and the forger has the key: but his entry stands behind that of the last honest one."""
+    honest = [logged(number, 30 - number) for number in range(1, 20)]
+    assert doubted(*honest, logged(99, 21), logged(100, 10.5)) == {99: Doubt.ORDER}
+
+
+def test_one_ahead_does_not_make_the_others_doubtful():
+    """A time in the future, or one that storage or an admin knows better, is no measure for those behind it."""
+    ahead = logged(2, -3)
+    assert doubted(logged(1, 3), ahead, logged(3, 2)) == {2: Doubt.FUTURE}
+    seen = replace(logged(2, 1), told=Told(signer=b"c", place=2, before_ns=NOW_NS - 2 * DAY_NS))
+    assert doubted(logged(1, 3), seen, logged(3, 2)) == {2: Doubt.EARLY}
+    unseen = replace(logged(2, 3), told=Told(signer=b"c", place=2, after_ns=NOW_NS - 2 * DAY_NS))
+    assert doubted(logged(1, 3), unseen, logged(3, 1)) == {2: Doubt.LATE}
+
+
+def test_logs_that_go_on_at_the_same_time():
+    """A thief begins a log of his own, which nothing goes before: where it meets the honest one, neither counts."""
+    honest = [logged(number, 30 - number) for number in range(1, 20)]
+    forged = [replace(logged(99 + n, days), told=Told(signer=b"d", place=n)) for n, days in enumerate((21.5, 19.5))]
+    assert doubted(*honest, *forged) == {9: Doubt.ORDER, 10: Doubt.ORDER, 99: Doubt.ORDER, 100: Doubt.ORDER}
+    alone = replace(logged(99, 20.5), told=Told(signer=b"d", place=1))
+    assert doubted(*honest, alone) == {99: Doubt.ORDER}
+
+
+def test_logs_one_after_the_other():
+    """A machine that lost its state goes on under another name."""
+    before = [logged(number, 30 - number) for number in range(1, 9)]
+    after = [replace(logged(number, 30 - number), told=Told(signer=b"a", place=number)) for number in range(9, 20)]
+    last = [replace(logged(number, 30 - number), told=Told(signer=b"b", place=number)) for number in range(20, 30)]
+    assert doubted(*before, *last, *after) == {}
+
+
+def test_counted_times_never_go_back():
+    """By when it ended, and not before what stands before it; what is in doubt has none."""
+    items = [logged(1, 3), logged(2, 3 + 0.5 / 24), logged(3, 9), made(4, 1)]
+    doubts = find_doubts(items, NOW_NS)
+    times = {item[0]: time_ns for item, time_ns in counted_times(items, doubts).items()}
+    assert times == {1: items[0].ended_ns, 2: items[0].ended_ns}

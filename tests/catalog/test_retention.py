@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from respaldo.catalog.arrival import HOUR_NS, Arrival, Doubt
+from respaldo.catalog.arrival import HOUR_NS, Arrival, Doubt, Told
 from respaldo.catalog.retention import (
     COUNTS,
     PERIODS,
@@ -385,3 +385,55 @@ def test_view_is_what_an_unbounded_rule_keeps(items, period, zone):
         if reason.rule == period
     }
     assert shown == chosen
+
+
+# --- clients that are not trusted ---
+
+
+def claimed(place, time_ns, *, signer=b"c"):
+    """Returns a snapshot of such a client: its log's order is true, its times are what it claims."""
+    item = made(time_ns)
+    told = Told(signer=signer, place=place)
+    return replace(item, arrival=replace(item.arrival, by_log=True, told=told))
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    st.lists(
+        st.tuples(st.integers(0, 59), st.integers(0, 23), st.integers(0, 24), st.sampled_from([b"c", b"d", b"e"])),
+        max_size=12,
+    ),
+    policies.filter(lambda policy: not policy.keep.get("last") and not policy.tags and not policy.kinds_ns),
+)
+def test_false_times_push_out_no_more_than_an_honest_client_would(days, forged, policy):
+    """Whatever a thief claims: a good snapshot that goes would have gone if the machine had gone on honestly."""
+    good = [claimed(place, START_NS + day * DAY_NS) for place, day in enumerate(sorted(days))]
+    last_ns = good[-1].time_ns
+    now_ns = START_NS + 42 * DAY_NS
+    bad = [
+        replace(
+            item,
+            arrival=replace(
+                item.arrival,
+                started_ns=item.arrival.started_ns - before * HOUR_NS,
+                time_ns=item.arrival.time_ns - before * HOUR_NS,
+            ),
+        )
+        for place, (day, hour, before, signer) in enumerate(forged, len(good))
+        for item in [claimed(place, START_NS + day * DAY_NS + hour * HOUR_NS, signer=signer)]
+    ]
+    goes = {item.id for item in good} - kept([*good, *bad], policy, now_ns=now_ns)
+    hours = range(max(0, last_ns - START_NS) // HOUR_NS, (now_ns - START_NS) // HOUR_NS + 2)
+    honest = [claimed(10_000 + hour, max(last_ns, START_NS + hour * HOUR_NS)) for hour in hours]
+    assert goes <= {item.id for item in good} - kept([*good, *honest], policy, now_ns=now_ns + 2 * HOUR_NS)
+
+
+def test_backdated_within_a_day_takes_no_place():
+    """A start that lies a day back makes it the newest of yesterday: it counts by its end."""
+    now = at("2026-06-10 12:00")
+    good, bad = claimed(1, at("2026-06-09 02:00")), claimed(2, now)
+    bad = replace(bad, arrival=replace(bad.arrival, started_ns=now - 20 * HOUR_NS, time_ns=now - 20 * HOUR_NS))
+    policy = Policy(keep={"daily": 2})
+    assert kept([good, bad], policy) == {good.id, bad.id}
+    trusting = [replace(item, arrival=replace(item.arrival, by_log=False)) for item in (good, bad)]
+    assert kept(trusting, policy) == {bad.id}

@@ -172,14 +172,19 @@ def test_what_is_found_damaged_counts_as_verified_no_more(cli, tree, repository,
     assert cli("ls", "latest:verified", "--json").json["snapshot"] == saved
 
 
-def test_verify_computes_checksums_where_it_is_asked_to(cli, spawn, tree, repository, saved):
-    """Of all snapshots, each content once; then lists need no reading."""
+def test_verify_computes_checksums_as_it_reads(cli, spawn, tree, repository, saved):
+    """Of all snapshots, each content once; then lists need no reading. Not where it is told not to."""
     (tree / "new").write_text("new")
     cli("snapshot", tree)
-    cli("verify", "--read-data", "--checksums")
+    for option in ("--no-checksums", "--no-record"):
+        assert cli("verify", "--read-data", option, "--json").json["checksums"] == 0
+    assert objects(repository, "sums") == []
+    done = cli("verify", "--read-data", "--json").json
+    assert (done["checksums"], done["checksums_left"]) == (14, 0)  # "big" and "twin" are one
     [name] = objects(repository, "sums")
     check(printed(spawn, "checksums", f"latest:{tree}"), tree)
     assert objects(repository, "sums") == [name]
+    assert cli("verify", "--read-data", "--checksums", "--json").json["checksums"] == 0
     cli("verify", "--checksums", expected=2)
 
 

@@ -66,6 +66,19 @@ def test_dry_run_says_what_would_be_done(cli, tree, place):
     assert same(tree, back)
 
 
+def test_single_file_is_shown_where_it_lands(cli, tree, place):
+    """A dry run and a preview name the file that it becomes, and nothing that stands beside it."""
+    cli("snapshot", tree)
+    (place / "beside").mkdir(parents=True)
+    wanted = f"latest:{tree}/docs/a.txt"
+    for target, lands in ((place / "new", place / "new"), (place / "beside", place / "beside" / "a.txt")):
+        assert f"  {lands}\n" in cli("restore", wanted, target, "--dry-run").out
+        shown = cli("restore", wanted, target, "--preview").out
+        assert shown.splitlines()[0].split()[-3] == f"{lands.parent}/"
+        assert f"└── {lands.name}\n" in shown
+        assert "kept" not in shown
+
+
 @pytest.mark.usefixtures("saved")
 def test_overwrite_policies(cli, tree, place):
     """What is there is replaced, kept or looked at closely, as asked for."""

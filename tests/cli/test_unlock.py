@@ -54,6 +54,16 @@ def gone(pid, timeout_s=60):
     return False
 
 
+def test_key_that_was_rotated_is_locked_again(unlock, cli, place, tree):
+    """What an agent holds opens what is older only: it is not used any more, and the next command asks."""
+    unlock("--for", "10m", "--idle", "5m")
+    cli("snapshot", tree, "--label", "before")
+    cli("key", "rotate", "--key-file", place / "key")
+    assert "locked again" in cli("snapshots", expected=2).err
+    unlock("--for", "10m", "--idle", "5m")
+    assert "before" in cli("snapshots").out
+
+
 def test_commands_do_not_ask_until_it_is_locked(unlock, cli, tree):
     """A script is asked once; after lock it is asked again."""
     cli("snapshots", expected=2)
@@ -171,7 +181,7 @@ def test_removed_key_unlocks_nothing_any_more(unlock, cli, place):
     cli("snapshots")
     cli("key", "remove", made["key"], "--key-file", place / "key")
     ran = cli("snapshots", expected=2)
-    assert "has been removed; it is locked again" in ran.err
+    assert "was removed or rotated; it is locked again" in ran.err
     assert gone(made["pid"])
 
 

@@ -217,3 +217,44 @@ def test_associated_data_differ_in_every_part():
         (*base, "another suite"),
     ]
     assert len({associated_data(*parts) for parts in (base, *others)}) == 7
+
+
+class Epochs:
+    """Rings of which the first seals, and that are tried in the order in which they stand."""
+
+    def __init__(self, *rings):
+        self.rings = rings
+        self.asked = []
+
+    @property
+    def sealing(self):
+        return self.rings[0]
+
+    def opening(self, kind, name):
+        self.asked.append((kind, name))
+        return self.rings
+
+
+def test_one_sealer_opens_what_several_rings_sealed(suite):
+    """The first ring seals; what another one sealed opens as well, and says whose it is."""
+    rings = [KeyRing(bytes([byte]) * 32, b"H" * 32, epoch=epoch) for byte, epoch in ((3, 2), (2, 1), (1, 0))]
+    known = Epochs(*rings)
+    one = Sealer(known, b"R" * 16, random.Random(0).randbytes, suite)
+    for ring in rings:
+        sealed = sealed_by(Sealer(ring, b"R" * 16, random.Random(0).randbytes, suite), name="n")
+        assert one.open("data", "n", 7, sealed, "x") == b"content"
+        assert one.ring_of("data", "n", 7, sealed[:56]) is ring
+        assert one.ring_of("tree", "n", 7, sealed[:56]) is None
+    assert set(known.asked) == {("data", "n"), ("tree", "n")}
+    newest = Sealer(rings[0], b"R" * 16, random.Random(0).randbytes, suite)
+    assert newest.open("data", "", 7, sealed_by(one), "x") == b"content"
+
+
+def test_ring_that_is_not_known_opens_nothing(suite):
+    """Neither the key of another ring nor the right key in another epoch is taken."""
+    one = Sealer(Epochs(RING, KeyRing(b"N" * 32, b"H" * 32)), b"R" * 16, random.Random(0).randbytes, suite)
+    for other in (KeyRing(b"O" * 32, b"H" * 32), KeyRing(b"N" * 32, b"H" * 32, epoch=1)):
+        sealed = sealed_by(Sealer(other, b"R" * 16, random.Random(0).randbytes, suite))
+        with pytest.raises(Corruption):
+            one.open("data", "", 7, sealed, "x")
+        assert one.ring_of("data", "", 7, sealed[:56]) is None

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -385,3 +386,24 @@ def test_mount_shows_what_changed_and_every_version(product, where, room):
         assert [path.read_text() for path in (below / "same/file").iterdir()] == ["same"]
         assert [path.read_text() for path in (below / "gone").iterdir()] == ["gone"]
         assert mount.is_there
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_mount_seals_archives_as_an_export_prints(product, where, room):
+    """`sha256sum -c` in snapshot/ agrees before anybody has read the archive, and so does what an export prints."""
+    source = room / "source"
+    source.mkdir()
+    (source / "file").write_bytes(data(700_000))
+    (source / "link").symlink_to("file")
+    product.snapshot(source, "--label", "first")
+    product.run("export", "first", "--format", "tar", "-o", room / "out.tar")
+    exported = (room / "out.tar.sha256").read_text().split()[0]
+    with mounting(product, where) as mount:
+        folder = mount.where / "snapshot"
+        assert sorted(os.listdir(folder)) == ["first", "first.tar"]
+        done = subprocess.run(
+            ["sha256sum", "--strict", "-c", "first.tar.sha256"], cwd=folder, check=True, capture_output=True, text=True
+        )
+        assert done.stdout == "first.tar: OK\n"
+        assert (folder / "first.tar.sha256").read_text() == f"{exported}  first.tar\n"
+        mount.wait_for(lambda: "first.tar.sha256" in os.listdir(folder), "it was listed")

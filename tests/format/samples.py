@@ -18,12 +18,17 @@ from respaldo.format import (
     catalogue,
     config,
     content,
+    credential,
+    enrolment,
+    epoch,
     figures,
     frame,
     header,
     leafcheck,
+    notice,
     pack,
     protection,
+    runrecord,
     segment,
     snapshot,
     tree,
@@ -152,6 +157,45 @@ VERIFIED = verification.Verified(
 )
 SUMS = verification.sums_of({b"k" * 48: b"d" * 32, b"l" * 48: b"e" * 32})
 HEADER = header.Header(repository=b"R" * 16, created_ns=1_780_000_000_000_000_000)
+ENROLMENT = enrolment.Enrolment(
+    client=b"C" * 16,
+    name="web-1",
+    rights=(enrolment.LIST,),
+    sign_public=b"s" * 32,
+    box_public=b"b" * 32,
+    header_hash=b"h" * 32,
+    master=bytes(range(32)),
+    time_ns=1_780_000_000_000_000_000,
+)
+REMOVAL = enrolment.Removal(client=b"C" * 16, time_ns=1_780_000_000_000_000_000, runs=frozenset({b"2" * 16, b"1" * 16}))
+RUN = runrecord.Run(
+    author=runrecord.Author.CLIENT,
+    client=b"C" * 16,
+    session=SESSION,
+    time_ns=1_780_000_000_000_000_000,
+    box=b"x" * 136,
+    grants=((enrolment.LIST, b"y" * 392), (enrolment.RESTORE, b"z" * 136)),
+    signature=b"S" * 64,
+)
+NOTICE = notice.Notice(
+    client=b"C" * 16,
+    time_ns=1_780_000_000_000_000_000,
+    condemned=((b"1" * 16, (PackName(b"p" * 32), PackName(b"q" * 32))), (b"2" * 16, ())),
+    moved=SEGMENT.packs[:1],
+    retired=frozenset({SESSION}),
+    signature=b"S" * 64,
+)
+CREDENTIAL = credential.Credential(
+    name="web-1",
+    rights=(enrolment.LIST, enrolment.RESTORE),
+    header_hash=b"h" * 32,
+    sign_seed=bytes(range(32)),
+    box_seed=bytes(range(1, 33)),
+    owner_box=b"B" * 32,
+    owner_sign=b"S" * 32,
+    content_keys=bytes(range(192)),
+    config=CONFIG,
+)
 SLOT = slots.Slot(
     name="keys/00112233445566aa",
     method=slots.PASSPHRASE,
@@ -161,6 +205,19 @@ SLOT = slots.Slot(
     about=b"A" * 584,
 )
 KEY_SLOT = replace(SLOT, method=slots.FILE_KEY, kdf=None, about=b"")
+BOXED_SLOT = replace(SLOT, wrapped=b"B" * slots.BOXED_BYTES, boxed=True)
+
+EPOCH = epoch.EpochRecord(
+    time_ns=1_700_000_000_000_000_000,
+    content_keys=bytes(range(192)),
+    masters=((1, b"m" * 32),),
+    former=(
+        epoch.Former(epoch=0, check=b"c" * 32, admin=b"a" * 32),
+        epoch.Former(epoch=1, check=b"d" * 32, admin=b"b" * 32, heads=((b"C" * 16, 300),)),
+    ),
+    without=("keys/00112233445566ab",),
+)
+EPOCH_OBJECT = epoch.EpochObject(sealed=b"s" * 100, slots=(("keys/00112233445566ac", BOXED_SLOT.encode()),))
 
 _TEXT = b"compressible " * 40
 FRAMES = (
@@ -183,6 +240,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "header": lambda data: header.parse_header(data, "here"),
     "closing": lambda data: header.unclose_object(data, "x"),
     "slot": lambda data: slots.parse_slot("keys/x", data),
+    "epoch": lambda data: epoch.parse_record(data, "x"),
+    "epoch object": lambda data: epoch.parse_object(data, "x"),
     "canonical": lambda data: canonical.unpack(data, "x"),
     "frame": unbuild,
     "footer": lambda data: pack.parse_footer(data, "x"),
@@ -196,6 +255,10 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "condemnation": lambda data: snapshot.parse_condemnation(data, "x"),
     "marker": lambda data: snapshot.parse_marker(data, "x"),
     "config": lambda data: config.parse_config(data, "x"),
+    "enrolment": lambda data: enrolment.parse_enrolment(data, "x"),
+    "removal": lambda data: enrolment.parse_removal(data, "x"),
+    "run": lambda data: runrecord.parse_run(data, runrecord.run_name(SESSION)),
+    "notice": lambda data: notice.parse_notice(data, "x"),
     "pin": lambda data: protection.parse_pin(data, "x"),
     "trash": lambda data: protection.parse_trashed(data, "x"),
     "verified": lambda data: verification.parse_verified(data, "x"),
@@ -206,7 +269,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
 CORPUS: dict[str, tuple[bytes, ...]] = {
     "header": (HEADER.encode(),),
     "closing": (header.close_object(b"anything"),),
-    "slot": (SLOT.encode(), KEY_SLOT.encode()),
+    "slot": (SLOT.encode(), KEY_SLOT.encode(), BOXED_SLOT.encode()),
     "canonical": (
         canonical.pack([1, -1, 255, -(1 << 63), (1 << 64) - 1, "text", b"bytes", [], {"a": [{}], "b": "\udc80"}]),
         canonical.pack({"k": "x" * 300, "l": b"y" * 70000}),
@@ -224,10 +287,16 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "condemnation": (CONDEMNATION.encode(),),
     "marker": (MARKER.encode(),),
     "config": (CONFIG.encode(), LIKE_ANOTHER.encode()),
+    "enrolment": (ENROLMENT.encode(), replace(ENROLMENT, rights=()).encode()),
+    "removal": (REMOVAL.encode(),),
+    "run": (RUN.encode(), replace(RUN, author=runrecord.Author.OWNER, grants=()).encode()),
+    "notice": (NOTICE.encode(),),
     "pin": (PIN.encode(),),
     "trash": (TRASHED.encode(),),
     "verified": (VERIFIED.encode(), verification.Verified(rows=()).encode()),
     "sums": (SUMS.encode(), verification.sums_of({}).encode()),
+    "epoch": (EPOCH.encode(), replace(EPOCH, masters=(), former=(), without=()).encode()),
+    "epoch object": (EPOCH_OBJECT.encode(), replace(EPOCH_OBJECT, slots=()).encode()),
 }
 
 

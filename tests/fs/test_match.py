@@ -187,7 +187,21 @@ def test_rules_do_not_explode():
     start = time.process_time()
     assert not decide(["*" * 60 + "x"], "a" * 255)
     assert not decide(["**/" * 12 + "x"], "a/" * 120 + "b")
+    assert not decide(["*a" * 12 + "*b"], "a" * 255)
+    assert not decide(["**/a*/" * 8 + "b/c"], "a/" * 120 + "b")
+    assert decide(["*a" * 12 + "*b"], "a" * 254 + "b")
+    assert decide(["**/a*/" * 8 + "b"], "a/" * 120 + "b")
     assert time.process_time() - start < 5
+
+
+def test_first_place_of_what_stands_between_stars_is_enough():
+    """What looks like a match too early is none too late."""
+    assert decide(["*ab*abc"], "xabababc")
+    assert decide(["*a?c*c"], "abcabdc")
+    assert decide(["**/a/**/b/c"], "x/a/b/a/b/b/c")
+    assert decide(["**/a*/b/**/c"], "a1/a2/b/c")
+    assert not decide(["*ab*ab"], "xab")
+    assert not decide(["*a/*b*b"], "a/b")
 
 
 def test_read_rules_leaves_out_comments_and_blanks():

@@ -6,14 +6,25 @@ set -euo pipefail
 
 seconds=${1:-60}
 here=$(cd "$(dirname "$0")" && pwd)
-compiler=${CC:-$(command -v clang || command -v gcc || command -v cc || true)}
-if [ -z "$compiler" ]; then
+if [ -z "${CC:-}" ] && ! command -v clang gcc cc >/dev/null; then
   echo "kernel fuzz: skipped, there is no C compiler" >&2
   exit 0
 fi
 
 scratch=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")")
 trap 'rm -rf "$scratch"' EXIT
+# A compiler may be there without the libraries of its sanitizers.
+for compiler in ${CC:-clang gcc cc}; do
+  if echo 'int main(void) { return 0; }' |
+    "$compiler" -fsanitize=address,undefined -x c -o "$scratch/probe" - 2>/dev/null; then
+    break
+  fi
+  compiler=
+done
+if [ -z "$compiler" ]; then
+  echo "kernel fuzz: no compiler here has the sanitizers; on Debian: apt-get install gcc" >&2
+  exit 1
+fi
 flags=(-std=gnu11 -g -O1 -Wall -Wextra -Wno-unused-function -fno-omit-frame-pointer -fno-sanitize-recover=all)
 harnesses=(kernel_cut_fuzz kernel_files_fuzz)
 share=$(((seconds + 1) / ${#harnesses[@]}))

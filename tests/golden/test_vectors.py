@@ -7,10 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from respaldo.codec.box import open_box
+from respaldo.codec.compress import Compressor
+from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import Sealer
-from respaldo.codec.slots import Secret, parse_slot, unwrap
+from respaldo.codec.slots import Secret, Stretching, parse_slot, unwrap
 from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305
+from respaldo.format import credential
+from respaldo.format.epoch import parse_object
 from respaldo.format.header import unclose_object
+from respaldo.store.vault import Vault
 from tests.format import samples
 from tests.golden import vectors
 
@@ -47,6 +53,38 @@ def test_reader_still_opens_old_slots(ending, suite):
         found = unwrap(slot, Secret(key=secret) if as_key else Secret(passphrase=secret), samples.HEADER.hash, suite)
         assert found.hex() == row["master"]
         assert replace(slot) == slot
+
+
+@pytest.mark.parametrize(("ending", "suite"), SUITES)
+def test_owner_still_opens_old_boxes(ending, suite):
+    """And a client's credential says what it said."""
+    rows = load("clients" + ending)
+    opened = open_box(
+        bytes.fromhex(rows["box seed"]),
+        bytes.fromhex(rows["box"]),
+        purpose="root",
+        header_hash=samples.HEADER.hash,
+        name="runs/" + "0a" * 16,
+        suite=suite,
+    )
+    assert opened.hex() == rows["message"]
+    assert credential.parse_credential(rows["credential"].encode(), "x") == samples.CREDENTIAL
+
+
+@pytest.mark.parametrize(("ending", "suite"), SUITES)
+def test_reader_still_opens_a_rotated_key(ending, suite):
+    """A slot that was made without its secret gives the new master key, which opens the record of its epoch."""
+    row = {key: bytes.fromhex(value) for key, value in load("rotation" + ending).items() if key not in {"name", "slot"}}
+    name, where = load("rotation" + ending)["slot"], load("rotation" + ending)["name"]
+    item = parse_object(row["object"], where)
+    [(found, encoded)] = item.slots
+    secret = Secret(key=row["secret"])
+    master = unwrap(parse_slot(name, encoded), secret, samples.HEADER.hash, suite)
+    assert (found, master) == (name, row["master"])
+    assert Stretching(secret).public(parse_slot(name, encoded)) == row["public"]
+    ring = KeyRing(master, samples.HEADER.hash, epoch=1)
+    vault = Vault(Sealer(ring, samples.HEADER.repository, vectors.counting, suite), Compressor(3))
+    assert vault.open_record("epoch", where, item.sealed) == row["record"]
 
 
 def test_reader_still_parses_old_structures():

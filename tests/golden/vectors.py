@@ -10,15 +10,20 @@ import argparse
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from respaldo.codec.keys import SEALED_KINDS, KeyRing
+from respaldo.codec.box import box_public, seal_box
+from respaldo.codec.compress import Compressor
+from respaldo.codec.keys import RUN_KINDS, SEALED_KINDS, KeyRing, RunRing
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded, padme
 from respaldo.codec.seal import Sealer
-from respaldo.codec.slots import STANDARD, Secret, wrap
+from respaldo.codec.slots import STANDARD, Secret, Stretching, parse_slot, rewrap, wrap
 from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305, Kind
-from respaldo.format.header import close_object
+from respaldo.format.epoch import EpochObject, record_name
+from respaldo.format.header import close_object, unclose_object
+from respaldo.store.vault import Vault
 from tests.format import samples
 
 FOLDER = Path(__file__).parent
@@ -83,7 +88,7 @@ def slots(suite=AES_256_GCM):
             kdf=STANDARD,
             header_hash=samples.HEADER.hash,
             name=name,
-            about=b"about",
+            about=lambda _: b"about",
             random=counting,
             suite=suite,
         )
@@ -96,6 +101,54 @@ def slots(suite=AES_256_GCM):
             }
         )
     return rows
+
+
+def clients(suite=AES_256_GCM):
+    """Returns what areas of clients add: the keys of owner and run, a box, a credential."""
+    public = box_public(RING.box_seed)
+    box = seal_box(
+        public,
+        purpose="root",
+        header_hash=samples.HEADER.hash,
+        name="runs/" + "0a" * 16,
+        message=MASTER,
+        random=counting,
+        suite=suite,
+    )
+    run = RunRing(MASTER, samples.HEADER.hash)
+    return {
+        "box seed": RING.box_seed,
+        "box public": public,
+        "run hedge": run.hedge,
+        "run": {kind: run.seal_key(kind) for kind in sorted(RUN_KINDS)},
+        "list": run.list_keys,
+        "message": MASTER,
+        "box": box,
+        "credential": samples.CREDENTIAL.encode().decode(),
+    }
+
+
+def rotation(suite=AES_256_GCM):
+    """Returns the object of an epoch with a slot in it that was made without its secret, and all that went in."""
+    name, before = "keys/00112233445566ac", slots(suite)[1]
+    stretching = Stretching(Secret(key=before["secret"]))
+    old = parse_slot(before["name"], unclose_object(before["object"], before["name"]))
+    public = stretching.public(old)
+    given = {"header_hash": samples.HEADER.hash, "random": counting, "suite": suite}
+    made = rewrap(old, public=public, master=MASTER[::-1], name=name, about=b"about", **given)
+    ring = KeyRing(MASTER[::-1], samples.HEADER.hash, epoch=1)
+    record = replace(samples.EPOCH, content_keys=RING.content_keys)
+    vault = Vault(Sealer(ring, samples.HEADER.repository, counting, suite), Compressor(3))
+    sealed = vault.seal_record("epoch", record_name(1, 0), record.encode())
+    return {
+        "secret": before["secret"],
+        "public": public,
+        "master": MASTER[::-1],
+        "name": record_name(1, 0),
+        "record": record.encode(),
+        "slot": name,
+        "object": EpochObject(sealed=sealed, slots=((name, made.encode()),)).encode(),
+    }
 
 
 def encodings():
@@ -132,6 +185,10 @@ VECTORS = {
     "slots": slots,
     "sealed-xchacha": partial(sealed, XCHACHA20_POLY1305),
     "slots-xchacha": partial(slots, XCHACHA20_POLY1305),
+    "clients": clients,
+    "clients-xchacha": partial(clients, XCHACHA20_POLY1305),
+    "rotation": rotation,
+    "rotation-xchacha": partial(rotation, XCHACHA20_POLY1305),
     "encodings": encodings,
     "frames": frames,
     "ids": ids,

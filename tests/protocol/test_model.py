@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from tests.protocol.model import scopes, segments
+from tests.protocol.model import retiring, scopes, segments
 from tests.protocol.model.explore import TooManyError, explore, trace
 from tests.protocol.model.others import build
 from tests.protocol.model.world import Rules, Scope
@@ -36,7 +36,15 @@ def test_every_pack_stands_in_a_segment(name):
     assert found.states > 100
 
 
-@pytest.mark.parametrize("rule", [*scopes.BROKEN, *scopes.BROKEN_SEGMENTS])
+@pytest.mark.parametrize("name", scopes.RETIRING)
+def test_every_snapshot_outlives_the_key_that_is_destroyed(name):
+    """Whoever writes under the old key or beside: what was reported opens under a key that is there."""
+    found = explore(retiring.build(scopes.RETIRING[name]))
+    assert not found.wrong, str(found)
+    assert found.states > 500
+
+
+@pytest.mark.parametrize("rule", [*scopes.BROKEN, *scopes.BROKEN_SEGMENTS, *scopes.BROKEN_RETIRING])
 def test_every_rule_is_needed(rule):
     """Without the rule something is lost, and here is how; with all rules nothing is, in the same scope."""
     found = trace(scopes.without(rule))

@@ -255,7 +255,7 @@ def test_others_may_be_at_work(ward, expected, action):
         with open_repository(Kept(backend), fresh_cache(ward.folder / "fresh")) as repo:
             repo.synchronise()
             times = {item.manifest.time_ns for item in load(repo).snapshots}
-            now = read_state(repo)
+            now = read_all(repo)
         expected_times = {time_ns for time_ns, _ in ward.state} - ({last} if action is a_forgetting else set())
         assert expected_times <= times
         state = {path: content for path, content in ward.state.items() if path[0] in times}
@@ -265,12 +265,34 @@ def test_others_may_be_at_work(ward, expected, action):
         assert LOST not in {content for path, content in now.items() if path not in mine}
 
 
-def read_state(repo) -> dict:
-    """Reads everything; of a snapshot that two repairs put again, once."""
-    seen, found = set(), {}
-    for item in load(repo).snapshots:
-        if item.manifest.time_ns in seen:
-            forget(repo, item.id)
-        seen.add(item.manifest.time_ns)
-    found.update(read_all(repo))
-    return found
+def two_repairs(ward, at: int, inner_at: int, error, *, after: bool = False):
+    """Lets another repair begin before the k-th call of one, and die at a call of its own; both end, then a third."""
+    backend = harmed(ward)
+    other = ward.copy_of_cache("other")
+
+    def begin() -> None:
+        with contextlib.suppress(Crash, StorageError), open_repository(Kept(backend), other) as repo:
+            repo.backend = repo.source._backend = Faults(backend, [Fault(at=inner_at, error=error, after=after)])
+            repair_in(repo)
+
+    cache = ward.copy_of_cache()
+    with open_repository(Kept(backend), cache) as repo:
+        repo.backend = repo.source._backend = Meddling(backend, at, begin)
+        repair_in(repo)
+    assert repair(backend, cache).left == ()
+    return backend, cache
+
+
+def test_two_repairs_leave_a_snapshot_once(ward, expected):
+    """Whatever one has come to when the other begins, and wherever that one dies: no snapshot is there twice."""
+    lost, _ = expected
+    calls = calls_of(ward)
+    seen = [name for verb, name in calls if verb in {"put", "delete", "list"}]
+    puts = ("pending/", "outcome/", "pins/", "lost+found/pending.")
+    points = [at for at, name in enumerate(seen, 1) if name.startswith(puts)]
+    decided = [at for at, (verb, name) in enumerate(calls, 1) if verb == "put" and name.startswith("outcome/")]
+    assert len(points) > 3
+    for at in points:
+        for inner_at in (decided[0], 1 << 30):  # what it has begun is there, and undecided; all of it is done
+            backend, cache = two_repairs(ward, at, inner_at, Crash)
+            assert differs(state_of(backend, cache), ward.state) <= lost  # fails where one is there twice

@@ -92,10 +92,16 @@ class Repository:
         version, self.suite, self.id, _ = parse(unclose(header, "header")[len(MAGIC) :], "header")
         need(version == 1 and self.suite in ("aes-256-gcm", "xchacha20-poly1305"), "it has an unknown format")
         self.header_hash = hashlib.sha256(header).digest()
-        self.root = derive("root", self._master(passphrase, key) + self.header_hash)
+        self.roots, content_keys = self._epoch(*self._masters(passphrase, key))
         self.chunks, self.links, self.complaints = {}, {}, []
-        self.config = parse(self.record("config", max(self.names("config", r"[0-9a-f]{16}"))), "config")
-        self.id_keys = b"".join(self.config[6:] or [derive("id " + kind, self.root) for kind in KINDS.values()])
+        for name in self.names("config", r"[0-9a-f]{16}")[::-1]:
+            try:
+                self.config = parse(self.record("config", name), "config")
+                break
+            except Damaged:  # put under a key that was destroyed since
+                continue
+        derived = [derive("id " + kind, self.roots[0][1]) for kind in KINDS.values()]
+        self.id_keys = content_keys or b"".join(self.config[6:] or derived)
         for name in self.names("packs", r"[0-9a-f]{64}"):
             self._read_footer(name)
 
@@ -111,29 +117,70 @@ class Repository:
             found += [leaf.decode() for leaf in leaves if re.fullmatch(pattern.encode(), leaf)]
         return sorted(f"{folder}/{leaf}" for leaf in found)
 
-    def _master(self, passphrase, key):
-        for name in self.names("keys", r"[0-9a-f]{16}")[:32]:
-            version, method, cost, salt, wrapped, _ = parse(unclose(self.read(name), name), name)
-            need(version == 1, f"{name} has an unknown version")
-            if method == "argon2id" and passphrase is not None:
-                passes, kib = cost
-                need(1 <= passes <= 10 and 1 << 16 <= kib <= 1 << 20, f"{name} asks for too much or too little")
-                stretched = nacl.pwhash.argon2id.kdf(32, passphrase, salt, opslimit=passes, memlimit=kib << 10)
-                wrapping = derive("slot passphrase", stretched + salt)
-            elif method == "key" and key is not None:
-                wrapping = derive("slot key", key + salt)
-            else:
-                continue
-            aad = canonical([1, "slot", self.header_hash, name, method, cost, salt])
+    def _masters(self, passphrase, key):
+        """Returns what the secret opens, and the objects of the newest epoch by name."""
+        records, found = {}, []
+        for name in self.names("epochs", r"[0-9a-f]{16}\.[0-9a-f]{16}"):
             try:
-                return open_seal(derive("slot seal", wrapping), aad, wrapped, name, self.suite)
+                _, slots, sealed = parse(unclose(self.read(name), name), name)
+            except (Damaged, ValueError):
+                continue  # torn
+            newest = max((name[7:23], *(other[7:23] for other in records)))
+            records[name] = (slots, sealed)
+            records = {other: item for other, item in records.items() if other[7:23] == newest}
+        slots = {name: unclose(self.read(name), name) for name in self.names("keys", r"[0-9a-f]{16}")[:32]}
+        for name, data in {**slots, **{name: data for item in records.values() for name, data in item[0]}}.items():
+            found += self._slot(name, data, passphrase, key)
+        need(found, "no key slot opens with this secret")
+        return found, records
+
+    def _slot(self, name, data, passphrase, key):
+        form, method, cost, salt, wrapped, _ = parse(data, name)
+        need(form in (1, 2), f"{name} has an unknown form")
+        if method == "argon2id" and passphrase is not None:
+            passes, kib = cost
+            need(1 <= passes <= 10 and 1 << 16 <= kib <= 1 << 20, f"{name} asks for too much or too little")
+            stretched = nacl.pwhash.argon2id.kdf(32, passphrase, salt, opslimit=passes, memlimit=kib << 10)
+            wrapping = derive("slot passphrase", stretched + salt)
+        elif method == "key" and key is not None:
+            wrapping = derive("slot key", key + salt)
+        else:
+            return []
+        aad, what = canonical([form, "slot", self.header_hash, name, method, cost, salt]), "slot"
+        if form == 2:
+            seed, ephemeral, wrapped, what = derive("slot box", wrapping), wrapped[:32], wrapped[32:], "box"
+            shared = nacl.bindings.crypto_scalarmult(seed, ephemeral)
+            wrapping = derive("box", shared + ephemeral + nacl.bindings.crypto_scalarmult_base(seed))
+        try:
+            return [(form, open_seal(derive(what + " seal", wrapping), aad, wrapped, name, self.suite))]
+        except Damaged:
+            return []
+
+    def _epoch(self, found, records):
+        """Returns (epoch, root) of the newest epoch and those before it, and the content keys."""
+        if not records:
+            return [(0, self._root(master)) for form, master in found if form == 1][:1], None
+        for name, master in ((name, item[1]) for name in sorted(records, reverse=True) for item in found):
+            epoch, sealed = int(name[7:23], 16), unclose(records[name][1], name)
+            self.roots = [(epoch, self._root(master))]
+            try:
+                raw = unframe(self.unseal("epoch", name, len(sealed) - 72, sealed, name), name)
             except Damaged:
                 continue
-        raise Damaged("no key slot opens with this secret")
+            _, _, content_keys, masters, _, _ = parse(raw, name)
+            return [*self.roots, *((epoch, self._root(master)) for epoch, master in masters)], content_keys
+        raise Damaged("the key was rotated, and this secret opens what is older only")
+
+    def _root(self, master):
+        return derive("root", master + self.header_hash)
 
     def unseal(self, kind, name, length, sealed, what):
-        aad = canonical([1, self.suite, 0, self.id, kind, name, length])
-        return open_seal(derive("seal " + kind, self.root), aad, sealed, what, self.suite)
+        for epoch, root in self.roots:
+            aad = canonical([1, self.suite, epoch, self.id, kind, name, length])
+            derived = blake3(sealed[:24] + aad, key=derive("seal " + kind, root)).digest(64)
+            if derived[32:] == sealed[24:56] or epoch == self.roots[-1][0]:
+                return open_seal(derive("seal " + kind, root), aad, sealed, what, self.suite)
+        raise Damaged(what)
 
     def record(self, kind, name):
         sealed = unclose(self.read(name), name)
@@ -278,10 +325,10 @@ class Repository:
         need(total == size, f"has {total} bytes of content for a size of {size}")
 
 
-def main(arguments):
+def main(arguments, opened=lambda repository: repository):
     key = os.environ.get("RESPALDO_KEY_FILE")
     with open(key or os.devnull, "rb") as file:
-        repository = Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None)
+        repository = opened(Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None))
     found = repository.snapshots()
     if len(arguments) == 1:
         for snapshot, manifest in found.items():

@@ -14,19 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from respaldo.api import BackupOptions, Places, Secret, init, open_repository
+from respaldo.api import BackupOptions, Places, Secret, init, open_as_client, open_repository, parse_credential
 from respaldo.core.seams import Cancel, Silent
 
 READER = Path(__file__).parent / "reader.py"
+AREA = Path(__file__).parent / "area.py"
 PASSPHRASE = Secret(passphrase=b"correcto caballo")
 OPENS = {"RESPALDO_PASSWORD": "correcto caballo"}
 KEY = Secret(key=bytes(range(32)))
 
 
-def run(*arguments, **environment):
+def run(*arguments, script=READER, **environment):
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
-        [sys.executable, "-I", str(READER), *map(str, arguments)],
+        [sys.executable, "-I", str(script), *map(str, arguments)],
         capture_output=True,
         env=clean | environment,
         check=False,
@@ -201,13 +202,73 @@ def test_reader_opens_one_that_names_content_like_another(backed_up, tmp_path):
     assert (ran.returncode, ran.stderr.count(b"\n")) == (3 * unread, unread), ran.stderr
 
 
-def test_reader_shares_nothing_with_the_product():
+def test_owner_reads_the_area_of_a_client(backed_up, tmp_path):
+    """One that was removed, too: what it wrote before is there, what it wrote after is not."""
+    source, _, _ = backed_up
+    location = str(tmp_path / "repository")
+    places = Places(cache_dir=tmp_path / "cache", state_dir=tmp_path / "data")
+    there = Places(cache_dir=tmp_path / "there" / "cache", state_dir=tmp_path / "there" / "data")
+    init(location, KEY, places=places)
+    with open_repository(location, KEY, places=places, writes=True) as repository:
+        credential = parse_credential(repository.clients.add("web").credential, "x")
+    key_file = tmp_path / "key"
+    key_file.write_bytes(bytes(range(32)))
+
+    def back_up():
+        with open_as_client(location, credential, places=there, writes=True) as area:
+            result = area.backup([bytes(source)], BackupOptions(), progress=Silent(), cancel=Cancel())
+            return result.snapshot.hex()
+
+    first = back_up()
+    with open_repository(location, KEY, places=places, writes=True) as repository:
+        repository.clients.remove("web")
+    back_up()
+    listed = run(location, "web", script=AREA, RESPALDO_KEY_FILE=str(key_file))
+    assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == [first], listed.stderr
+    run(location, "web", first, tmp_path / "out", script=AREA, RESPALDO_KEY_FILE=str(key_file))
+    restored = Path(str(tmp_path / "out") + str(source))
+    if os.geteuid() == 0:  # a file of mode 0 cannot be read and compared by its owner
+        assert strip(described(restored)) == strip(described(source))
+    else:
+        assert (restored / "list").read_bytes() == (source / "list").read_bytes()
+
+
+def test_reader_opens_one_whose_key_was_rotated(backed_up, tmp_path):
+    """Slots that were made without their secret, a record of an epoch, objects of two epochs, then of one again."""
+    source, location, snapshots = backed_up
+    rotated = tmp_path / "rotated"
+    subprocess.run(["cp", "-a", str(location), str(rotated)], check=True)
+    places = Places(cache_dir=tmp_path / "cache", state_dir=tmp_path / "data")
+    with open_repository(str(rotated), PASSPHRASE, places=places, writes=True) as repository:
+        repository.slots.rotate(repository.slots.plan_rotation(PASSPHRASE))
+    with open_repository(str(rotated), PASSPHRASE, places=places, writes=True) as repository:
+        result = repository.backup([bytes(source)], BackupOptions(), progress=Silent(), cancel=Cancel())
+    assert {item.parent.name for item in (rotated / "epochs").iterdir()} == {"epochs"}
+    names = [line.split()[0] for line in run(rotated, **OPENS).stdout.decode().splitlines()]
+    assert names == [*snapshots, result.snapshot.hex()]
+    key_file = tmp_path / "key"
+    key_file.write_bytes(bytes(range(32)))
+    unread = 0 if os.geteuid() == 0 else 1  # a file that nobody but root can read
+    for number, environment in enumerate((OPENS, {"RESPALDO_KEY_FILE": str(key_file)})):
+        ran = run(rotated, names[2 * number], tmp_path / f"out{number}", **environment)
+        assert (ran.returncode, ran.stderr.count(b"\n")) == (3 * unread, unread), ran.stderr
+    with open_repository(str(rotated), PASSPHRASE, places=places, writes=True) as repository:
+        done = repository.slots.reencrypt(progress=Silent(), cancel=Cancel())
+        assert done.retired.epochs == (0,)
+    now = [line.split()[0] for line in run(rotated, **OPENS).stdout.decode().splitlines()]
+    assert now == [*(done.snapshots[bytes.fromhex(name)].hex() for name in snapshots), names[2]]
+    ran = run(rotated, now[0], tmp_path / "again", **OPENS)
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (3 * unread, unread), ran.stderr
+
+
+@pytest.mark.parametrize("script", [READER, AREA], ids=["reader", "area"])
+def test_reader_shares_nothing_with_the_product(script):
     """It imports five libraries and the standard one, and is short enough to be trusted in an emergency."""
-    text = READER.read_text("utf-8")
-    assert text.count("\n") <= 300
+    text = script.read_text("utf-8")
+    assert text.count("\n") <= 350
     for node in ast.walk(ast.parse(text)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             top = name.partition(".")[0]
-            assert top in sys.stdlib_module_names | {"blake3", "zstandard", "cryptography", "nacl", "msgpack"}
+            assert top in sys.stdlib_module_names | {"reader", "blake3", "zstandard", "cryptography", "nacl", "msgpack"}

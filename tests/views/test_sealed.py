@@ -159,6 +159,24 @@ def test_sealed_archive_read_to_its_end_is_sealed(filled):
     tree.close()
 
 
+def test_sealed_archive_is_sealed_for_whoever_asks(filled):
+    """The SHA-256 can be read before the archive was: not listed, of the length that it says, and then remembered."""
+    expected = exported(filled)
+    tree = filled.mounted()
+    item = go(tree, "snapshot/one.tar.sha256")
+    text = tree.open(item.node)
+    assert text == hashlib.sha256(expected).hexdigest().encode() + b"  one.tar\n"
+    assert item.attributes.size == len(text)
+    assert tree.attributes(item.node)[0] == item.attributes
+    for missing in (b"two.tar.sha256", b"one.sha256", b"one.tar.sha256.sha256"):
+        assert tree.lookup(go(tree, "snapshot").node, missing) is None
+    filled.later()
+    assert names(tree, go(tree, "snapshot").node) == [b"one", b"one.tar", b"one.tar.sha256"]
+    assert tree.open(go(tree, "snapshot/one.tar.sha256").node) == text
+    assert tree.open(item.node) == text
+    tree.close()
+
+
 def test_sealed_damage_fails_its_range_alone(filled, monkeypatch):
     """Where a file's content is damaged, the archive cannot be read there, and everywhere else it can."""
     expected = exported(filled)

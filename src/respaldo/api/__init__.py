@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_conditions, cached_snapshots
+    from respaldo.api.clients import Added, ClientInfo
     from respaldo.api.copying import SyncResult, copy, repository_id, sync
     from respaldo.api.costing import Costing, Grew, directory_of
     from respaldo.api.exporting import FORMATS, TEMPLATE, Exported
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
     from respaldo.api.naming import ID_SHOWN, Found, covers, plain_path, split_name
-    from respaldo.api.opening import open_repository
+    from respaldo.api.opening import open_area, open_as_client, open_repository
     from respaldo.api.parity import mend_objects
     from respaldo.api.places import Places, repository_path
     from respaldo.api.recovery import Printed, Typed, draw_recovery, parse_recovery
+    from respaldo.api.reencrypting import Reencrypted, Under
     from respaldo.api.repository import Repository
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
     from respaldo.api.rewriting import RewriteResult
@@ -61,11 +63,13 @@ if TYPE_CHECKING:
     from respaldo.flows.restore.preview import Preview, What
     from respaldo.flows.restore.preview import Row as PreviewRow
     from respaldo.flows.rewrite.options import RewriteOptions, Rewritten
+    from respaldo.format.credential import Credential, parse_credential
     from respaldo.format.figures import Changes, Figures
     from respaldo.format.header import Header
     from respaldo.format.snapshot import Manifest
     from respaldo.format.verification import How, WasWhole
     from respaldo.fs.match import Rules, read_rules
+    from respaldo.store.rotating import Rotated, RotationPlan
     from respaldo.store.slots import SlotInfo
     from respaldo.views.checksums import Checksum, sum_line
     from respaldo.views.criteria import Criteria
@@ -95,6 +99,7 @@ __all__ = [
     "STANDARD",
     "TEMPLATE",
     "WINDOWS",
+    "Added",
     "Affected",
     "BackupOptions",
     "BackupResult",
@@ -107,12 +112,14 @@ __all__ = [
     "Changes",
     "Checked",
     "Checksum",
+    "ClientInfo",
     "Comparison",
     "Copied",
     "CopyResult",
     "Cost",
     "Costing",
     "Costs",
+    "Credential",
     "Criteria",
     "Damage",
     "Dumped",
@@ -151,6 +158,7 @@ __all__ = [
     "PrunePlan",
     "PruneResult",
     "PutAway",
+    "Reencrypted",
     "RepairOptions",
     "RepairPlan",
     "RepairResult",
@@ -164,6 +172,8 @@ __all__ = [
     "RewriteResult",
     "Rewritten",
     "Rollback",
+    "Rotated",
+    "RotationPlan",
     "Rules",
     "Secret",
     "Shares",
@@ -177,6 +187,7 @@ __all__ = [
     "SyncResult",
     "Timing",
     "Typed",
+    "Under",
     "Unread",
     "Usage",
     "Used",
@@ -200,7 +211,10 @@ __all__ = [
     "is_reserved",
     "kind_of",
     "mend_objects",
+    "open_area",
+    "open_as_client",
     "open_repository",
+    "parse_credential",
     "parse_policies",
     "parse_recovery",
     "parse_share",
@@ -223,6 +237,7 @@ __all__ = [
 _WHERE = {
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_conditions cached_snapshots",
+    "respaldo.api.clients": "Added ClientInfo",
     "respaldo.api.copying": "SyncResult copy repository_id sync",
     "respaldo.api.costing": "Costing Grew directory_of",
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
@@ -234,10 +249,11 @@ _WHERE = {
     "respaldo.api.machine": "KernelState",
     "respaldo.api.making": "init",
     "respaldo.api.naming": "ID_SHOWN Found covers plain_path split_name",
-    "respaldo.api.opening": "open_repository",
+    "respaldo.api.opening": "open_area open_as_client open_repository",
     "respaldo.api.parity": "mend_objects",
     "respaldo.api.places": "Places repository_path",
     "respaldo.api.recovery": "Printed Typed draw_recovery parse_recovery",
+    "respaldo.api.reencrypting": "Reencrypted Under",
     "respaldo.api.repository": "Repository",
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.api.safety": "PutAway Restoring",
@@ -259,6 +275,7 @@ _WHERE = {
     "respaldo.flows.parity.options": "Mended MendResult ParityChange ParityStatus parse_share show_share",
     "respaldo.flows.repair.options": "RepairOptions RepairPlan RepairResult Step",
     "respaldo.flows.restore.options": "Overwrite RestoreOptions RestorePlan RestoreResult Verb",
+    "respaldo.format.credential": "Credential parse_credential",
     "respaldo.format.figures": "Changes Figures",
     "respaldo.flows.restore.preview": "Preview What",
     "respaldo.flows.rewrite.options": "RewriteOptions Rewritten",
@@ -266,6 +283,7 @@ _WHERE = {
     "respaldo.format.snapshot": "Manifest",
     "respaldo.format.verification": "How WasWhole",
     "respaldo.fs.match": "Rules read_rules",
+    "respaldo.store.rotating": "Rotated RotationPlan",
     "respaldo.store.slots": "SlotInfo",
     "respaldo.views.checksums": "Checksum sum_line",
     "respaldo.views.diff": "Change",

@@ -61,6 +61,9 @@ def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:
     here = {item.id for item in (*catalogue.snapshots, *catalogue.trash)} | set(catalogue.undecided)
     here |= {SnapshotId(item.manifest.repairs) for item in catalogue.snapshots}
     own = bytes.fromhex(source.id)
+    for item in (*catalogue.snapshots, *catalogue.trash):  # carried over to another master key, under another id
+        if item.manifest.origin is not None and item.manifest.origin[0] == own:
+            here.add(SnapshotId(item.manifest.origin[1]))
     return tuple(
         item
         for item in target.snapshots().snapshots

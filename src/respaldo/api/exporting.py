@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Exported:
         return 4 if self.damaged else 3 if self.left_out else 0
 
 
+_WIDE = re.compile(r"\d{4}|\{")
+"""In the form of a field: a width that takes all memory, or one that stands in a snapshot, whoever made it."""
+_WIDE_TIME = re.compile(r"%[-_0^#+]*\d{4}|\{")
+
+
 def check_template(template: str) -> None:
     """Raises `UsageError` for a template that has no name in it."""
     fields: dict[str, object] = dict.fromkeys(("prefix", "host", "user", "kind", "label", "id", "checksum"), "x")
@@ -71,9 +77,11 @@ def _plain(value: str) -> str:
 
 def _fill(template: str, fields: Mapping[str, object]) -> str:
     try:
-        for _, field, _, _ in string.Formatter().parse(template):
+        for _, field, form, _ in string.Formatter().parse(template):
             if field is not None and field not in fields:
                 raise KeyError(field)
+            if form and (_WIDE_TIME if field == "time" else _WIDE).search(form):
+                raise ValueError(f"{form} makes a name too long")
         name = template.format_map(fields)
     except KeyError as error:
         raise UsageError(

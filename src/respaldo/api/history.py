@@ -6,7 +6,6 @@ Whoever opens a repository gets to know what its log lacks before anything is re
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from respaldo.core.errors import Corruption, HistoryChanged, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
+from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
 
 HINT: Final = (
@@ -77,12 +77,31 @@ class History:
         log = self._repo.log
         if log is None:
             return
+        self._compare_epoch(log.recollection)
         followed = log.follow(accept=self._rollback is Rollback.ACCEPT)
         if followed.findings:
             lost = followed.memory.live - set(list_pending(self._repo))
             self._found([*followed.findings, *_lost(lost)])
             if self._rollback is Rollback.ACCEPT:
                 log.give_up(lost)
+
+    def _compare_epoch(self, recollection: Recollection) -> None:
+        """Looks whether the key is the one that this client has seen, or one that came after it."""
+        epoch, seen = self._repo.epoch, recollection.epoch()
+        if seen == (epoch.number, epoch.ring.check):
+            return
+        if seen is not None:
+            former = {item.epoch: item.check for item in (epoch.record.former if epoch.record else ())}
+            if seen[0] > epoch.number:
+                self._found([f"the key was rotated to epoch {seen[0]}, and only epoch {epoch.number} is there"])
+            elif seen[0] == epoch.number:
+                self._found([f"the key of epoch {epoch.number} is another one than this client has seen"])
+            elif former.get(seen[0], b"") != seen[1]:
+                self._found([f"epoch {epoch.number} has a key that does not come from the one of epoch {seen[0]}"])
+            if self.findings and self._rollback is not Rollback.ACCEPT:
+                return
+        if seen is not None or epoch.number:
+            recollection.note_epoch(epoch.number, epoch.ring.check)
 
     def compare(self, catalogue: Catalogue) -> None:
         """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
@@ -157,7 +176,7 @@ def parse_head(word: str) -> tuple[bytes, list[tuple[bytes, int, bytes]]]:
     body = text.removeprefix(_HEAD).upper()
     try:
         data = base64.b32decode(body + "=" * (-len(body) % 8))
-    except binascii.Error:
+    except ValueError:  # what is no letter of base 32, and what is no letter at all
         raise wrong from None
     raw, check = data[:-_CHECK_BYTES], data[-_CHECK_BYTES:]
     if hashlib.sha256(raw).digest()[:_CHECK_BYTES] != check:

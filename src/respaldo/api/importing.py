@@ -67,6 +67,7 @@ def time_from_name(name: str, pattern: str) -> int:
 
 def _expression(pattern: str) -> str:
     parts = []
+    seen: set[str] = set()
     at = 0
     while at < len(pattern):
         letter = pattern[at]
@@ -78,6 +79,9 @@ def _expression(pattern: str) -> str:
                     f"%{directive} cannot stand in a pattern of times",
                     hint="use %Y %m %d %H %M %S %y %j %b %B %I %p %z",
                 )
+            if directive in seen:
+                raise UsageError(f"%{directive} stands twice in a pattern of times")
+            seen.add(directive)
             parts.append(f"(?:{_DIRECTIVES[directive]})")
         else:
             parts.append(re.escape(letter))

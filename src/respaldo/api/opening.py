@@ -1,4 +1,4 @@
-"""How a repository is opened: the backend of its location, its wrappers, its pinned header, its log.
+"""How a repository is opened: the backend of its location, its wrappers, its pinned header, its log; or an area.
 
 Where nothing is to be written, the storage is opened for reading only, so that a repository on a read-only mount works.
 """
@@ -12,13 +12,21 @@ from respaldo.api.history import Rollback
 from respaldo.api.places import Pins, Places, Uses
 from respaldo.api.repository import Repository
 from respaldo.backend.base import Backend
-from respaldo.backend.open import open_backend
+from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
+from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
+from respaldo.core.errors import Corruption, NotARepository, NotEntitled
 from respaldo.core.seams import SystemClock, system_random
+from respaldo.format.credential import Credential
+from respaldo.format.enrolment import LIST
+from respaldo.format.header import HEADER
 from respaldo.store import repo as store
 from respaldo.store import slots
+from respaldo.store.clientrepo import ClientRepo
+from respaldo.store.granted import GrantedRepo
 from respaldo.store.header import read_header_mended
+from respaldo.store.owned import OwnedArea
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -69,3 +77,105 @@ def open_repository(
         repo.close()
         raise
     return opened
+
+
+def open_as_client(
+    location: str,
+    credential: Credential,
+    *,
+    places: Places,
+    writes: bool = False,
+    limit_bytes_per_s: int = 0,
+    rollback: Rollback = Rollback.REFUSE,
+    reads: bool = False,
+) -> Repository:
+    """Opens the area of a client, to write into it: at a location, or in the repository that lies there.
+
+    ``reads``: instead, to read what the client wrote, as far as its rights go; raises `NotEntitled` without any. Raises
+    `NotARepository` where there is no area of this client, and else as `open_repository`.
+    """
+    backend = _find_area(location, credential)
+    try:
+        wrapped: Backend = backend if writes else ReadOnly(backend)
+        limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
+        header, wrapped = read_header_mended(wrapped if limit is None else limit)
+        if header.hash != credential.header_hash:
+            raise Corruption(HEADER, f"it is not the one of the area of the client {credential.name}")
+        if reads and not credential.rights:
+            raise NotEntitled(credential.name, LIST)
+        clock, cache = SystemClock(), places.cache_dir
+        if reads:
+            granted = GrantedRepo(wrapped, header, credential, cache_dir=cache, clock=clock, random=system_random)
+            return Repository(granted, Uses(places, header.repository), pinned=True, limit=limit)
+        repo = ClientRepo(
+            wrapped,
+            header,
+            credential,
+            cache_dir=cache,
+            clock=clock,
+            random=system_random,
+            state_dir=places.state_dir,
+        )
+    except BaseException:
+        backend.close()
+        raise
+    opened = Repository(repo, Uses(places, header.repository), pinned=True, limit=limit, rollback=rollback)
+    try:
+        repo.apply_notices()
+        opened.history.follow()
+    except BaseException:
+        repo.close()
+        raise
+    return opened
+
+
+def open_area(
+    owner: Repository,
+    name: str,
+    *,
+    places: Places,
+    writes: bool = False,
+    limit_bytes_per_s: int = 0,
+    rollback: Rollback = Rollback.REFUSE,
+) -> Repository:
+    """Opens the area of a client of an open repository, as its owner: by the client's name or the beginning of its id.
+
+    Raises `UsageError` where there is no such client, and else as `open_repository`.
+    """
+    client = owner.clients.record(name)
+    location = area_location(owner.location, client.enrolment.client)
+    try:
+        backend = open_backend(location)
+    except NotARepository as error:
+        error.hint = f"the area of the client {client.enrolment.name} is not below its repository"
+        raise
+    wrapped: Backend = backend if writes else ReadOnly(backend)
+    limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
+    try:
+        repo = OwnedArea.open_area(
+            wrapped if limit is None else limit,
+            client,
+            cache_dir=places.cache_dir,
+            clock=SystemClock(),
+            random=system_random,
+            state_dir=places.state_dir,
+        )
+    except BaseException:
+        backend.close()
+        raise
+    opened = Repository(repo, Uses(places, repo.header.repository), pinned=True, limit=limit, rollback=rollback)
+    try:
+        opened.history.follow()
+    except BaseException:
+        repo.close()
+        raise
+    return opened
+
+
+def _find_area(location: str, credential: Credential) -> Backend:
+    """Returns the backend of a client's area: what lies at the location, or below it."""
+    below = area_location(location, client_of(Signer(credential.sign_seed).public))
+    try:
+        return open_backend(below)
+    except NotARepository:
+        return open_backend(location)

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from respaldo.backend.base import FOLDERS
+from respaldo.backend.base import AREAS, FOLDERS
 from respaldo.backend.filestage import TEMPORARY
 from respaldo.backend.open import local_path
 from respaldo.core.errors import Corruption, UsageError
@@ -43,7 +43,7 @@ def check_free(location: str) -> None:
     """Raises `UsageError` where a directory holds what is no repository's: one made there would be mixed up with it."""
     path = repository_path(location)
     try:
-        others = set(os.listdir(path)) - FOLDERS - {HEADER, "lost+found"}
+        others = set(os.listdir(path)) - FOLDERS - {HEADER, AREAS, "lost+found"}
     except OSError:
         return  # not there yet; or what opens it says what is wrong
     others = {name for name in others if not name.startswith(TEMPORARY)}

@@ -24,15 +24,18 @@ from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import Opened
-from respaldo.core.errors import RespaldoError
+from respaldo.core.errors import NotEntitled, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
+from respaldo.format.enrolment import LIST
 from respaldo.store import repo as store
 
 if TYPE_CHECKING:
-    from respaldo.api import figures, keys, looking, retention
+    from respaldo.api import clients, figures, keys, looking, retention
     from respaldo.api.bench.values import Bench, BenchOptions
+    from respaldo.api.clients import Clients
+    from respaldo.api.pruning import Pruning
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import Restoring
@@ -41,13 +44,13 @@ if TYPE_CHECKING:
     from respaldo.flows.backup.run import Stream
     from respaldo.flows.check.options import VerifyOptions
     from respaldo.flows.check.result import VerifyResult
-    from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, PruneResult, Shares, SpacePlan
+    from respaldo.flows.gc.options import PruneOptions, PruneResult
     from respaldo.flows.repair.options import RepairOptions
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
 else:  # start-up time
-    figures, keys, looking, retention = map(Later, ("figures", "keys", "looking", "retention"))
+    clients, figures, keys, looking, retention = map(Later, ("clients", "figures", "keys", "looking", "retention"))
 
 
 class Repository:
@@ -126,6 +129,7 @@ class Repository:
 
         Raises `HistoryChanged` where one is gone that nobody has forgotten.
         """
+        self._need_reading()
         found = snapshots.load(self._repo)
         self.history.compare(found)
         return protection.set_apart(found, protection.load_trash(self._repo))
@@ -146,7 +150,13 @@ class Repository:
         """Returns which snapshots, of all or of some, were read and found whole, and when and how."""
         return verification.load_verified(self._repo, self.snapshots().snapshots if items is None else items)
 
+    def _need_reading(self) -> None:
+        """Raises `NotEntitled` for a client that has this open to write."""
+        if self._repo.runs is not None:
+            raise NotEntitled(self._repo.runs.name, LIST)
+
     def _synchronise(self, progress: Progress) -> None:
+        self._need_reading()
         if not self._synchronised:
             self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
@@ -240,15 +250,15 @@ class Repository:
         """Returns what `restore` would do; changes nothing."""
         from respaldo.flows.restore.run import plan_restore  # noqa: PLC0415 - start-up time
 
-        restore = restore_of(self._repo, self._trees, found, target, options)
-        return plan_restore(restore, progress=progress, cancel=cancel)
+        return plan_restore(
+            restore_of(self._repo, self._trees, found, target, options), progress=progress, cancel=cancel
+        )
 
     def restoring(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restoring:
         """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
         from respaldo.api.safety import Restoring  # noqa: PLC0415 - start-up time
 
-        restore = restore_of(self._repo, self._trees, found, target, options)
-        return Restoring(self._repo, restore, found, self.snapshots)
+        return Restoring(self._repo, restore_of(self._repo, self._trees, found, target, options), found, self.snapshots)
 
     # --- checking --------------------------------------------------------------------------------------------------
 
@@ -256,7 +266,7 @@ class Repository:
         """Checks structure, and as much of the content as the options say."""
         from respaldo.api.verifying import verify  # noqa: PLC0415 - start-up time
 
-        return verify(self._repo, self._trees, options, progress=progress, cancel=cancel)
+        return verify(self._repo, options, progress=progress, cancel=cancel)
 
     def prepare_repair(self, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Repairing:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
@@ -272,46 +282,12 @@ class Repository:
 
         return run_prune(self._repo, options, progress=progress, cancel=cancel)
 
-    def plan_prune(
-        self,
-        options: PruneOptions,
-        *,
-        progress: Progress,
-        cancel: Cancel,
-        without: Collection[SnapshotId] = frozenset(),
-    ) -> PrunePlan:
-        """Returns what `prune` would do, once the snapshots ``without`` were forgotten; changes nothing."""
-        from respaldo.flows.gc.run import plan_prune  # noqa: PLC0415 - start-up time
+    @property
+    def pruning(self) -> Pruning:
+        """What looks ahead of `prune`: what it would do, what each snapshot holds; changes nothing."""
+        from respaldo.api.pruning import Pruning  # noqa: PLC0415 - start-up time
 
-        return plan_prune(self._repo, options, progress=progress, cancel=cancel, without=without)
-
-    def measure_shares(
-        self,
-        *,
-        progress: Progress,
-        cancel: Cancel,
-        going: Sequence[SnapshotId] = (),
-        without: Collection[SnapshotId] = frozenset(),
-    ) -> Shares:
-        """Returns what each snapshot holds alone, and what those that are ``going`` hold together; changes nothing."""
-        from respaldo.flows.gc.shares import measure_shares  # noqa: PLC0415 - start-up time
-
-        return measure_shares(self._repo, progress=progress, cancel=cancel, going=going, without=without)
-
-    def plan_space(
-        self,
-        goal: Goal,
-        expendable: Sequence[SnapshotId],
-        options: PruneOptions,
-        *,
-        progress: Progress,
-        cancel: Cancel,
-        without: Collection[SnapshotId] = frozenset(),
-    ) -> SpacePlan:
-        """Returns how many of the ``expendable``, the first ones first, must go for so much space; changes nothing."""
-        from respaldo.flows.gc.goal import plan_space  # noqa: PLC0415 - start-up time
-
-        return plan_space(self._repo, goal, expendable, options, progress=progress, cancel=cancel, without=without)
+        return Pruning(self._repo)
 
     # --- retention -------------------------------------------------------------------------------------------------
 
@@ -375,6 +351,11 @@ class Repository:
     def parity(self) -> Parity:
         """Parity of this repository: how much there is, what it has mended, on and off."""
         return Parity(self._repo)
+
+    @property
+    def clients(self) -> Clients:
+        """Clients that write into areas of this repository: added, listed, removed."""
+        return clients.Clients(self._repo)
 
     @property
     def slots(self) -> keys.Slots:

@@ -25,10 +25,13 @@ from respaldo.catalog.retention import (
 )
 from respaldo.catalog.selectors import SAFETY, Chosen, Context, choose, need_exact, parse_selector
 from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, forget, pending_name
+from respaldo.catalog.told import Commits, read_commits
 from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel
 from respaldo.format.protection import Trashed
+from respaldo.format.snapshot import Manifest
+from respaldo.store.owned import OwnedArea
 from respaldo.store.repo import Repo
 
 GROUPINGS = ("host", "paths", "tags")
@@ -108,6 +111,7 @@ def candidates(
             f"snapshots cannot be grouped by {min(strange)!r}", hint="by host, paths, tags, or several of them"
         )
     stored = repo.backend.arrivals("pending") if repo is not None else {}
+    commits = read_commits(repo) if isinstance(repo, OwnedArea) else None
     for item in items:
         manifest = item.manifest
         shared = {
@@ -123,7 +127,11 @@ def candidates(
                 ended_ns=manifest.ended_ns,
                 parent=manifest.parent,
                 # One that stands for another came long after that one had: its arrival says nothing.
-                stored_ns=None if manifest.rewrites or manifest.repairs else stored.get(pending_name(item.id)),
+                stored_ns=stored.get(pending_name(item.id))
+                if _is_of_client(item, commits) or not _stands_for_another(manifest, repo)
+                else None,
+                by_log=_is_of_client(item, commits),
+                told=commits.told.get(item.id) if commits is not None else None,
             ),
             group=tuple(
                 # What restores put away is no day's or week's snapshot: it must not push one of those out.
@@ -136,6 +144,16 @@ def candidates(
             pinned=item.id in pins,
             complete=not manifest.figures.errors,
         )
+
+
+def _is_of_client(item: Snapshot, commits: Commits | None) -> bool:
+    """Whether a snapshot is of a client that is not trusted: in an area, all that its owner has not made."""
+    return commits is not None and item.id not in commits.by_owner
+
+
+def _stands_for_another(manifest: Manifest, repo: Repo | None) -> bool:
+    carried_over = repo is not None and manifest.origin is not None and manifest.origin[0] == repo.header.repository
+    return bool(manifest.rewrites or manifest.repairs or carried_over)
 
 
 def view(items: Sequence[Snapshot], period: str, zone: tzinfo) -> list[tuple[Snapshot, str]]:

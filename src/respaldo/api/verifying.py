@@ -6,6 +6,7 @@ Where the repository cannot be written to, they are told and not remembered; tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 from respaldo.api.naming import Found
 from respaldo.catalog.sums import SumsKept
@@ -42,20 +43,10 @@ def remember(
     return True
 
 
-def verify(
-    repo: Repo, trees: TreeReader, options: VerifyOptions, *, progress: Progress, cancel: Cancel
-) -> VerifyResult:
+def verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
     """Checks a repository, and remembers what it found; raises as `run_verify` does."""
-    result = run_verify(repo, options, progress=progress, cancel=cancel)
-    if options.checksums:
-
-        def failed(path: bytes, error: RespaldoError | str) -> None:
-            progress.note(-1, str(error), path)
-
-        with SumsKept(repo) as known:
-            contents = Contents(repo.source, trees)
-            checksums = Checksums(trees, contents, known, progress=progress, failed=failed, cancel=cancel)
-            checksums.learn(root for _, root in result.whole)
+    with SumsKept(repo) if options.computes_checksums else nullcontext() as known:
+        result = run_verify(repo, options, progress=progress, cancel=cancel, known=known)
     if options.remember and not remember(repo, result.whole, How.VERIFY, result.unsound):
         progress.note(0, _NOT_KEPT)
     return result

@@ -31,9 +31,12 @@ HEADER: Final = "header"
 FOLDERS: Final = frozenset(
     (
         *("packs", "segments", "pending", "outcome", "condemned", "sessions", "keys", "config", "pins", "trash"),
-        *("ballast", "log", "catalogue", "lost+found", "parity", "verified", "sums"),
+        *("ballast", "log", "catalogue", "lost+found", "parity", "verified", "sums", "epochs"),
+        *("enrolled", "runs", "notices"),
     )
 )
+AREAS: Final = "clients"
+"""Holds the areas of clients, each a repository of its own; no object lies in it, and it is none of the folders."""
 LOST_FOUND: Final = "lost+found"
 """Holds what a repair took away, under names of its own; nothing that is in it is an object any more."""
 

@@ -8,10 +8,11 @@ Never: reads the environment, expands "~", or looks whether a repository is ther
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
-from respaldo.backend.base import Backend
+from respaldo.backend.base import AREAS, Backend
 from respaldo.backend.local import LocalBackend
 from respaldo.core.errors import UsageError
 
@@ -44,3 +45,8 @@ def local_path(location: str) -> str:
     if not path or "\0" in path:
         raise UsageError("the repository's location is empty or no path", hint="name a directory with -r DIRECTORY")
     return path
+
+
+def area_location(location: str, client: bytes) -> str:
+    """Returns the location of a client's area in the repository at a location."""
+    return "file:" + os.path.join(local_path(location), AREAS, client.hex())

@@ -21,7 +21,8 @@ _DATED = re.compile(r"(\d{4}-\d\d-\d\d|today|yesterday)(?:[T ]\s*(.+))?", re.ASC
 _TIME = re.compile(
     r"(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s*(?:(Z|UTC)|([+-])(\d\d)(?::?(\d\d))?)?", re.ASCII | re.IGNORECASE
 )
-_AGO = re.compile(r"((?:(?:\d{1,9}|an?)\s*[a-z]+\s+(?:and\s+)?)*(?:\d{1,9}|an?)\s*[a-z]+)\s+ago", re.ASCII)
+_AGO = re.compile(r"((?:(?:\d{1,9}\s*|an?\s+)[a-z]+\s+(?:and\s+)?)*(?:\d{1,9}\s*|an?\s+)[a-z]+)\s+ago", re.ASCII)
+"""Can be read in one way only: what could be read in two would take exponential time to be none."""
 _PART = re.compile(r"(\d{1,9}|an?)\s*([a-z]+)", re.ASCII)
 _EXACT_S = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600}
 _DAYS = {"d": 1, "day": 1, "w": 7, "week": 7}

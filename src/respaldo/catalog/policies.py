@@ -53,7 +53,7 @@ def parse_policies(text: str, what: str) -> dict[str, Policy]:
     """Returns the policies of a file by name; raises `UsageError`, which names the file as ``what``."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, arrays as deep
         raise UsageError(f"{what} is not TOML: {error}") from None
     if not tables:
         raise UsageError(

@@ -14,17 +14,17 @@ own. In a group:
   window, when the newest of the group is further away than its span). What a finer rule lets go is thus never missing
   when a coarser one asks for it.
 - Snapshots whose times are in doubt (`respaldo.catalog.arrival`) are kept and do not count, unless the caller accepts
-  their times.
+  their times. Of clients that are not trusted, the others count in the order of the log, by the times that come of it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from respaldo.catalog.arrival import Arrival, Doubt, find_doubts
+from respaldo.catalog.arrival import Arrival, Doubt, counted_times, find_doubts
 from respaldo.core.errors import Refused, UsageError
 from respaldo.core.ids import SnapshotId
 
@@ -167,10 +167,12 @@ def decide(
     groups: defaultdict[Group, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         groups[candidate.group].append(candidate)
-    doubts = find_doubts((item.arrival for items in groups.values() for item in items), now_ns)
+    arrivals = [item.arrival for items in groups.values() for item in items]
+    doubts = find_doubts(arrivals, now_ns)
+    times = {} if accept_times else counted_times(arrivals, doubts)
     decisions: list[Decision] = []
     for group in sorted(groups) if only is None else [only] if only in groups else []:
-        members = sorted(groups[group], key=lambda item: item.order)
+        members = sorted((_at(item, times) for item in groups[group]), key=lambda item: item.order)
         counted = [item for item in members if accept_times or item.id not in doubts]
         reasons = _reasons(counted[::-1], policy, zone)
         for item in members:
@@ -193,6 +195,14 @@ def decide(
             for item in members
         ]
     return tuple(decisions)
+
+
+def _at(item: Candidate, times: Mapping[SnapshotId, int]) -> Candidate:
+    """Returns a snapshot at the time that it counts by, of several at one time in the order of the log."""
+    time_ns, told = times.get(item.id), item.arrival.told
+    if time_ns is None or told is None:
+        return item
+    return replace(item, arrival=replace(item.arrival, time_ns=time_ns, started_ns=told.place))
 
 
 def keep_all(candidates: Iterable[Candidate]) -> tuple[Decision, ...]:

@@ -8,6 +8,7 @@ condemnations *then* packs, W5 outcome. Implements docs/format.md, "Protocol".
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from respaldo.catalog.decided import commit_of, keep
 from respaldo.catalog.litter import sweep_if_due
 from respaldo.catalog.snapshots import Catalogue, decide, list_pending, load, pending_name, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageError, StorageFailed
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, Refused, StorageError, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Progress
@@ -64,14 +65,19 @@ class Session:
         self.sink.close()
         with contextlib.suppress(StorageError):
             self._drop_markers(self._markers)
+        if self._repo.runs is not None:
+            self._repo.runs.end()
 
     def begin(self) -> Catalogue:
         """Puts the marker, lists snapshots, *then* brings the index up to date (W1); returns the snapshots.
 
         In this order: of a condemnation that comes after this, any of these snapshots was there before it.
         """
+        if self._repo.runs is not None:
+            self._repo.runs.begin(self.id, self._repo.backend)
         self._mark()
-        sweep_if_due(self._repo)
+        if self._repo.runs is None:
+            sweep_if_due(self._repo)
         catalogue = load(self._repo)
         listing = self._repo.synchronise(self._progress)
         self._among_condemned = not listing.condemned.isdisjoint(listing.packs)
@@ -113,15 +119,22 @@ class Session:
             self._mark()
         self._checkpoint_ns = now
 
-    def commit(self, manifest: Manifest, relied: set[SnapshotId]) -> SnapshotId:
+    def commit(
+        self,
+        manifest: Manifest,
+        relied: set[SnapshotId],
+        before: Callable[[SnapshotId], object] = lambda _: None,
+    ) -> SnapshotId:
         """Commits a snapshot (W2 to W5).
 
-        ``relied``: snapshots that subtrees were taken over from. Raises `ContentGoneError` where a chunk is gone from
-        packs, after the pending snapshot was aborted.
+        ``relied``: snapshots that subtrees were taken over from. ``before``: called just before W5, and may raise.
+        Raises `ContentGoneError` where a chunk is gone from packs, after the pending snapshot was aborted.
         """
         self.save()
         self._root_lost = manifest.root_lost
-        snapshot = SnapshotId(self._repo.random(RANDOM_ID_BYTES))
+        runs = self._repo.runs
+        # What a client writes that cannot read opens by the id of its session, and by nothing else.
+        snapshot = SnapshotId(self._repo.random(RANDOM_ID_BYTES) if runs is None else self.id)
         pending_hash = put_pending(self._repo, snapshot, manifest)
         try:
             rounds = 0
@@ -131,26 +144,47 @@ class Session:
                     raise StorageFailed("packs", "what is stored is not there afterwards", retryable=True)
                 self.save()
         except ContentGoneError:
-            with contextlib.suppress(Corruption):  # somebody else was about to, and died
-                decide(self._repo, snapshot, Verdict.ABORT, pending_hash)
+            self._give_up(snapshot, pending_hash)
             raise
+        before(snapshot)
         if decide(self._repo, snapshot, Verdict.COMMIT, pending_hash) is not Verdict.COMMIT:
+            if runs is not None:
+                raise Refused(
+                    "the repository's owner gave up on this snapshot while it was being made: it does not count",
+                    hint="run the command again; after a long pause, a run counts as dead",
+                )
             raise ContentGoneError
         # So that the next run reads neither of the two that this one wrote.
         with contextlib.suppress(StorageError):  # a full disk under the cache undoes no snapshot
             keep(self._repo.index, {snapshot: commit_of(manifest.encode(), pending_hash, pending_name(snapshot))})
         return snapshot
 
+    def _give_up(self, snapshot: SnapshotId, pending_hash: bytes) -> None:
+        """Says that a snapshot will never be: by an outcome, or where that takes another's key, by deleting it."""
+        if self._repo.runs is None:
+            with contextlib.suppress(Corruption):  # somebody else was about to, and died
+                decide(self._repo, snapshot, Verdict.ABORT, pending_hash)
+            return
+        with contextlib.suppress(StorageError):  # storage that only grows: it stays undecided, and expires
+            self._repo.backend.discard([pending_name(snapshot)])
+
     def tidy(self, before: Catalogue) -> None:
         """Merges small segments and catalogues where there are many, after `commit`; ``before``: as loaded before it.
 
         The snapshot is whole without this: what storage or damage prevents, another session does.
         """
+        if self._repo.runs is not None:
+            return
         try:
             self._repo.segments.merge(self.id)
             roll_up(self._repo, before)
         except (StorageError, Corruption) as error:
             self._progress.note(1, f"small objects were not merged: {error}")
+
+    @property
+    def can_take_over(self) -> bool:
+        """Whether subtrees may be taken over unread: W4 may have to read them then, which not everybody can."""
+        return self._repo.runs is None or not self._among_condemned
 
     def _looks_at_all(self, relied: set[SnapshotId]) -> bool:
         """Whether subtrees that were taken over must be looked up, now or because of an earlier round.

@@ -16,7 +16,7 @@ from functools import partial
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.labels import bearers, is_reserved, shown_label
 from respaldo.catalog.rolls import apply_rolls, roll
-from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageError, UsageError
+from respaldo.core.errors import Corruption, KeyRotated, NoSuchSnapshot, ObjectExists, StorageError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.logbook import SUBJECTS_MAX
 from respaldo.format.snapshot import (
@@ -28,6 +28,7 @@ from respaldo.format.snapshot import (
     parse_manifest,
 )
 from respaldo.store import outcomes
+from respaldo.store.epochs import is_retiring, newest_listed
 from respaldo.store.logbook import FORGET
 from respaldo.store.outcomes import outcome_name
 from respaldo.store.repo import Repo
@@ -104,6 +105,8 @@ class Catalogue:
         found = [item for item in self.snapshots if name and item.hex.startswith(name)]
         if name and not found:
             self.need_whole(name)
+            # What it was called before it was carried over to another master key, or where it was copied from.
+            found = [item for item in self.snapshots if (was := item.manifest.origin) and was[1].hex().startswith(name)]
         if not found:
             raise NoSuchSnapshot(name)
         if len(found) > 1:
@@ -174,9 +177,13 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
     """Puts an outcome create-only (W5) and returns the verdict that stands, which may be another's.
 
     Commit of another manifest is no commit to whoever wanted one, and neither is what is torn; but whoever wanted to
-    abort is told of any commit, and gets `Corruption` for what is torn: that is no abort.
+    abort is told of any commit, and gets `Corruption` for what is torn: that is no abort. Raises `KeyRotated` where the
+    epoch that this client writes under is retiring: who destroys its key may not have seen the manifest, which goes.
     """
     name = outcome_name(snapshot)
+    if verdict is Verdict.COMMIT and is_retiring(repo.backend, repo.epoch):
+        repo.backend.discard([pending_name(snapshot)])
+        raise KeyRotated(newest_listed(repo.backend))
     outcome = Outcome(verdict=verdict, pending_hash=pending_hash)
     if verdict is Verdict.COMMIT and repo.log is not None:
         repo.log.owe(snapshot, pending_hash)
@@ -231,7 +238,10 @@ def read_outcome(repo: Repo, snapshot: SnapshotId) -> Outcome:
 
 
 def load(repo: Repo) -> Catalogue:
-    """Lists manifests, then outcomes, and reads those that the cache does not hold: of many, from catalogues."""
+    """Lists manifests, then outcomes, and reads those that the cache does not hold: of many, from catalogues.
+
+    A client that cannot read gets those that it has made itself and remembers.
+    """
     pending = _ids(repo, "pending")
     outcomes = _ids(repo, "outcome")
     undecided = [snapshot for snapshot in pending if snapshot not in outcomes]
@@ -245,6 +255,8 @@ def load(repo: Repo) -> Catalogue:
     if gone:
         repo.index.put_records({}, map(pending_name, gone))
     missing = [snapshot for snapshot in pending if snapshot in outcomes and snapshot not in entries]
+    if repo.runs is not None:
+        missing.clear()  # of earlier sessions it knows what it has kept, and can read nothing
     damaged: list[Corruption] = []
     vanished: list[SnapshotId] = []
     if len(missing) >= FANOUT:

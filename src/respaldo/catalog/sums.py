@@ -8,7 +8,7 @@ time and nothing else. Implements docs/format.md, "Sums".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -80,11 +80,24 @@ class SumsKept:
         before = self.find(content)
         if before != digest:
             key = content_key(content)
-            self._fresh[key] = digest
             if before is not None:
                 self._wrong.add(key)
-            if len(self._fresh) >= ROWS_MAX:
-                self._flush()
+            self.learn(key, digest)
+
+    def lacking(self, keys: Sequence[bytes]) -> list[int]:
+        """Returns the numbers of those keys of contents whose SHA-256 nobody has computed yet."""
+        with self._environment.read() as txn:
+            return [
+                number
+                for number, key in enumerate(keys)
+                if key not in self._fresh and txn.get(key, db=self._rows) is None
+            ]
+
+    def learn(self, key: bytes, digest: bytes) -> None:
+        """Remembers a SHA-256 that was `lacking`."""
+        self._fresh[key] = digest
+        if len(self._fresh) >= ROWS_MAX:
+            self._flush()
 
     def _load(self) -> None:
         """Takes over the records that are new; all of them anew where one is gone, since its rows may be dead."""

@@ -70,7 +70,7 @@ def held(header_hash: bytes, is_there: Callable[[str], bool]) -> Opened | None:
         if opened is None or is_there(opened.slot):
             return opened
         client.lock(where, header_hash)
-        show.err("note: the key that this repository was unlocked with has been removed; it is locked again")
+        show.err("note: the key that this repository was unlocked with was removed or rotated; it is locked again")
     except Refused as error:
         show.err(f"warning: {show.shown(str(error))}; it is not asked for the key")
     return None

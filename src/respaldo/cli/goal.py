@@ -88,7 +88,7 @@ def reach(
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:
             plan = policies.make_plan(repository, policy, given)
             emptied = repository.empty_trash(dry_run=True)
-            space = repository.plan_space(
+            space = repository.pruning.space(
                 goal,
                 [item.id for item in plan.forgotten],
                 options,

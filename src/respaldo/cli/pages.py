@@ -81,6 +81,20 @@ def common_options() -> list[click.Option]:
             help="Open with a recovery key, or shares of one, that is asked for.",
         ),
         _option(
+            "--client",
+            field="client",
+            metavar="NAME",
+            help="Work on the area of this client, which writes and cannot read; see key client.",
+        ),
+        _option(
+            "--client-file",
+            field="client_file",
+            metavar="FILE",
+            type=path,
+            help="Be the client whose credential this is (or RESPALDO_CLIENT_FILE), which writes and cannot read; "
+            "see key client.",
+        ),
+        _option(
             "--cache-dir",
             field="cache_dir",
             metavar="DIRECTORY",

@@ -10,9 +10,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from respaldo.api import KEY_BYTES, Secret
-from respaldo.core.errors import UsageError
+from respaldo.core.errors import Corruption, UsageError
+
+if TYPE_CHECKING:
+    from respaldo.api import Credential
 
 SECRET_BYTES_MAX = 64 << 10
 _WAYS = "--password-file, RESPALDO_PASSWORD_FILE, RESPALDO_PASSWORD_COMMAND or RESPALDO_PASSWORD"
@@ -147,15 +151,32 @@ def new_key(path: str) -> Iterator[Secret]:
         raise
 
 
-def make_key(path: str) -> Secret:
-    """Draws a key and puts it into a new file that only its owner can read."""
-    key = os.urandom(KEY_BYTES)
+def make_private(path: str, what: str) -> int:
+    """Makes a file that is not there yet, for its owner alone; returns its descriptor."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise UsageError(f"{path} exists already", hint="name a file that is not there yet") from None
     except OSError as error:
-        raise UsageError(f"cannot make the key file {path}: {error.strerror}") from None
+        raise UsageError(f"cannot make the {what} {path}: {error.strerror}") from None
+
+
+def read_credential(path: str) -> Credential:
+    """Returns the credential in a file."""
+    from respaldo.api import parse_credential  # start-up time
+
+    try:
+        return parse_credential(_read(path, "client's credential"), path)
+    except Corruption as error:
+        raise UsageError(
+            f"{path} is no client's credential: {error.reason}", hint="the owner makes one: respaldo key client add"
+        ) from None
+
+
+def make_key(path: str) -> Secret:
+    """Draws a key and puts it into a new file that only its owner can read."""
+    key = os.urandom(KEY_BYTES)
+    fd = make_private(path, "key file")
     with os.fdopen(fd, "wb") as file:
         file.write(key.hex().encode() + b"\n")
         file.flush()

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory, write_file
 
 if TYPE_CHECKING:
-    from respaldo.api import Opened, Places, Repository, Secret
+    from respaldo.api import Opened, Places, Repository, Rollback, Secret
 
 
 _MENDED_SHOWN = 10
@@ -29,12 +30,18 @@ class Settings:
     password_file: str = ""
     key_file: str = ""
     recovery: bool = False
+    client: str = ""
+    client_file: str = ""
     cache_dir: str = ""
     json: bool = False
     quiet: bool = False
     verbose: int = 0
     no_progress: bool = False
     accept_rollback: bool = False
+    gathered: list[Mapping[str, object] | Sequence[object]] | None = None
+    """Results for programs that are printed together in the end, where there are several."""
+    _opened: Opened | None = None
+    """What opened the repository before, in a run that opens it several times."""
 
     @property
     def level(self) -> int:
@@ -93,14 +100,58 @@ class Settings:
 
         return repository_path(self.location())
 
+    def is_client(self) -> bool:
+        """Whether this is a client that has a credential instead of a passphrase or a key."""
+        return bool(self._client_file())
+
+    def _client_file(self) -> str:
+        """Returns where the credential of the client lies that this is, empty where it is none."""
+        named = self.password_file or self.key_file or self.recovery
+        if self.client_file and self.client:
+            raise UsageError("--client is for the owner of the repository, who has no credential")
+        if self.client_file and named:
+            raise UsageError("--client-file excludes a passphrase or a key")
+        return self.client_file or ("" if named or self.client else os.environ.get("RESPALDO_CLIENT_FILE", ""))
+
+    def _opening(self, secret: Secret | None) -> Callable[..., Repository]:
+        """Returns what opens the repository, or the area of the client that this is."""
+        from respaldo.api import open_as_client, open_repository  # start-up time
+
+        location, path = self.location(), self._client_file()
+        if not path:
+            return partial(open_repository, location, secret or self._key)
+        from respaldo.cli.passphrase import read_credential  # start-up time
+        from respaldo.cli.rights import check_right  # start-up time
+
+        credential = read_credential(path)
+        return partial(open_as_client, location, credential, reads=check_right(credential))
+
     def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
         """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""
+        if self._opened is not None:
+            return self._opened
         if not (self.password_file or self.key_file or self.recovery):
             from respaldo.cli import agent  # start-up time
 
             if (opened := agent.held(header_hash, is_there)) is not None:
                 return opened
         return self.secret()
+
+    @contextlib.contextmanager
+    def _owner(
+        self, opening: Callable[..., Repository], *, places: Places, rollback: Rollback
+    ) -> Iterator[Callable[..., Repository] | None]:
+        """Opens the repository above where the area of a client was asked for; gives what opens that."""
+        if not self.client:
+            yield None
+            return
+        from respaldo.api import open_area  # start-up time
+        from respaldo.cli.rights import check_area  # start-up time
+
+        check_area()
+        with opening(places=places, rollback=rollback) as owner:
+            self._opened = owner.opened
+            yield partial(open_area, owner, self.client)
 
     @contextlib.contextmanager
     def open(
@@ -115,22 +166,20 @@ class Settings:
 
         ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
         """
-        from respaldo.api import KERNEL, Rollback, open_repository  # start-up time
+        from respaldo.api import KERNEL, Rollback  # start-up time
         from respaldo.cli.values import LOCAL_ZONE  # start-up time
 
-        location = self.location()
+        opening = self._opening(secret)
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
             rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
-            with open_repository(
-                location,
-                secret or self._key,
-                places=places,
-                writes=writes,
-                limit_bytes_per_s=limit_bytes_per_s,
-                rollback=rollback,
-            ) as repository:
+            with (
+                self._owner(opening, places=places, rollback=rollback) as of_area,
+                (of_area or opening)(
+                    places=places, writes=writes, limit_bytes_per_s=limit_bytes_per_s, rollback=rollback
+                ) as repository,
+            ):
                 repository.zone = LOCAL_ZONE
                 if not repository.pinned and self.level > 0:
                     show.err("note: the repository's header could not be pinned: the state directory is not writable")
@@ -146,9 +195,17 @@ class Settings:
                         for finding in repository.history.findings:
                             show.err(f"warning: accepted: {show.shown(finding)}")
 
+    def clients(self) -> list[str]:
+        """Returns the names of the clients of the repository; what opens it is kept for the next time."""
+        with self.open() as repository:
+            self._opened = repository.opened
+            return repository.clients.names()
+
     def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:
         """Prints a result: as JSON, as text, or with ``--quiet`` not at all."""
-        if self.json:
+        if self.gathered is not None and self.json:
+            self.gathered.append(value)
+        elif self.json:
             show.out(show.document(value))
         elif not self.quiet and text:
             show.out(text)

@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)(B?)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGTP]?)(i?)(B?)\s*", re.IGNORECASE | re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHARE = re.compile(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", re.ASCII)
 _DURATION_PART = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION_MAX_S = 366 * 86400
+_ZONE_LETTERS_MAX = 100
+"""No name of a zone is half as long, and each slash in one may cost a look for a package."""
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -150,6 +152,8 @@ class Zone(click.ParamType[tzinfo]):
         import zoneinfo  # start-up time
 
         try:
+            if len(str(value)) > _ZONE_LETTERS_MAX:
+                raise ValueError
             return zoneinfo.ZoneInfo(str(value))
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             self.fail(f"{value!r} is not a time zone; write local, UTC or Europe/Madrid", param, ctx)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgpack
@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from respaldo.codec.keys import KeyRing
+from respaldo.codec.keys import KeyRing, Rings
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305
 from respaldo.core.seams import Buffer, Random
@@ -81,13 +81,25 @@ def open_with(kind_key: bytes, aad: bytes, sealed: Buffer, what: str, suite: str
 
     Raises `Corruption` naming ``what`` where the commitment or the tag does not fit.
     """
+    return _open_any([(kind_key, aad)], sealed, what, suite)
+
+
+def _open_any(candidates: Iterable[tuple[bytes, bytes]], sealed: Buffer, what: str, suite: str) -> bytes:
+    """Opens a sealed text under that one of several kind's keys, with their associated data, which it commits to.
+
+    A key that it was not made under costs two hashes of a hundred bytes, whatever the length of the text.
+    """
     view = memoryview(sealed)
     if len(view) < OVERHEAD_BYTES:
         raise Corruption(what, "shorter than a seal")
     if len(view) > MESSAGE_BYTES_MAX + OVERHEAD_BYTES:
         raise Corruption(what, "longer than anything that is sealed")
-    derived = blake3(bytes(view[:SALT_BYTES]) + aad, key=kind_key).digest(64)
-    if not hmac.compare_digest(derived[32:], bytes(view[SALT_BYTES:HEAD_BYTES])):
+    salt, commitment = bytes(view[:SALT_BYTES]), bytes(view[SALT_BYTES:HEAD_BYTES])
+    for kind_key, aad in candidates:
+        derived = blake3(salt + aad, key=kind_key).digest(64)
+        if hmac.compare_digest(derived[32:], commitment):
+            break
+    else:
         raise Corruption(what, "its seal was not made for this key, place and length")
     try:
         return _CIPHERS[suite](derived[:32]).decrypt(_NONCE, view[HEAD_BYTES:], aad)
@@ -95,14 +107,34 @@ def open_with(kind_key: bytes, aad: bytes, sealed: Buffer, what: str, suite: str
         raise Corruption(what, "its authentication tag does not fit its bytes") from None
 
 
-class Sealer:
-    """Seals and opens under one key ring and suite. Thread-safe; releases the GIL on big messages."""
+class _One:
+    """Is one ring for everything."""
 
-    def __init__(self, ring: KeyRing, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
+    def __init__(self, ring: KeyRing) -> None:
+        self.sealing = ring
+        self._opening = (ring,)
+
+    def opening(self, kind: str, name: str) -> Iterable[KeyRing]:  # noqa: ARG002 - the protocol's signature
+        return self._opening
+
+
+class Sealer:
+    """Seals under one key ring, and opens what was sealed under any that it knows, in one suite.
+
+    Thread-safe; releases the GIL on big messages. What a text was sealed under is told by its commitment, so that no
+    object says so in clear, and none opens under two rings.
+    """
+
+    def __init__(self, rings: KeyRing | Rings, repository: bytes, random: Random, suite: str = AES_256_GCM) -> None:
         self.suite = suite
-        self._ring = ring
+        self._rings: Rings = _One(rings) if isinstance(rings, KeyRing) else rings
         self._repository = repository
         self._random = random
+
+    @property
+    def ring(self) -> KeyRing:
+        """The ring that it seals under now."""
+        return self._rings.sealing
 
     def seal(self, kind: str, name: str, length_bytes: int, message: Buffer) -> tuple[bytes, bytes]:
         """Seals a message as ``kind``, to be found under ``name`` (empty where the name is a hash of the bytes).
@@ -110,10 +142,45 @@ class Sealer:
         ``length_bytes`` is what the reader knows of the length before it opens: for a block its raw length, for an
         object the length of the message. Returns head (56 bytes) and body (message + 16 bytes).
         """
-        aad = associated_data(self._ring.epoch, self._repository, kind, name, length_bytes, self.suite)
-        return seal_with(self._ring.seal_key(kind), self._ring.hedge, aad, message, self._random, self.suite)
+        ring = self.ring
+        aad = associated_data(ring.epoch, self._repository, kind, name, length_bytes, self.suite)
+        return seal_with(ring.seal_key(kind), ring.hedge, aad, message, self._random, self.suite)
 
     def open(self, kind: str, name: str, length_bytes: int, sealed: Buffer, what: str) -> bytes:
-        """Opens what `seal` made with the same arguments; raises `Corruption` naming ``what`` otherwise."""
-        aad = associated_data(self._ring.epoch, self._repository, kind, name, length_bytes, self.suite)
-        return open_with(self._ring.seal_key(kind), aad, sealed, what, self.suite)
+        """Opens what `seal` made with the same arguments, under any of the rings.
+
+        Raises `Corruption` naming ``what`` otherwise.
+        """
+        candidates = ((key, aad) for _, key, aad in self._candidates(kind, name, length_bytes))
+        return _open_any(candidates, sealed, what, self.suite)
+
+    def renew(self, kind: str, name: str, length_bytes: int, sealed: Buffer, what: str) -> tuple[bytes, bytes]:
+        """Returns head and body of a sealed text as they are, checked, or sealed anew if they are of another ring.
+
+        Raises `Corruption` naming ``what`` where no ring opens it.
+        """
+        message = self.open(kind, name, length_bytes, sealed, what)
+        head = bytes(memoryview(sealed)[:HEAD_BYTES])
+        if self.ring_of(kind, name, length_bytes, head) is not self.ring:
+            return self.seal(kind, name, length_bytes, message)
+        return head, bytes(memoryview(sealed)[HEAD_BYTES:])
+
+    def ring_of(self, kind: str, name: str, length_bytes: int, head: Buffer) -> KeyRing | None:
+        """Returns the ring that a text was sealed under, which its first 56 bytes tell; None where it is none of these.
+
+        What it says of the rest of the text is nothing: only `open` does.
+        """
+        salt, commitment = bytes(head[:SALT_BYTES]), bytes(head[SALT_BYTES:HEAD_BYTES])
+        for ring, kind_key, aad in self._candidates(kind, name, length_bytes):
+            if hmac.compare_digest(blake3(salt + aad, key=kind_key).digest(64)[32:], commitment):
+                return ring
+        return None
+
+    def _candidates(self, kind: str, name: str, length_bytes: int) -> Iterator[tuple[KeyRing, bytes, bytes]]:
+        """Yields the rings that a text may be sealed under, each with its key and the associated data."""
+        epoch, aad = -1, b""
+        for ring in self._rings.opening(kind, name):
+            if ring.epoch != epoch:  # a thousand rings of one epoch are nothing unusual
+                epoch = ring.epoch
+                aad = associated_data(epoch, self._repository, kind, name, length_bytes, self.suite)
+            yield ring, ring.seal_key(kind), aad

@@ -1,17 +1,21 @@
 """Key slots: the master key, wrapped under a passphrase (Argon2id) or under a 256-bit key.
 
 Invariant: parameters are checked against bounds before any work is done with them, and a slot commits to its key: it
-opens under one secret only. A slot is bound to its header and to its own name and parameters. Implements
-docs/format.md, "Key slots". Parameters: RFC 9106, second recommended option.
+opens under one secret only. A slot is bound to its header and to its own name and parameters. From every secret a key
+pair follows, to whose public half another master key can be wrapped by somebody who does not know the secret
+(`rewrap`): that is how keys are rotated. Implements docs/format.md, "Key slots". Parameters: RFC 9106, second
+recommended option.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgpack
 
+from respaldo.codec import box
 from respaldo.codec.keys import KEY_BYTES, derive
 from respaldo.codec.seal import OVERHEAD_BYTES, open_with, seal_with
 from respaldo.core.errors import Corruption, WrongSecret
@@ -27,6 +31,7 @@ SLOTS_READ_MAX = 32
 SLOT_BYTES_MAX = 4096
 SALT_BYTES = 16
 WRAPPED_BYTES = KEY_BYTES + OVERHEAD_BYTES
+BOXED_BYTES = KEY_BYTES + box.BOX_OVERHEAD_BYTES
 _MEMORY_FLOOR_KIB = 64 << 10
 _MEMORY_CEILING_KIB = 1 << 20
 _PASSES_CEILING = 10
@@ -78,10 +83,14 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """Is what a secret gave: the master key, and the object name of the slot that it opened."""
+    """Is what a secret gave: the master key, and the object name of the slot that it opened.
+
+    ``boxed``: whether that slot was made by a rotation.
+    """
 
     master: bytes = field(repr=False)
     slot: str
+    boxed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.master) != KEY_BYTES:
@@ -91,7 +100,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """Is one key slot, parsed and within bounds. ``about`` is sealed under the master key (label, time made)."""
+    """Is one key slot, parsed and within bounds. ``about`` is sealed under the master key (label, time made).
+
+    ``boxed``: it was made without its secret, for the key pair that follows from it.
+    """
 
     name: str
     method: str
@@ -99,11 +111,13 @@ class Slot:
     salt: bytes
     wrapped: bytes
     about: bytes
+    boxed: bool = False
 
     def encode(self) -> bytes:
         """Returns the canonical bytes of the slot, without the SHA-256 that ends the object."""
         cost = [] if self.kdf is None else [self.kdf.passes, self.kdf.memory_kib]
-        packed: bytes = msgpack.packb([1, self.method, cost, self.salt, self.wrapped, self.about], use_bin_type=True)
+        form = _form(boxed=self.boxed)
+        packed: bytes = msgpack.packb([form, self.method, cost, self.salt, self.wrapped, self.about], use_bin_type=True)
         return packed
 
 
@@ -113,8 +127,8 @@ def parse_slot(name: str, data: bytes) -> Slot:
         raise Corruption(name, "longer than a key slot can be")
     try:
         match msgpack.unpackb(data, use_list=True, strict_map_key=True):
-            case [1, str(method), list(cost), bytes(salt), bytes(wrapped), bytes(about)]:
-                pass
+            case [1 | 2 as form, str(method), list(cost), bytes(salt), bytes(wrapped), bytes(about)]:
+                boxed = form == 2
             case _:
                 raise Corruption(name, "not a key slot of this format")
     except (ValueError, msgpack.UnpackException):
@@ -127,10 +141,29 @@ def parse_slot(name: str, data: bytes) -> Slot:
             pass
         case _:
             raise Corruption(name, "a key slot of an unknown method")
-    slot = Slot(name=name, method=method, kdf=kdf, salt=salt, wrapped=wrapped, about=about)
-    if len(salt) != SALT_BYTES or len(wrapped) != WRAPPED_BYTES or slot.encode() != data:
+    slot = Slot(name=name, method=method, kdf=kdf, salt=salt, wrapped=wrapped, about=about, boxed=boxed)
+    length = BOXED_BYTES if boxed else WRAPPED_BYTES
+    if len(salt) != SALT_BYTES or len(wrapped) != length or slot.encode() != data:
         raise Corruption(name, "not a canonical key slot")
     return slot
+
+
+@dataclass(slots=True)
+class Stretching:
+    """Turns a secret into the keys of slots; of slots with one salt and cost, the work is done once."""
+
+    secret: Secret
+    _done: dict[tuple[bytes, Kdf | None], bytes] = field(default_factory=dict, repr=False)
+
+    def key(self, kdf: Kdf | None, salt: bytes) -> bytes:
+        """Returns the wrapping key of slots of one salt and cost."""
+        if (salt, kdf) not in self._done:
+            self._done[salt, kdf] = _wrapping_key(self.secret, kdf, salt)
+        return self._done[salt, kdf]
+
+    def public(self, slot: Slot) -> bytes:
+        """Returns the public half of the key pair that follows from the secret in a slot."""
+        return box.box_public(_box_seed(self.key(slot.kdf, slot.salt)))
 
 
 def _wrapping_key(secret: Secret, kdf: Kdf | None, salt: bytes) -> bytes:
@@ -149,9 +182,20 @@ def _wrapping_key(secret: Secret, kdf: Kdf | None, salt: bytes) -> bytes:
     return derive("slot passphrase", stretched + salt)
 
 
-def _slot_aad(header_hash: bytes, name: str, method: str, kdf: Kdf | None, salt: bytes) -> bytes:
+def _box_seed(wrapping: bytes) -> bytes:
+    return derive("slot box", wrapping)
+
+
+def _form(*, boxed: bool) -> int:
+    return 2 if boxed else 1
+
+
+def _slot_aad(
+    header_hash: bytes, name: str, method: str, kdf: Kdf | None, salt: bytes, *, boxed: bool = False
+) -> bytes:
     cost = [] if kdf is None else [kdf.passes, kdf.memory_kib]
-    packed: bytes = msgpack.packb([1, "slot", header_hash, name, method, cost, salt], use_bin_type=True)
+    fields = [_form(boxed=boxed), "slot", header_hash, name, method, cost, salt]
+    packed: bytes = msgpack.packb(fields, use_bin_type=True)
     return packed
 
 
@@ -162,30 +206,58 @@ def wrap(
     kdf: Kdf,
     header_hash: bytes,
     name: str,
-    about: bytes,
+    about: Callable[[bytes], bytes],
     random: Random,
     suite: str = AES_256_GCM,
 ) -> Slot:
-    """Makes a slot that opens with a secret. Takes the time that ``kdf`` asks for, unless the secret is a key."""
+    """Makes a slot that opens with a secret. Takes the time that ``kdf`` asks for, unless the secret is a key.
+
+    ``about``: returns what the slot says of itself, sealed, given the public key that follows from its secret.
+    """
     salt = random(SALT_BYTES)
     cost = kdf if secret.key is None else None
     wrapping = _wrapping_key(secret, cost, salt)
     aad = _slot_aad(header_hash, name, secret.method, cost, salt)
     head, body = seal_with(derive("slot seal", wrapping), derive("slot hedge", wrapping), aad, master, random, suite)
-    return Slot(name=name, method=secret.method, kdf=cost, salt=salt, wrapped=head + body, about=about)
+    described = about(box.box_public(_box_seed(wrapping)))
+    return Slot(name=name, method=secret.method, kdf=cost, salt=salt, wrapped=head + body, about=described)
 
 
-def unwrap(slot: Slot, secret: Secret, header_hash: bytes, suite: str = AES_256_GCM) -> bytes:
+def rewrap(
+    slot: Slot,
+    *,
+    public: bytes,
+    master: bytes,
+    header_hash: bytes,
+    name: str,
+    about: bytes,
+    random: Random,
+    suite: str = AES_256_GCM,
+) -> Slot:
+    """Makes a slot for another master key that opens with the secret of a slot, given that one's public key alone.
+
+    It costs its secret what the old one does. Raises ValueError for what is no public key.
+    """
+    aad = _slot_aad(header_hash, name, slot.method, slot.kdf, slot.salt, boxed=True)
+    wrapped = box.lock(public, aad, master, random, suite)
+    return Slot(name=name, method=slot.method, kdf=slot.kdf, salt=slot.salt, wrapped=wrapped, about=about, boxed=True)
+
+
+def unwrap(slot: Slot, secret: Secret | Stretching, header_hash: bytes, suite: str = AES_256_GCM) -> bytes:
     """Returns the master key; raises `WrongSecret` where the secret does not open this slot.
 
     Raises `Corruption` where there is no memory for what the slot costs: whether it opens is not known then.
     """
-    if slot.method != secret.method:
+    stretching = secret if isinstance(secret, Stretching) else Stretching(secret)
+    if slot.method != stretching.secret.method:
         raise WrongSecret
-    wrapping = _wrapping_key(secret, slot.kdf, slot.salt)
-    aad = _slot_aad(header_hash, slot.name, slot.method, slot.kdf, slot.salt)
+    wrapping = stretching.key(slot.kdf, slot.salt)
+    aad = _slot_aad(header_hash, slot.name, slot.method, slot.kdf, slot.salt, boxed=slot.boxed)
     try:
-        master = open_with(derive("slot seal", wrapping), aad, slot.wrapped, slot.name, suite)
+        if slot.boxed:
+            master = box.unlock(_box_seed(wrapping), aad, slot.wrapped, slot.name, suite)
+        else:
+            master = open_with(derive("slot seal", wrapping), aad, slot.wrapped, slot.name, suite)
     except Corruption:
         raise WrongSecret from None
     if len(master) != KEY_BYTES:

@@ -15,12 +15,14 @@
     ├── NotARepository         no repository there                                       exit 10
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
+    │   └── KeyRotated         it opens what is older than the last rotation only        exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
     ├── HistoryChanged         the repository is not what this client has seen before    exit 4
     ├── ChunkMissing           no pack holds a chunk                                     exit 4
     ├── NoSuchSnapshot         a name that no snapshot answers to                        exit 1
     ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
     ├── Refused                would take away what is protected                         exit 1
+    ├── NotEntitled            takes a right that this client was not given              exit 1
     ├── SourceError            a source could not be read at all                         exit 1
     ├── TargetError            the place a restore writes to answered with an error      exit 1
     └── MountError             nothing can be mounted at a directory                     exit 1
@@ -155,6 +157,22 @@ class WrongSecret(RespaldoError):
         return "wrong passphrase or key"
 
 
+class KeyRotated(WrongSecret):
+    """Says that the key was rotated, and that what was given, or is held, opens only what was written before."""
+
+    hint = (
+        "unlock anew, or run the command again; a passphrase or key that was left out when the key was rotated "
+        "opens nothing any more"
+    )
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(epoch)
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"the key was rotated (epoch {self.epoch}), and this one is an older one"
+
+
 class Corruption(RespaldoError):
     """Says that stored bytes are not what was stored: damaged, forged, or out of place."""
 
@@ -240,6 +258,29 @@ class Refused(RespaldoError):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class NotEntitled(RespaldoError):
+    """Says that a client that writes into an area was not given a right; ``right``: list, restore, or "" for the rest.
+
+    The last are the owner's alone: no client can be given them.
+    """
+
+    def __init__(self, client: str, right: str) -> None:
+        super().__init__(client, right)
+        self.client = client
+        self.right = right
+        self.hint = (
+            f"the owner can add a client that may: respaldo key client add NAME --{right} --out FILE"
+            if right
+            else "the owner of the repository does this, with a passphrase or a key, elsewhere"
+        )
+
+    def __str__(self) -> str:
+        what = {"list": "see what is stored", "restore": "read what is stored"}.get(self.right)
+        if what is None:
+            return f"the client {self.client} can add snapshots; this is for the repository's owner alone"
+        return f"the client {self.client} can add snapshots and may not {what}: it lacks the right to {self.right}"
 
 
 class _PathError(RespaldoError):

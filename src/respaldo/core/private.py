@@ -35,9 +35,10 @@ def make_directory(path: Path) -> None:
         raise NotADirectoryError(20, os.strerror(20), os.fspath(path))
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Puts a file in the place of the one of its name, whole or not at all, and makes its directory.
 
+    ``durable``: also should the machine go down: what was written is on the disk before it has its name.
     Raises `OSError`; leaves nothing behind then.
     """
     make_directory(path.parent)
@@ -48,6 +49,9 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         fresh.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ SUBJECT_BYTES_MAX: Final = 64
 FANOUT: Final = 16
 ENTRIES_MAX: Final = 256
 
-_NAME: Final = re.compile(r"log/([0-9a-f]{32})\.([0-9a-f]{16})", re.ASCII)
+_NAME: Final = re.compile(r"log/([0-9a-f]{32})\.([0-9a-f]{16})(?:-[0-9a-f]{1,16})?", re.ASCII)
 
 
 class Head(NamedTuple):
@@ -97,9 +97,9 @@ class Entry:
         return Head(self.client, self.number, self.hash)
 
 
-def object_name(client: bytes, number: int) -> str:
-    """Returns the name of the object whose last entry has a number."""
-    return f"log/{client.hex()}.{number:016x}"
+def object_name(client: bytes, number: int, epoch: int = 0) -> str:
+    """Returns the name of the object whose last entry has a number; ``epoch``: that it was sealed anew under."""
+    return f"log/{client.hex()}.{number:016x}" + (f"-{epoch:x}" if epoch else "")
 
 
 def parse_name(name: str) -> tuple[bytes, int] | None:

@@ -53,13 +53,15 @@ def parse_segment(data: bytes, what: str) -> Segment:
         if not isinstance(name, bytes) or len(name) != NAME_BYTES:
             raise Corruption(what, "names a superseded segment wrongly")
         superseded.append(SegmentName(name))
-    listed = []
-    for item in packs:
-        match item:
-            case [bytes(name), int(length_bytes), bytes(footer)] if (
-                len(name) == NAME_BYTES and 0 < length_bytes <= PACK_BYTES_MAX
-            ):
-                listed.append(Listed(pack=PackName(name), length_bytes=length_bytes, footer=footer))
-            case _:
-                raise Corruption(what, "lists a pack wrongly")
-    return Segment(session=session, packs=tuple(listed), supersedes=tuple(superseded))
+    listed = tuple(parse_listed(item, what) for item in packs)
+    return Segment(session=session, packs=listed, supersedes=tuple(superseded))
+
+
+def parse_listed(value: object, what: str) -> Listed:
+    """Parses one pack of a list; its footer stays encoded. Raises `Corruption`."""
+    match value:
+        case [bytes(name), int(length_bytes), bytes(footer)] if (
+            len(name) == NAME_BYTES and 0 < length_bytes <= PACK_BYTES_MAX
+        ):
+            return Listed(pack=PackName(name), length_bytes=length_bytes, footer=footer)
+    raise Corruption(what, "lists a pack wrongly")

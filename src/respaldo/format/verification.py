@@ -17,6 +17,7 @@ from respaldo.format import canonical
 
 DIGEST_BYTES = 32
 KEY_BYTES = CHUNK_ID_BYTES + 16
+_ALONE = bytes(KEY_BYTES - CHUNK_ID_BYTES)
 ROWS_MAX = 1 << 17
 """So many rows at most a record has as it is written."""
 
@@ -77,10 +78,14 @@ def parse_verified(data: bytes, what: str) -> Verified:
 
 def content_key(content: Content) -> bytes:
     """Returns what a file's content is found by: its first id, and zeros where that is all, else a hash of all."""
-    first = content.ids[:CHUNK_ID_BYTES]
-    if not content.level and len(content.ids) == CHUNK_ID_BYTES:
-        return first + bytes(KEY_BYTES - CHUNK_ID_BYTES)
-    return first + hashlib.sha256(bytes([content.level]) + content.ids).digest()[: KEY_BYTES - CHUNK_ID_BYTES]
+    return key_of(content.level, content.ids)
+
+
+def key_of(level: int, ids: bytes) -> bytes:
+    """Returns what `content_key` does."""
+    if not level and len(ids) == CHUNK_ID_BYTES:
+        return ids + _ALONE
+    return ids[:CHUNK_ID_BYTES] + hashlib.sha256(bytes([level]) + ids).digest()[: KEY_BYTES - CHUNK_ID_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

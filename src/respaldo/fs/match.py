@@ -192,10 +192,12 @@ def _regex(glob: str) -> tuple[str, int]:
     """Translates a pattern without what is around it; returns it with the number of slashes it can match, -1 for any.
 
     The regex is "" where it can match nothing: a bracket or an escape that does not end, an empty name between slashes.
+    Never takes long to fail, whatever the name: what stands between two stars counts where it comes first (`_first`).
     """
     parts: list[str] = []
     slashes = at = 0
     any_depth = False
+    star = stars = -1  # where in the parts the last star of this name stands, and the last two between slashes
     while at < len(glob):
         letter = glob[at]
         start = at
@@ -205,6 +207,7 @@ def _regex(glob: str) -> tuple[str, int]:
                 at += 1
             alone = glob[start - 1 : start] in ("", "/") and glob[at : at + 1] in ("", "/")
             if at - start == 1 or not alone:
+                star = _first(parts, star)
                 parts.append(f"{_NOT_SLASH}*")
                 continue
             # Two stars between slashes: any directories or none; at the end: whatever is inside.
@@ -212,12 +215,13 @@ def _regex(glob: str) -> tuple[str, int]:
             part = "[^\\0]+" if at == len(glob) else f"(?:{_NOT_SLASH}+/)*"
             # Once for a row of them: two in a row mean the same and take exponential time to fail.
             if parts[-1:] != [part]:
+                stars, star = _first(parts, stars), -1
                 parts.append(part)
             at += 1
         elif letter == "/":
             if start == 0 or glob[start - 1] == "/":
                 return "", 0
-            slashes += 1
+            slashes, star = slashes + 1, -1
             parts.append("/")
         elif letter == "?":
             parts.append(_NOT_SLASH)
@@ -234,6 +238,17 @@ def _regex(glob: str) -> tuple[str, int]:
                 return "", 0
             parts.append(re.escape(letter))
     return "".join(parts), -1 if any_depth else slashes
+
+
+def _first(parts: list[str], star: int) -> int:
+    """Joins a star and what follows it, where another star comes; returns where that one will stand.
+
+    What follows is of a fixed length, in letters or in names: where it fits first leaves most to the rest, so no other
+    place need ever be tried. Tried, they would be as many as a polynomial says whose degree is the number of stars.
+    """
+    if star >= 0:
+        parts[star:] = [f"(?>{parts[star]}?{''.join(parts[star + 1 :])})"]
+    return len(parts)
 
 
 def _bracket_regex(glob: str, at: int) -> tuple[str, int]:

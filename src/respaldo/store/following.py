@@ -16,6 +16,7 @@ from respaldo.codec.keys import KeyRing
 from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.epoch import Former
 from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.recollection import Known, Memory, Recollection
@@ -25,7 +26,9 @@ from respaldo.store.vault import Vault
 COMMIT: Final = "commit"
 FORGET: Final = "forget"
 PRUNE: Final = "prune"
-ADMIN_VERBS: Final = frozenset({FORGET, PRUNE})
+ROTATE: Final = "rotate"
+RETIRE: Final = "retire"
+ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
 ADMIN_PURPOSE: Final = b"log admin"
@@ -45,12 +48,21 @@ class Followed:
 class Follower:
     """Reads the log of one repository for one client. One thread."""
 
-    def __init__(self, backend: Backend, vault: Vault, ring: KeyRing, recollection: Recollection) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        vault: Vault,
+        ring: KeyRing,
+        recollection: Recollection,
+        former: Sequence[Former] = (),
+    ) -> None:
+        self._former = former
         self._backend = backend
         self._vault = vault
         self._header_hash = ring.header_hash
         self.admin = Signer(ring.admin_seed)
         self.recollection = recollection
+        self._twice: dict[tuple[bytes, int], list[str]] = {}
         self.remembers = True
         """Whether what was seen could be written down."""
 
@@ -107,7 +119,7 @@ class Follower:
         """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
         for last in self._list().get(client, []):
             if last >= number:
-                entries = self.read_object(object_name(client, last))
+                entries = self.read_numbered(client, last)
                 return next((entry.hash for entry in entries if entry.number == number), b"")
         return b""
 
@@ -128,13 +140,21 @@ class Follower:
 
     def _list(self) -> dict[bytes, list[int]]:
         listed: dict[bytes, list[int]] = {}
-        for name in self._backend.names("log"):
-            parsed = parse_name(name)
-            if parsed is not None:
-                listed.setdefault(parsed[0], []).append(parsed[1])
+        for client, number in self.list_names():
+            listed.setdefault(client, []).append(number)
         for numbers in listed.values():
             numbers.sort()
         return listed
+
+    def list_names(self) -> dict[tuple[bytes, int], list[str]]:
+        """Lists the objects of the log, by client and number: of one that was sealed anew there may be two."""
+        found: dict[tuple[bytes, int], list[str]] = {}
+        for name in self._backend.names("log"):
+            parsed = parse_name(name)
+            if parsed is not None:
+                found.setdefault(parsed, []).append(name)
+        self._twice = {key: names for key, names in found.items() if names != [object_name(*key)]}
+        return found
 
     def _read(self, client: bytes, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[Entry, ...] | Corruption]]:
         """Yields the entries of objects, by number; leaves out those that a later one repeats."""
@@ -145,7 +165,7 @@ class Follower:
             if not any(first_number(later) <= number for later in numbers[place + 1 : place + 1 + ENTRIES_MAX])
         ]
         while wanted:
-            for number, got in read_several(lambda number: self.read_object(object_name(client, number)), wanted):
+            for number, got in read_several(lambda number: self.read_numbered(client, number), wanted):
                 if isinstance(got, ObjectMissing):
                     raise got
                 found[number] = got
@@ -156,6 +176,24 @@ class Follower:
             ]
             wanted = [number for number in numbers if number not in found and any(number in part for part in bare)]
         yield from sorted(found.items())
+
+    def read_numbered(self, client: bytes, number: int) -> tuple[Entry, ...]:
+        """Reads the entries of the object of a number, as last listed; raises `Corruption`, `ObjectMissing`.
+
+        Of several that open all must say the same.
+        """
+        found: list[tuple[Entry, ...]] = []
+        problem: Corruption | ObjectMissing | None = None
+        for name in self._twice.get((client, number)) or [object_name(client, number)]:
+            try:
+                found.append(self.read_object(name))
+            except (Corruption, ObjectMissing) as error:
+                problem = error
+        if not found:
+            raise problem or ObjectMissing(object_name(client, number))
+        if any(entries[-1] != found[0][-1] for entries in found):
+            raise Corruption(object_name(client, number), "there are two of this number, and they differ")
+        return max(found, key=len)
 
     def read_object(self, name: str) -> tuple[Entry, ...]:
         """Reads the entries of an object; raises `Corruption`, `ObjectMissing`."""
@@ -231,9 +269,17 @@ class Follower:
         message, header = entry.signed(), self._header_hash
         if client_of(key) != entry.client or not is_signed(key, entry.signature, ENTRY_PURPOSE, header, message):
             return f"{who} is not signed by that client"
-        if entry.verb in ADMIN_VERBS and not is_signed(self.admin.public, entry.admin, ADMIN_PURPOSE, header, message):
-            return f"{who} says {entry.verb}, and no admin key has signed it"
+        if entry.verb in ADMIN_VERBS and not self._is_by_admin(entry, message, accept=accept):
+            return f"{who} says {entry.verb}, and no admin key that was valid then has signed it"
         return ""
+
+    def _is_by_admin(self, entry: Entry, message: bytes, *, accept: bool) -> bool:
+        """Whether the admin key has signed an entry, or that of an earlier epoch one that was there when it ended."""
+        keys = [self.admin.public]
+        keys += [
+            item.admin for item in self._former if accept or dict(item.heads).get(entry.client, -1) >= entry.number
+        ]
+        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, self._header_hash, message) for key in keys)
 
     def _compare_heads(self, followed: Followed) -> None:
         """Compares what new entries say that they saw of other clients with what is there."""

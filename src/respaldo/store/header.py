@@ -5,10 +5,15 @@ Implements docs/format.md, "Header".
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from respaldo.backend.base import Backend
 from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageError, StorageFailed
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
 from respaldo.store.mending import healed
+
+T = TypeVar("T")
 
 
 def read_header(backend: Backend) -> Header:
@@ -36,10 +41,15 @@ def still_there(backend: Backend, error: StorageFailed) -> None:
 
 def read_header_mended(backend: Backend) -> tuple[Header, Backend]:
     """Does what `read_header` does, with parity where it is damaged; returns the backend to go on with."""
+    return or_healed(lambda backend: (read_header(backend), backend), backend)
+
+
+def or_healed(attempt: Callable[[Backend], T], backend: Backend) -> T:
+    """Returns what an attempt to open something gives, with parity where what it needs is damaged."""
     try:
-        return read_header(backend), backend
+        return attempt(backend)
     except (Corruption, NotARepository, StorageFailed):
         whole = healed(backend)
         if whole is None:
             raise
-        return read_header(whole), whole
+        return attempt(whole)

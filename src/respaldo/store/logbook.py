@@ -18,6 +18,7 @@ from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, StorageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.seams import Clock
+from respaldo.format.epoch import Former
 from respaldo.format.logbook import (
     ENTRIES_MAX,
     FIRST,
@@ -37,6 +38,8 @@ from respaldo.store.following import (
     FORGET,
     LOOKS,
     PRUNE,
+    RETIRE,
+    ROTATE,
     Follower,
     apply_commit,
     apply_forget,
@@ -45,19 +48,27 @@ from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault
 
-__all__ = ["COMMIT", "FORGET", "PRUNE", "Logbook"]
+__all__ = ["COMMIT", "FORGET", "PRUNE", "RETIRE", "ROTATE", "Logbook"]
 
 _REPEATED_BYTES_MAX: Final = 8 << 20
-_HEADS_TOLD: Final = 256
+HEADS_TOLD: Final = 256
 
 
 class Logbook(Follower):
     """Reads and writes the log of one repository for one client. One thread."""
 
     def __init__(
-        self, *, backend: Backend, vault: Vault, ring: KeyRing, clock: Clock, recollection: Recollection
+        self,
+        *,
+        backend: Backend,
+        vault: Vault,
+        ring: KeyRing,
+        clock: Clock,
+        recollection: Recollection,
+        former: Sequence[Former] = (),
     ) -> None:
-        super().__init__(backend, vault, ring, recollection)
+        super().__init__(backend, vault, ring, recollection, former)
+        self._epoch = ring.epoch
         self._clock = clock
 
     def owe(self, snapshot: bytes, pending_hash: bytes) -> None:
@@ -98,6 +109,8 @@ class Logbook(Follower):
             name = object_name(entry.client, entry.number)
             first, entries = self._repeated(memory, entry)
             try:
+                if self._epoch and (entry.client, entry.number) in self.list_names():
+                    raise ObjectExists(name)  # it was sealed anew, under another name
                 self._backend.put(name, [self._vault.seal_record("log", name, encode_object(entries))])
             except ObjectExists:
                 # This machine or its state directory has a double, which goes on under the name of both: from here on
@@ -109,21 +122,27 @@ class Logbook(Follower):
             self._wrote(memory, entry, signer.public)
             self.recollection.save(memory)
             if first < entry.number:
-                names = [object_name(entry.client, number) for number in range(first, entry.number)]
                 with contextlib.suppress(StorageError):
-                    self._backend.discard(names)
+                    self._backend.discard(self._names(entry.client, range(first, entry.number)))
             return
         raise ObjectExists(name, "storage takes no entry of the log")
+
+    def _names(self, client: bytes, numbers: range) -> list[str]:
+        if not self._epoch:
+            return [object_name(client, number) for number in numbers]
+        listed = self.list_names().items()
+        return [name for (other, number), names in listed if other == client and number in numbers for name in names]
 
     def _settle(self, memory: Memory, signer: Signer) -> None:
         """Finds out whether an entry that was about to be put when a run was cut off is there."""
         if not memory.intent:
             return
         entry = parse_entry(memory.intent, "memory")
-        name = object_name(entry.client, entry.number)
         if entry.client == client_of(signer.public):
             with contextlib.suppress(ObjectMissing, Corruption):
-                if self.read_object(name)[-1] == entry:
+                if self._epoch:
+                    self.list_names()
+                if self.read_numbered(entry.client, entry.number)[-1] == entry:
                     self._wrote(memory, entry, signer.public)
         memory.intent = b""
 
@@ -154,7 +173,7 @@ class Logbook(Follower):
             Head(other, item.number, item.hash)
             for other, item in sorted(memory.known.items())
             if other != client and memory.told.get(other, -1) < item.number
-        ][:_HEADS_TOLD]
+        ][:HEADS_TOLD]
         entry = Entry(
             client=client,
             number=own.number + 1 if own else 0,

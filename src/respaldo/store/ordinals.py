@@ -137,10 +137,17 @@ def _read_buckets(cursor: lmdb.Cursor, number: int) -> list[Bucket]:
         key, value = bytes(cursor.key()), bytes(cursor.value())
         if key[0] != number:
             break
-        middle = len(value) // _ROW * _KEY
+        middle = _middle(len(value))
         found.append(Bucket(key[1], bytes(native("H", value[:middle])), bytes(native("I", value[middle:]))))
         more = cursor.next()
     return found
+
+
+def _middle(length_bytes: int) -> int:
+    """Returns where in a bucket the ordinals begin; raises `lmdb.CorruptedError` for what no bucket is as long as."""
+    if length_bytes % _ROW:
+        raise lmdb.CorruptedError("a bucket of the index is not what was entered")
+    return length_bytes // _ROW * _KEY
 
 
 class _Gone:
@@ -180,7 +187,7 @@ class Reader:
             held = self._txn.get(chunk_id[:_KEY], db=self._base)
             if held is not None:
                 bucket = memoryview(held)
-                middle = len(bucket) // _ROW * _KEY
+                middle = _middle(len(bucket))
                 keys = bucket[:middle].cast("H")
                 wanted = chunk_id[2] << 8 | chunk_id[3]
                 at = bisect_left(keys, wanted)
@@ -227,7 +234,7 @@ class Reader:
         """Yields keys and ordinals of one bucket, sorted: of the base, of the recent database."""
         held = self._txn.get(key, db=self._base) if self._base is not None else None
         if held is not None:
-            middle = len(held) // _ROW * _KEY
+            middle = _middle(len(held))
             yield array("H", bytes(native("H", held[:middle]))), array("I", bytes(native("I", held[middle:])))
         if self._recent is not None and self._recent.set_key(key):
             rows = bytes(self._recent.getmulti([key], dupdata=True, dupfixed_bytes=_ROW, keyfixed=True))

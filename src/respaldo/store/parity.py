@@ -33,7 +33,7 @@ from respaldo.format.parity import (
 
 FOLDER = "parity"
 NAMED_BY_HASH = frozenset({"packs", "segments", "catalogue"})
-COVERED = (*sorted(NAMED_BY_HASH), "pending", "outcome", "condemned", "keys", "config")
+COVERED = (*sorted(NAMED_BY_HASH), "pending", "outcome", "condemned", "keys", "config", "epochs")
 """What has sidecars, the header aside. Markers, ballast and what was set aside are worth none. Pins and records of the
 trash say all that matters by their names, and these come again with other content, which an old sidecar would undo."""
 

@@ -17,12 +17,13 @@ from typing import Final
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
-from respaldo.core.private import make_directory
+from respaldo.core.private import make_directory, write_file
 from respaldo.core.seams import Random
 from respaldo.format import canonical
 from respaldo.format.logbook import HASH_BYTES
 
 _BYTES_MAX: Final = 256 << 20
+_EPOCH_BYTES: Final = 8 + 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,22 @@ class Recollection:
             found = os.fstat(file.fileno())
             self._stamp = (found.st_ino, found.st_mtime_ns)
         fresh.replace(self.path / "memory")
+
+    def epoch(self) -> tuple[int, bytes] | None:
+        """Returns the highest epoch that was seen, and what tells its key; None where none was yet."""
+        try:
+            data = (self.path / "epoch").read_bytes()
+        except OSError:
+            return None
+        return (int.from_bytes(data[:8], "little"), data[8:]) if len(data) == _EPOCH_BYTES else None
+
+    def note_epoch(self, number: int, check: bytes) -> bool:
+        """Remembers an epoch; returns whether that was possible."""
+        try:
+            write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
+        except OSError:
+            return False
+        return True
 
     def signer(self) -> Signer | None:
         """Returns this client's signing key, None where it has none yet."""

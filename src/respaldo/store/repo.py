@@ -8,7 +8,6 @@ header is pinned by the caller. Implements docs/format.md, "Repository", "Key sl
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from types import TracebackType
 from typing import Self, cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.compress import LEVEL, Compressor
-from respaldo.codec.keys import KEY_BYTES, KeyRing
-from respaldo.codec.seal import Sealer
+from respaldo.codec.compress import LEVEL
+from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings
 from respaldo.codec.slots import Kdf, Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
@@ -30,7 +28,6 @@ from respaldo.core.errors import (
     ObjectMissing,
     RespaldoError,
     StorageFailed,
-    WrongSecret,
 )
 from respaldo.core.ids import (
     AES_256_GCM,
@@ -41,13 +38,16 @@ from respaldo.core.ids import (
     parse_random_leaf,
 )
 from respaldo.core.seams import Clock, Progress, Random
-from respaldo.format.config import Config, parse_config
+from respaldo.format.config import Config
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
+from respaldo.store.census import packs_under
+from respaldo.store.configuration import change_config, next_name, read_config
+from respaldo.store.epochs import Epoch, open_newest, require_newest
 from respaldo.store.header import read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
@@ -57,16 +57,16 @@ from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.recollection import Recollection
+from respaldo.store.runs import ClientRuns
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
 from respaldo.store.spoilt import Spoilt
-from respaldo.store.vault import Vault
+from respaldo.store.telling import Telling
+from respaldo.store.vault import make_vault
 
-_CONFIG_NAME = "config/%016x"
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
-_CONFIG = re.compile(r"config/[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +93,12 @@ def create(
         raise ObjectExists(HEADER, "there is a repository already", hint="choose another place, or use this one")
     header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns(), suite=suite)
     ring = KeyRing(random(KEY_BYTES), header.hash)
-    vault = _vault(ring, header, config.level, random)
+    vault = make_vault(ring, header, config.level, random)
     slot_name = slots.new_name(random)
     # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
     # at work: nothing of it is deleted before this one has won, and nothing that came after.
     stale = [name for folder in ("keys", "config") for name, _ in backend.list(folder)]
-    config_name = _CONFIG_NAME % (max(_versions(stale), default=0) + 1)
+    config_name = next_name(stale)
     made: list[str] = []
     try:
         slot = slots.make(slot_name, ring, secret, kdf, vault, label=label, now_ns=clock.now_ns(), random=random)
@@ -122,10 +122,6 @@ def create(
     return header
 
 
-def _versions(names: Iterable[str]) -> list[int]:
-    return [int(name.partition("/")[2], 16) for name in names if _CONFIG.fullmatch(name)]
-
-
 def _take_back(backend: Backend, made: list[str], header: Header) -> None:
     """Deletes what an init has put or may have put: the header first, so that it is never there without a slot."""
     if HEADER in made:
@@ -135,27 +131,30 @@ def _take_back(backend: Backend, made: list[str], header: Header) -> None:
     backend.discard(name for name in made if name != HEADER)
 
 
-def _vault(ring: KeyRing, header: Header, level: int, random: Random) -> Vault:
-    return Vault(Sealer(ring, header.repository, random, header.suite), Compressor(level))
-
-
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 
     Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
 
+    runs: ClientRuns | None = None
+    """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    telling = Telling()
+    """Whom a collector tells what it does."""
+
     def __init__(
         self,
         backend: Backend,
         header: Header,
-        ring: KeyRing,
+        epoch: Epoch,
         *,
         cache_dir: Path,
         clock: Clock,
         random: Random,
         state_dir: Path | None = None,
         slot: str = "",
+        rings: Rings | None = None,
+        config: Config | None = None,
     ) -> None:
         self.slot = slot
         """The key slot that it was opened with."""
@@ -164,12 +163,15 @@ class Repo:
         self.clock = clock
         self.random = random
         self.cache_dir = cache_dir / header.repository.hex()
-        self.vault = _vault(ring, header, LEVEL, random)
-        self.config = self._read_config()
-        self.ring = ring = ring.naming_as(self.config.content_keys)
+        self.epoch = epoch
+        """The epoch that counted when it was opened; what is written is sealed under it."""
+        rings = rings or epoch.rings
+        self.vault = make_vault(rings, header, LEVEL, random)
+        self.config = config or self._read_config()
+        self.ring = ring = epoch.ring.naming_as(self.config.content_keys)
         if self.config.parity:
             self.backend = backend = with_parity(backend, self.config.parity)
-        self.vault = _vault(ring, header, self.config.level, random)
+        self.vault = make_vault(rings, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
         self.source = ChunkSource(
             backend=backend, vault=self.vault, index=self.index, id_keys=ring.id_keys, reload=self._reload
@@ -178,15 +180,27 @@ class Repo:
         """What could not be read while the index was brought up to date."""
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
+        self._epochs: dict[PackName, int] = {}
         self.log: Logbook | None = None
         """None where there is no place to remember it in."""
         if state_dir is not None:
             place = Recollection(state_dir / "logs" / header.repository.hex(), random)
-            self.log = Logbook(backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place)
+            self.log = Logbook(
+                backend=self.backend,
+                vault=self.vault,
+                ring=ring,
+                clock=clock,
+                recollection=place,
+                former=epoch.record.former if epoch.record else (),
+            )
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
-        """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast."""
+        """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast.
+
+        Raises `KeyRotated` where the key was rotated meanwhile: no old key speaks for all any more.
+        """
         log = self.log
+        require_newest(self.backend, self.epoch)
         if log is not None:
             with_ballast(self.backend, lambda: log.append(verb, subjects, note))
 
@@ -233,17 +247,11 @@ class Repo:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
-        if isinstance(secret, Opened):
-            if not slots.is_there(backend, secret.slot):
-                raise WrongSecret
-            found = secret
-        else:
-            found = slots.open_master(backend, header, secret)
-        ring = KeyRing(found.master, header.hash)
+        epoch, found = open_newest(backend, header, secret, random)
         return cls(
             backend,
             header,
-            ring,
+            epoch,
             cache_dir=cache_dir,
             clock=clock,
             random=random,
@@ -272,36 +280,24 @@ class Repo:
         self.backend.close()
 
     def _read_config(self) -> Config:
-        names = sorted(name for name, _ in self.backend.list("config") if _CONFIG.fullmatch(name))
-        if not names:
-            raise Corruption("config", "the repository has no configuration")
-        name = names[-1]
-        return parse_config(
-            self.vault.open_record("config", name, self.backend.get_whole(name, RECORD_BYTES_MAX)), name
-        )
+        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)[1]
 
     def configure(self, change: Callable[[Config], Config]) -> None:
         """Puts a new configuration, made of the one that counts; for the parts of this client, open it anew."""
-        while True:
-            config = change(self._read_config())
-            name = _CONFIG_NAME % (max(_versions(name for name, _ in self.backend.list("config"))) + 1)
-            try:
-                self.backend.put(name, [self.vault.seal_record("config", name, config.encode())])
-            except ObjectExists:
-                continue  # another client was faster: its change counts, and this one comes on top of it
-            self.config = config
-            return
+        self.config = change_config(self.backend, self.vault, change, lenient=self.epoch.number > 0)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
     def list_packs(self, *, lenient: bool = False) -> Listing:
         """Lists condemnations, *then* packs: a pack that is condemned after the first listing is still in the second.
 
+        Packs of an epoch that is retiring count as condemned: its key is about to be destroyed.
         A condemnation that does not open is `Corruption`, because whoever writes must know what is condemned.
         ``lenient``, for those who only read: it is added to `damaged`, and every pack counts as condemned.
         """
         condemned: set[PackName] = set()
         unknown = False
+        retiring = self.epoch.retiring(self.backend)
         for name, _ in self.backend.list("condemned"):
             if parse_random_leaf(name.partition("/")[2]) is None:
                 continue
@@ -316,6 +312,8 @@ class Repo:
             if record is not None:
                 condemned.update(record.packs)
         packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
+        if retiring:
+            condemned |= packs_under(retiring, self.backend, self.vault, packs, self._epochs)
         return Listing(packs=packs, condemned=frozenset(packs if unknown else condemned))
 
     def read_condemnation(self, name: str) -> Condemnation | None:
@@ -342,8 +340,9 @@ class Repo:
             if gone:
                 self.index.forget_packs([pack for pack in self.index.packs() if pack.name in gone])
                 self.source.forget_positions()
-        self.segments.apply(listing.packs, progress)
-        self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
+        if self.runs is None:
+            self.segments.apply(listing.packs, progress)
+            self._read_footers(listing, sorted(listing.packs.keys() - self.index.lengths().keys()))
         self.index.use(listing.packs, listing.condemned)
         self.spoilt.apply()
         return listing

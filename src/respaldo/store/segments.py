@@ -16,7 +16,7 @@ from typing import Protocol
 
 from respaldo.backend.base import Backend
 from respaldo.core.errors import Corruption, ObjectExists, RespaldoError
-from respaldo.core.ids import PackName, SegmentName, segment_object
+from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SegmentName, segment_object
 from respaldo.core.seams import Progress
 from respaldo.format.pack import parse_footer
 from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
@@ -55,16 +55,21 @@ class Segments:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, name: SegmentName) -> Segment:
-        """Reads a segment; raises `Corruption`. For any thread."""
+        """Reads a segment; raises `Corruption`. For any thread.
+
+        One that the client of an area has put says nothing: it could give others' packs footers that are not theirs.
+        """
         what = segment_object(name)
-        return parse_segment(self._opened(name, what), what)
+        raw = self._opened(name, what)
+        return parse_segment(raw, what) if raw else Segment(session=bytes(RANDOM_ID_BYTES), packs=())
 
     def _opened(self, name: SegmentName, what: str) -> bytes:
-        """Returns a segment's plaintext, and holds nothing else of it any more."""
+        """Returns a segment's plaintext, empty where nobody may believe it, and holds nothing else of it any more."""
         data = self._store.backend.get_whole(what, SEGMENT_BYTES_MAX)
         if hashlib.sha256(data).digest() != name:
             raise Corruption(what, "its bytes do not have its name")
-        return self._store.vault.open_segment(data, what)
+        raw = self._store.vault.open_segment(data, what)
+        return b"" if self._store.vault.is_segment_of_client(data) else raw
 
     def listed(self) -> dict[SegmentName, int]:
         """Lists segments: their sizes in bytes."""

@@ -15,6 +15,7 @@ from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_rand
 from respaldo.format.snapshot import Condemnation
 from respaldo.store.ballast import with_ballast
 from respaldo.store.logbook import PRUNE
+from respaldo.store.packs import Finished
 from respaldo.store.repo import Repo
 
 
@@ -26,11 +27,16 @@ class Sentence:
     packs: tuple[PackName, ...]
 
     @classmethod
-    def pass_on(cls, repo: Repo, collector: bytes, packs: Sequence[PackName]) -> Self:
-        """Puts a condemnation (G3), with the ballast's space where there is no other. It is never undone."""
+    def pass_on(cls, repo: Repo, collector: bytes, packs: Sequence[PackName], moved: Sequence[Finished] = ()) -> Self:
+        """Puts a condemnation (G3), with the ballast's space where there is no other. It is never undone.
+
+        Whoever cannot read it is told before: what it names, and of ``moved``, which packs hold what was in others.
+        """
 
         def put() -> str:
-            name = "condemned/" + repo.random(RANDOM_ID_BYTES).hex()
+            leaf = repo.random(RANDOM_ID_BYTES)
+            repo.telling.of_condemnation(leaf, packs, moved)
+            name = "condemned/" + leaf.hex()
             record = Condemnation(collector=collector, time_ns=repo.clock.now_ns(), packs=tuple(packs))
             repo.backend.put(name, [repo.vault.seal_record("condemnation", name, record.encode())])
             return name

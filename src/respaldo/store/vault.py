@@ -10,15 +10,22 @@ from __future__ import annotations
 import hashlib
 
 from respaldo.codec.compress import Compressor, Decompressor
+from respaldo.codec.keys import KeyRing, Rings, RunRing
 from respaldo.codec.padding import SMALL_STEP_BYTES, STEP_BYTES, padded
 from respaldo.codec.seal import OVERHEAD_BYTES, Sealer
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CatalogueName, SegmentName
+from respaldo.core.seams import Random
 from respaldo.format import frame
 from respaldo.format.catalogue import CATALOGUE_RAW_BYTES_MAX
-from respaldo.format.header import HASH_BYTES, close_object, unclose_object
+from respaldo.format.header import HASH_BYTES, Header, close_object, unclose_object
 from respaldo.format.segment import SEGMENT_RAW_BYTES_MAX
 from respaldo.format.snapshot import RECORD_RAW_BYTES_MAX
+
+
+def make_vault(rings: KeyRing | Rings, header: Header, level: int, random: Random) -> Vault:
+    """Returns what seals and opens the objects of a repository."""
+    return Vault(Sealer(rings, header.repository, random, header.suite), Compressor(level))
 
 
 class Vault:
@@ -46,6 +53,14 @@ class Vault:
         opened = self.sealer.open(kind, name, length, sealed, name)
         return frame.unbuild(opened, self.decompressor, name, raw_length_max=RECORD_RAW_BYTES_MAX)
 
+    def is_of_client(self, kind: str, name: str, data: bytes) -> bool:
+        """Whether a record was sealed under the keys of a client's run, who may not say everything."""
+        return self._is_of_client(kind, name, unclose_object(data, name))
+
+    def _is_of_client(self, kind: str, name: str, sealed: bytes) -> bool:
+        ring = self.sealer.ring_of(kind, name, len(sealed) - OVERHEAD_BYTES, sealed)
+        return isinstance(ring, RunRing) and not ring.by_owner
+
     def seal_segment(self, raw: bytes, *, longer_than: int = 0) -> tuple[SegmentName, bytes]:
         """Returns a segment's name and stored bytes, padded to more than a number of bytes."""
         name, sealed = self._seal_named("segment", raw, longer_than)
@@ -54,6 +69,10 @@ class Vault:
     def open_segment(self, data: bytes, what: str) -> bytes:
         """Returns a segment's plaintext; raises `Corruption`."""
         return self._open_named("segment", data, what, SEGMENT_RAW_BYTES_MAX)
+
+    def is_segment_of_client(self, data: bytes) -> bool:
+        """Whether a segment was sealed under the keys of a client's run."""
+        return self._is_of_client("segment", "", data)
 
     def seal_catalogue(self, raw: bytes, *, longer_than: int = 0) -> tuple[CatalogueName, bytes]:
         """Returns a catalogue's name and stored bytes, padded to more than a number of bytes."""

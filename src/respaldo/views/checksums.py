@@ -8,19 +8,18 @@ writes it: a backslash in front of the line, ``\n``, ``\r`` and ``\\`` in the na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from respaldo.catalog.trees import Reader, TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
-from respaldo.core.ids import ChunkId
 from respaldo.core.model import Content, Entry
 from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.store.blocks import Blocks
 from respaldo.store.fetch import Fetcher
 from respaldo.views.ahead import Ahead
 from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents
-from respaldo.views.walk import tree_of, walk
+from respaldo.views.walk import walk
 
 EMPTY = hashlib.sha256().digest()
 Failed = Callable[[bytes, RespaldoError | str], None]
@@ -94,7 +93,6 @@ class Checksums:
         self._failed = failed
         self._cancel = cancel
         self._anew = anew
-        self._seen: set[ChunkId] = set()
         self.read_bytes = 0
 
     def of(self, top: Entry) -> Iterator[Checksum]:
@@ -104,24 +102,6 @@ class Checksums:
             return
         for path, entry in walk(self._trees, top, b"./"):
             yield from self._one(path, entry)
-
-    def learn(self, roots: Iterable[ChunkId]) -> int:
-        """Computes what is not known of any file below some trees, each tree once; returns of how many contents."""
-        learned = 0
-        stack = list(roots)
-        while stack:
-            tree = stack.pop()
-            if tree in self._seen:
-                continue
-            self._seen.add(tree)
-            for entry in self._trees.entries(tree):
-                below = tree_of(entry)
-                if below is not None:
-                    stack.append(below)
-                elif entry.is_regular and entry.size and entry.mark not in WITHOUT_CONTENT:
-                    learned += self._known.find(entry.content) is None
-                    self._digest(entry.name, entry)
-        return learned
 
     def _one(self, path: bytes, entry: Entry) -> Iterator[Checksum]:
         if not entry.is_regular:

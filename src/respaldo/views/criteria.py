@@ -36,7 +36,7 @@ class Criteria:
         """Raises `UsageError` for what is no regular expression."""
         try:
             _ = self._name, self._path
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError, ValueError) as error:
             raise UsageError(f"{self.pattern!r} is no regular expression: {error}") from None
 
     @cached_property

@@ -8,7 +8,7 @@ manifests, until somebody looks into what is computed (`Folder.children`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
@@ -66,7 +66,48 @@ class Archive:
     snapshot: Snapshot
 
 
-Spec = Inside | Link | Text | Folder | Archive
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveSum:
+    """Is the SHA-256 of an archive; where nobody has read that yet, who reads this waits for it."""
+
+    snapshot: Snapshot
+    name: bytes
+    """What the archive is called."""
+    sha256: str = ""
+
+
+Spec = Inside | Link | Text | Folder | Archive | ArchiveSum
+
+
+class Sealing(Mapping[bytes, Spec]):
+    """Is entries, and the SHA-256 of each archive among them: those that it takes reading to know are not listed.
+
+    Whoever looks into every file of a directory, as a file manager does, reads no archive by that.
+    """
+
+    def __init__(self, listed: Mapping[bytes, Spec]) -> None:
+        self._listed = listed
+
+    def __getitem__(self, name: bytes) -> Spec:
+        found = self._listed.get(name)
+        if found is not None:
+            return found
+        archive = name.removesuffix(SEAL)
+        sealed = self._listed[archive]
+        if archive == name or not isinstance(sealed, Archive):
+            raise KeyError(name)
+        return ArchiveSum(snapshot=sealed.snapshot, name=archive)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+def seal_text(sha256: str, name: bytes) -> bytes:
+    """Returns what stands beside an archive, as ``sha256sum -c`` reads it."""
+    return sha256.encode() + b"  " + name + b"\n"
 
 
 @dataclass(slots=True)
@@ -168,7 +209,7 @@ def layout(
     for kind in ("full", "incremental", "snapshot"):
         links = _links(kinds[kind], names, 1)
         sealed = _archives(snapshots, names, seals or {}) if kind == "snapshot" else {}
-        root[kind.encode()] = folder(sealed | links, newest_ns)
+        root[kind.encode()] = folder(Sealing(sealed | links) if sealed else links, newest_ns)
     for period in PERIODS:
         root[period.encode()] = Folder(children=_period(snapshots, period, periods, names), time_ns=newest_ns)
     return folder(root | dict(more or {}), newest_ns)
@@ -184,11 +225,11 @@ def _archives(snapshots: Iterable[Snapshot], names: Names, seals: Mapping[Snapsh
     found: dict[bytes, Spec] = {}
     for item in snapshots:
         for name in (shown + ARCHIVE for shown in names.all_of(item)):
-            if len(name) + len(SEAL) > NAME_BYTES_MAX:
+            if len(name) + len(SEAL) > NAME_BYTES_MAX or b"\n" in name or b"\\" in name:
                 continue
             found[name] = Archive(snapshot=item)
-            if item.id in seals and b"\n" not in name and b"\\" not in name:
-                found[name + SEAL] = Text(content=seals[item.id].encode() + b"  " + name + b"\n")
+            if item.id in seals:
+                found[name + SEAL] = ArchiveSum(snapshot=item, name=name, sha256=seals[item.id])
     return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from respaldo.core.errors import Corruption, NoSuchSnapshot
 from respaldo.core.ids import SnapshotId
 from respaldo.views.attributes import Attributes
-from respaldo.views.layout import Archive, Folder, Inside, Link, Spec, Text
+from respaldo.views.layout import Archive, ArchiveSum, Folder, Inside, Link, Spec, Text, seal_text
 
 ROOT = 1
 NODES_MAX = 1 << 26
@@ -110,6 +110,8 @@ class MadeUp:
                 mode, size = stat.S_IFREG | 0o444, len(spec.content)
             case Archive():
                 mode, size, mtime_ns = stat.S_IFREG | 0o444, length, spec.snapshot.time_ns
+            case ArchiveSum():
+                mode, size = stat.S_IFREG | 0o444, len(seal_text("0" * 64, spec.name))
             case Inside():
                 pass
         return Attributes(number, mode, 1, *self._owner, size, size, mtime_ns, 0)
@@ -121,6 +123,6 @@ class MadeUp:
 
 
 def _key(spec: Spec) -> SnapshotId | None:
-    if isinstance(spec, (Inside, Archive)):
+    if isinstance(spec, (Inside, Archive, ArchiveSum)):
         return spec.snapshot.id
     return spec.snapshot if isinstance(spec, Folder) else None

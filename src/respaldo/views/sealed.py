@@ -8,6 +8,7 @@ lock that the caller shares with it.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -43,6 +44,7 @@ _LENGTHS_KEPT = 20_000
 _MEMBERS_MORE = 1 << 20
 """So many more than its manifest says may be in a snapshot: trees that hold each other often would take for ever."""
 _ARCHIVES_KEPT = 8
+_READ_BYTES = 1 << 18
 
 
 class Member(NamedTuple):
@@ -188,6 +190,12 @@ class Sealed:
 
     def read(self, offset: int, length: int) -> list[memoryview]:
         """Returns the bytes of a range, in parts; raises what reading the content in it does."""
+        found = self._read(offset, length)
+        if self._seal.note(offset, found, self.known_length):
+            self._sealed(self._seal.sha256)
+        return found
+
+    def _read(self, offset: int, length: int) -> list[memoryview]:
         end = min(offset + length, self.length)
         found = [memoryview(self._head)[offset:end]] if offset < min(end, len(self._head)) else []
         at = max(offset, min(end, len(self._head)))
@@ -207,9 +215,18 @@ class Sealed:
             at = min(member.end, end)
         if at < end:
             found.append(memoryview(bytes(end - at)))  # what ends an archive is zeros
-        if self._seal.note(offset, found, self.known_length):
-            self._sealed(self._seal.sha256)
         return found
+
+    def sha256(self) -> str:
+        """Returns the SHA-256 of the archive, in hex; reads all of it where nobody has. Raises what reading does."""
+        if self._seal.sha256:
+            return self._seal.sha256
+        hasher = hashlib.sha256()
+        for at in range(0, self.length, _READ_BYTES):
+            for part in self._read(at, _READ_BYTES):
+                hasher.update(part)
+        self._sealed(hasher.hexdigest())
+        return hasher.hexdigest()
 
     def _between(self, offset: int, end: int) -> Iterator[Member]:
         while offset < end:

@@ -19,8 +19,8 @@ from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Buffer, Progress
 from respaldo.format.content import HOLE
 from respaldo.format.tree import Leaf
-from respaldo.fs.match import Rules
 from respaldo.fs.meta import Names, read_xattrs
+from respaldo.fs.recorded import recorded_limit, recorded_rules
 from respaldo.kernel.layout import ENTRY_FAILED, IDENT, META
 from respaldo.store.source import Location
 from respaldo.views.content import WITHOUT_CONTENT
@@ -152,9 +152,8 @@ class Live:
         self._trees = trees
         self._top = top
         self._relative = relative
-        self._rules = Rules([rule.removeprefix("exclude=") for rule in rules if rule.startswith("exclude=")])
-        larger = [rule.partition("=")[2] for rule in rules if rule.startswith("exclude-larger-than=")]
-        self._larger_bytes = min((int(limit) for limit in larger if limit.isdecimal()), default=0)
+        self._rules = recorded_rules(rules)
+        self._larger_bytes = recorded_limit(rules)
         self._checksum = checksum
         self._progress = progress
         self._names = Names()

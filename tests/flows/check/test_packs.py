@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from respaldo.backend.faults import Fault, Faults
+from respaldo.backend.wrap import ReadOnly
+from respaldo.catalog.sums import SumsKept
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import Kind, PackName, pack_object, parse_hash_leaf
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import run_verify
 from respaldo.format.pack import TRAILER_BYTES
 from tests.flows.check.scenes import EVERYTHING, STRUCTURE, affected, flipped, footer_of, unreadable, verify
 from tests.store.repositories import opened, sink
 
+SUMS = VerifyOptions(read_data=True, checksums=True)
 TAG = "its authentication tag does not fit its bytes"
 SEAL = "its seal was not made for this key, place and length"
 
@@ -27,6 +33,10 @@ def data_packs(scene, cache):
 def check(backend, tmp_path, options=EVERYTHING):
     """What a check says, after comparing it with what reading every file says."""
     result = verify(backend, tmp_path / "checked", options)
+    if options is EVERYTHING:  # whoever computes checksums on the way looks at trees first, and must say the same
+        with opened(ReadOnly(backend), tmp_path / "sums") as repo, SumsKept(repo) as known:
+            other = run_verify(repo, SUMS, progress=Silent(), cancel=Cancel(), known=known)
+        assert replace(other, checksums=0, checksums_left=0) == result
     with opened(backend, tmp_path / "read") as repo:
         truth = unreadable(repo)
     said = {(item.snapshot, item.path) for damage in result.damages for item in damage.affected}

@@ -14,7 +14,9 @@ from respaldo.catalog.snapshots import forget, load
 from respaldo.core.errors import ObjectMissing
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Silent
-from respaldo.flows.gc.options import Shares
+from respaldo.flows.gc.look import look_ahead
+from respaldo.flows.gc.options import PruneOptions, Shares
+from respaldo.flows.gc.run import plan_prune
 from respaldo.flows.gc.shares import Account, measure_shares
 from respaldo.format.content import HOLE, parse_node
 from respaldo.format.pack import parse_footer
@@ -31,6 +33,8 @@ from tests.protocol.scene import (
     snapshot_of,
     write_tree,
 )
+
+PRUNE = PruneOptions()
 
 # --- a naive oracle: every snapshot's chunks as a set, every chunk's bytes from its footer ------------------------
 
@@ -139,6 +143,12 @@ def test_shares_are_those_of_an_oracle_that_counts_every_chunk(tmp_path_factory,
         there = set(made) - without
         going = [each for each in made if each in there][: order.randint(0, len(there))]
         found = shares(repo, going, without)
+        for forgotten in (True, False):
+            seen = look_ahead(
+                repo, PRUNE, going, forgotten=forgotten, without=without, progress=Silent(), cancel=Cancel()
+            )
+            gone = {*without, *going} if forgotten else without
+            assert seen == (plan_prune(repo, PRUNE, without=gone, progress=Silent(), cancel=Cancel()), found)
     assert found.alone == {each: oracle.freed({each}, there) for each in there}
     sums = list(accumulate(found.steps[each] for each in going))
     assert sums == [oracle.freed(set(going[: count + 1]), there) for count in range(len(going))]
@@ -194,6 +204,22 @@ def test_share_counts_one_copy_of_a_chunk_that_lies_in_two_packs(repo, tmp_path)
     assert found.held == found.together
     assert found.alone[first] == sum(oracle.sizes[each][0] for each in again.needs[first] - data)
     assert once <= found.held
+
+
+def test_look_ahead_goes_through_the_trees_once(repo, tmp_path, monkeypatch):
+    """Plan and shares together read no more trees than the shares alone."""
+    source = tmp_path / "source"
+    write_tree(source, 1)
+    for number in range(3):
+        back_up(repo, source)
+        change_tree(source, number)
+    asked = []
+    get = repo.source.get
+    monkeypatch.setattr(repo.source, "get", lambda kind, chunk_id: asked.append(chunk_id) or get(kind, chunk_id))
+    shares(repo)
+    alone = len(asked)
+    look_ahead(repo, PRUNE, (), forgotten=True, progress=Silent(), cancel=Cancel())
+    assert len(asked) == 2 * alone
 
 
 def _unusable(repo, listing, numbers):

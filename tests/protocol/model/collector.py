@@ -22,7 +22,20 @@ from tests.protocol.model.world import (
     chunk_names,
 )
 
-CONDEMN, LIST_ROOTS, MARK, LIST_CONDEMNED, LIST_PACKS, READ, COPY, CONDEMN_LATE, DELETE, ENDED = range(10)
+(
+    CONDEMN,
+    LIST_ROOTS,
+    MARK,
+    LIST_CONDEMNED,
+    LIST_PACKS,
+    READ,
+    COPY,
+    CONDEMN_LATE,
+    DELETE,
+    PUT_CONDEMNATION,
+    PUT_NOTICE_LATE,
+    ENDED,
+) = range(12)
 PC, ROOTS_AT, LENIENT, MARKED, CONDEMNED, WANTED, POSITION, VICTIMS = range(8)
 
 
@@ -62,11 +75,28 @@ class Collector:
             after = bytearray(state)
             after[self.at + VICTIMS] = victims
             said = f"chooses {world.names_of(victims)}"
-            if self.rules.condemned_first:
+            pc = LIST_ROOTS if self.rules.g5 else DELETE
+            if world.scope.blind and self.rules.notice_first:
+                after[world.noticed] |= 1 << self.number
+                said = f"puts a notice of {world.names_of(victims)} (G3)"
+                pc = PUT_CONDEMNATION
+            elif self.rules.condemned_first:
                 after[world.condemned + self.number] = victims
                 said = f"condemns {world.names_of(victims)} (G3)"
-            self._say(found, said, after, LIST_ROOTS if self.rules.g5 else DELETE)
+            self._say(found, said, after, pc)
             victims = victims - 1 & there
+
+    def _put_condemnation(self, state: bytes, found: Steps) -> None:
+        """Condemns what a notice says that it will condemn, of what is still there."""
+        after = bytearray(state)
+        victims = state[self.at + VICTIMS] & state[self.world.exists]
+        after[self.world.condemned + self.number] = victims
+        self._say(found, f"condemns {self.world.names_of(victims)} (G3)", after, LIST_ROOTS)
+
+    def _put_notice_late(self, state: bytes, found: Steps) -> None:
+        after = bytearray(state)
+        after[self.world.noticed] |= 1 << self.number
+        self._say(found, "puts the notice only now", after, DELETE)
 
     def _condemn_late(self, state: bytes, found: Steps) -> None:
         after = bytearray(state)
@@ -182,7 +212,7 @@ class Collector:
             self._again(found, "sees that what it had marked was moved", state)
             return
         after[at + WANTED] = wanted
-        end = DELETE if self.rules.condemned_first else CONDEMN_LATE
+        end = self._end()
         said = f"lists packs; to be copied: {chunk_names(wanted)} (G5)"
         self._say(found, said, after, READ if wanted else end)
 
@@ -198,7 +228,13 @@ class Collector:
         self.world.put_pack(after, self.copy, chunks)
         after[self.at + WANTED] = 0
         said = f"puts pack {self.world.pack_names[self.copy]} with {chunk_names(chunks)} (G5)"
-        self._say(found, said, after, DELETE if self.rules.condemned_first else CONDEMN_LATE)
+        self._say(found, said, after, self._end())
+
+    def _end(self) -> int:
+        """Returns what comes after the last look."""
+        if not self.rules.condemned_first:
+            return CONDEMN_LATE
+        return DELETE if self.rules.notice_first else PUT_NOTICE_LATE
 
     # --- G6 --------------------------------------------------------------------------------------------------------
 
@@ -221,6 +257,8 @@ class Collector:
         _copy,
         _condemn_late,
         _delete,
+        _put_condemnation,
+        _put_notice_late,
     )
 
 

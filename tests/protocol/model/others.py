@@ -96,6 +96,20 @@ class Remover:
                 found.append((f"remover deletes the condemnation of collector {number + 1}", bytes(after)))
 
 
+class Loser:
+    """Deletes a notice whenever it likes: storage that withholds it, or a collector that is too fast."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __call__(self, state: bytes, found: Steps) -> None:
+        for number in range(self.world.scope.collectors):
+            if state[self.world.noticed] >> number & 1:
+                after = bytearray(state)
+                after[self.world.noticed] &= ~(1 << number)
+                found.append((f"somebody deletes the notice of collector {number + 1}", bytes(after)))
+
+
 KNOWN, CHUNK, LOOKS, PC = 0, 1, 2, READER_PC
 LIST_NEW, LIST_OLD, READ, ENDED = range(4)
 _ORDER = (ROOT_P, T, D, C)
@@ -165,6 +179,7 @@ class Swap:
         self.first, self.second = world.collector
         self.end = self.second + COLLECTOR
         self.condemned = world.condemned
+        self.noticed = world.noticed if world.scope.blind else None
         self.copies = [world.content + pack for pack in world.copies]
         one, two = world.copies
         self.masks = bytes(
@@ -191,6 +206,8 @@ class Swap:
         after[self.first : self.second], after[self.second : self.end] = second, first
         for one, two in (self.copies, (self.condemned, self.condemned + 1)):
             after[one], after[two] = after[two], after[one]
+        if self.noticed is not None:
+            after[self.noticed] = (0, 2, 1, 3)[after[self.noticed]]
         masks, names = self.masks, self.names
         for at in self.masks_at:
             after[at] = masks[after[at]]
@@ -202,7 +219,7 @@ class Swap:
 def build(scope: Scope) -> Model:
     """Returns the model of a scope."""
     world = World(scope)
-    actors: list[Writer | Collector | Forgetter | Expirer | Remover | Reader] = [
+    actors: list[Writer | Collector | Forgetter | Expirer | Remover | Loser | Reader] = [
         Writer(world, number) for number in range(1, 1 + scope.writers)
     ]
     actors += [Collector(world, number) for number in range(scope.collectors)]
@@ -212,6 +229,8 @@ def build(scope: Scope) -> Model:
         actors.append(Expirer(world))
     if not scope.rules.removal_waits:
         actors.append(Remover(world))
+    if scope.notices_vanish:
+        actors.append(Loser(world))
     if scope.reader:
         actors.append(Reader(world))
     return Model(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.protocol.model import segments
+from tests.protocol.model import retiring, segments
 from tests.protocol.model.explore import Model, explore, trace
 from tests.protocol.model.others import build
 from tests.protocol.model.world import ROOT_P, C, D, Rules, Scope, T
@@ -29,6 +29,13 @@ QUICK: dict[str, Scope] = {
     "two writers, the second after the first": Scope(writers=2, follows=True, forget=0b011),
     "two writers at once": Scope(writers=2, victims=(FIRST_PACK, 0), forget=0b001, mends=0),
     "two collectors": Scope(packs=(*SPLIT, D | T | C | ROOT_P), writers=0, collectors=2),
+    "a writer that cannot read condemnations": Scope(packs=SPLIT, blind=True, forget=0b11, expire=0b10),
+    "the same by content, and notices vanish": Scope(
+        packs=SPLIT, blind=True, notices_vanish=True, takes_over=False, forget=0b11, mends=2
+    ),
+    "the same, relying on notices that come first and stay": Scope(
+        collectors=2, blind=True, trusting=True, victims=(OWN_PACK, FIRST_PACK)
+    ),
     "a reader, two collectors": Scope(writers=0, collectors=2, forget=0, reader=True, looks=2),
     "a reader, two collectors, more packs": Scope(packs=SPLIT, writers=0, collectors=2, reader=True, looks=3),
     "a reader, a writer, a collector": Scope(reader=True, looks=2, forget=0, mends=0),
@@ -65,6 +72,8 @@ BROKEN: dict[str, Scope] = {
     "manifest_first": Scope(expire=0b01),
     "aborts_stay": Scope(expire=0b10),
     "removal_waits": _ONE,
+    "notice_first": Scope(blind=True, trusting=True),
+    "w4_notices": Scope(blind=True, notices_vanish=True),
 }
 """Rule of `Rules` → where it is missed."""
 
@@ -78,6 +87,10 @@ SEGMENTS: dict[str, segments.Rules] = {
         footers=False, actors=("merger 1", "sweeper", "reader")
     ),
 }
+RETIRING: dict[str, retiring.Rules] = {"an old key is destroyed while two write": retiring.Rules()}
+BROKEN_RETIRING: dict[str, retiring.Rules] = {
+    name: retiring.Rules(**{name: False}) for name in retiring.Rules.__slots__
+}
 BROKEN_SEGMENTS: dict[str, segments.Rules] = {
     "durable_first": segments.Rules(durable_first=False),
     "packs_after": segments.Rules(packs_after=False),
@@ -90,6 +103,8 @@ def without(rule: str) -> Model:
     """Returns the model in which a rule is left out and missed."""
     if rule in BROKEN_SEGMENTS:
         return segments.build(BROKEN_SEGMENTS[rule])
+    if rule in BROKEN_RETIRING:
+        return retiring.build(BROKEN_RETIRING[rule])
     scope = BROKEN[rule]
     fields = {name: getattr(scope, name) for name in Scope.__slots__}
     return build(Scope(**{**fields, "rules": Rules(**{rule: False})}))
@@ -100,12 +115,13 @@ def main() -> None:
     wrong = False
     models = {name: build(scope) for name, scope in {**QUICK, **LONG}.items()}
     models.update({name: segments.build(rules) for name, rules in SEGMENTS.items()})
+    models.update({name: retiring.build(rules) for name, rules in RETIRING.items()})
     for name, model in models.items():
         begun_s = time.process_time()
         found = explore(model)
         print(f"{name}: {found} ({time.process_time() - begun_s:.0f} CPU-s)", flush=True)
         wrong |= bool(found.wrong)
-    for rule in (*BROKEN, *BROKEN_SEGMENTS):
+    for rule in (*BROKEN, *BROKEN_SEGMENTS, *BROKEN_RETIRING):
         found = trace(without(rule))
         print(f"\nwithout {rule}: {found if found.wrong else 'nothing is missed'}", flush=True)
         wrong |= not found.wrong

@@ -59,6 +59,10 @@ class Rules:
     aborts_stay: bool = True
     removal_waits: bool = True
     """A condemnation is removed only when none of its packs is there."""
+    notice_first: bool = True
+    """The notice of what is condemned, for writers that cannot read condemnations, stands before roots are listed."""
+    w4_notices: bool = True
+    """To such a writer a condemnation without a notice condemns everything."""
 
 
 ALL = Rules()
@@ -72,7 +76,8 @@ class Scope:
     (else all is looked up by content). ``follows``: the second writer begins when the first has committed. ``forget``,
     ``expire``: which snapshots may be (a mask). ``mends``: how often a writer stores again before it gives up.
     ``victims``: of which packs each collector may condemn any choice (masks; all by default). ``looks``: how often a
-    reader looks again for one chunk.
+    reader looks again for one chunk. ``blind``: writers cannot read condemnations, only the notices of what they
+    condemn; ``trusting``: and rely on there being one for each. ``notices_vanish``: any may be deleted at any time.
     """
 
     packs: tuple[int, ...] = (D | T | C | ROOT_P,)
@@ -87,6 +92,9 @@ class Scope:
     torn_packs: bool = False
     victims: tuple[int, int] = (0xFF, 0xFF)
     looks: int = 3
+    blind: bool = False
+    trusting: bool = False
+    notices_vanish: bool = False
     rules: Rules = field(default_factory=Rules)
 
 
@@ -114,6 +122,8 @@ class World:
         self.exists = place(1)
         self.content = place(self.packs)
         self.condemned = place(scope.collectors)
+        self.noticed = place(scope.blind)
+        """Which collectors' notices are there, a bit each."""
         self.pending = place(1)
         self.outcome = place(self.snapshots)
         self.forgotten = place(1)
@@ -158,6 +168,19 @@ class World:
         found = 0
         for number in range(self.scope.collectors):
             found |= state[self.condemned + number]
+        return found
+
+    def condemned_to_writers(self, state: bytes | bytearray) -> int:
+        """Returns what is condemned as far as a writer can know, who may have to believe notices."""
+        if not self.scope.blind:
+            return self.all_condemned(state)
+        found = 0
+        cautious = self.scope.rules.w4_notices and not self.scope.trusting
+        for number in range(self.scope.collectors):
+            condemned = state[self.condemned + number]
+            if condemned and not state[self.noticed] >> number & 1:
+                condemned = 0xFF if cautious else 0
+            found |= condemned
         return found
 
     def wrong(self, state: bytes) -> str:

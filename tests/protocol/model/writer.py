@@ -101,7 +101,7 @@ class Writer:
 
     def _list_condemned(self, state: bytes, found: Steps) -> None:
         after = bytearray(state)
-        after[self.at + CONDEMNED] = self.world.all_condemned(state)
+        after[self.at + CONDEMNED] = self.world.condemned_to_writers(state)
         self._say(found, "lists condemnations (W1)", after, LIST_PACKS)
 
     def _list_packs(self, state: bytes, found: Steps) -> None:
@@ -159,7 +159,7 @@ class Writer:
 
     def _list_condemned_again(self, state: bytes, found: Steps) -> None:
         after = bytearray(state)
-        condemned = self.world.all_condemned(state) if self.rules.w4_condemnations else 0
+        condemned = self.world.condemned_to_writers(state) if self.rules.w4_condemnations else 0
         said = f"lists condemnations: {self.world.names_of(condemned)} (W4)"
         if self.rules.w4_condemnations_first:
             after[self.at + CONDEMNED] = condemned
@@ -235,7 +235,7 @@ class Writer:
         after = bytearray(state)
         after[at + GOT] |= chunk
         self._say(found, f"reads {chunk_names(chunk)}", after, PUT_AGAIN if last else READ)
-        condemned = world.all_condemned(state)
+        condemned = world.condemned_to_writers(state)
         for pack in holding:
             if not condemned >> pack & 1:  # having looked again: what it read from is gone
                 after = bytearray(state)

@@ -106,7 +106,7 @@ def _described(snapshot: Snapshot) -> str:
 def _measured(repository: Repository, going: list[SnapshotId], progress: Progress, cancel: Cancel) -> Shares | None:
     """Returns what snapshots hold, None where damage keeps that from being known."""
     try:
-        return repository.measure_shares(going=going, progress=progress, cancel=cancel)
+        return repository.pruning.shares(going=going, progress=progress, cancel=cancel)
     except (Corruption, ChunkMissing) as error:
         show.err(f"warning: nobody can say what that would free: {show.shown(str(error))}; see: respaldo verify")
         return None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import show
+from respaldo.cli.clients import group as client_group
 from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, kdf_option, page
 from respaldo.cli.settings import Settings
+from respaldo.cli.slots import fields_of, is_seen, method_of, slot_id
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Secret, SlotInfo
+    from respaldo.api import Secret
 
 _NEW_PASSWORD = click.option(
     "--new-password-file",
@@ -21,7 +22,7 @@ _NEW_PASSWORD = click.option(
     metavar="FILE",
     help="Read the new passphrase from a file instead of asking for it.",
 )
-_FIELDS = "id, method (argon2id or key), passes, memory_kib, use (recovery, or empty), label, created, last_used"
+_FIELDS = "id, method (argon2id or key), passes, memory_kib, use (recovery, or empty), label, created, epoch, last_used"
 
 
 @click.group(
@@ -31,11 +32,11 @@ _FIELDS = "id, method (argon2id or key), passes, memory_kib, use (recovery, or e
     no_args_is_help=True,
 )
 def command() -> None:
-    """List, add, remove, change or test passphrases and keys.
+    """List, add, remove, change or test passphrases and keys; rotate the master key.
 
     A repository has up to 16 key slots; each opens with a passphrase or a key of its own. The master key behind
-    them stays: whoever kept a copy of a slot and knows its secret can open the repository even after the slot is
-    removed.
+    them stays until it is rotated: whoever kept a copy of a slot and knows its secret can open the repository even
+    after the slot is removed.
     """
 
 
@@ -54,26 +55,29 @@ def list_(settings: Settings) -> int:
     """List the key slots, oldest first.
 
     The one that the repository was opened with bears an asterisk. When a slot was last used, each client knows of
-    itself alone.
+    itself alone. Once the key was rotated, the epoch says which master key a slot opens.
     """
     with settings.open() as repository:
         slots, damaged = repository.slots.listed()
         used, opened = repository.slots.used, repository.slots.opened_with
     value = {
-        "keys": [_fields(slot, used.get(slot.name)) | {"opened": slot.name == opened} for slot in slots],
+        "keys": [fields_of(slot, used.get(slot.name)) | {"opened": slot.name == opened} for slot in slots],
         "damaged": [error.name for error in damaged],
     }
+    rotated = any(slot.epoch for slot in slots)
     rows = [
         (
-            _id(slot.name) + ("*" if slot.name == opened else ""),
-            _method(slot),
+            slot_id(slot.name) + ("*" if slot.name == opened else ""),
+            method_of(slot),
             show.local_time(slot.created_ns),
             show.local_time(used[slot.name]) if slot.name in used else "–",
+            *([str(slot.epoch)] if rotated else []),
             show.shown(slot.label),
         )
         for slot in slots
     ]
-    settings.report(value, show.table(("ID", "OPENS WITH", "MADE", "LAST USED HERE", "LABEL"), rows))
+    heads = ("ID", "OPENS WITH", "MADE", "LAST USED HERE", *(["EPOCH"] if rotated else []), "LABEL")
+    settings.report(value, show.table(heads, rows))
     for error in damaged:
         show.err(f"warning: {show.shown(str(error))}")
     return 4 if damaged else 0
@@ -110,9 +114,9 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: s
                 name = repository.slots.add(secret, label=label)
         else:
             name = repository.slots.add(_new_secret(new_password_file), kdf=cost, label=label)
-    value = {"key": _id(name), "key_file": new_key_file or None}
+    value = {"key": slot_id(name), "key_file": new_key_file or None}
     where = f"; the key is in {show.shown(new_key_file)}" if new_key_file else ""
-    settings.report(value, f"added key {_id(name)}{where}")
+    settings.report(value, f"added key {slot_id(name)}{where}")
     return 0
 
 
@@ -132,21 +136,24 @@ def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
     """Remove a key slot, named by its id or the beginning of it. The last one stays.
 
     Where it is the one that the repository was opened with, a warning says so, and a person at a terminal is asked.
-    This revokes nothing for somebody who kept a copy of the slot and knows its secret.
+    This revokes nothing for somebody who kept a copy of the slot and knows its secret; to shut somebody out of what
+    is written from now on: key rotate --without.
     """
     with settings.open(writes=True, secret=settings.secret()) as repository:
         name = repository.slots.find(key)
         repository.slots.check_removable(name)
         opened = name == repository.slots.opened_with
         if opened:
-            show.err(f"warning: {_id(name)} is the key that the repository was opened with: it will open it no more")
+            show.err(
+                f"warning: {slot_id(name)} is the key that the repository was opened with: it will open it no more"
+            )
         if not dry_run:
-            if opened and not yes and _is_seen() and not click.confirm("remove it?", err=True):
+            if opened and not yes and is_seen() and not click.confirm("remove it?", err=True):
                 show.err("nothing was removed")
                 return 1
             repository.slots.remove(name)
-    value = {"removed": _id(name), "opened": opened, "dry_run": dry_run}
-    settings.report(value, f"{'would remove' if dry_run else 'removed'} key {_id(name)}")
+    value = {"removed": slot_id(name), "opened": opened, "dry_run": dry_run}
+    settings.report(value, f"{'would remove' if dry_run else 'removed'} key {slot_id(name)}")
     return 0
 
 
@@ -168,7 +175,7 @@ def passwd(settings: Settings, *, new_password_file: str, kdf: str | None) -> in
     """Change the passphrase the repository is opened with: a new slot takes the place of the old one.
 
     It keeps others from opening the repository who learn the old passphrase from now on. It revokes nothing for
-    somebody who knew it and kept a copy of the old slot: the master key stays the same.
+    somebody who knew it and kept a copy of the old slot: the master key stays the same. Against that: key rotate.
     """
     from respaldo import api  # start-up time
 
@@ -176,7 +183,7 @@ def passwd(settings: Settings, *, new_password_file: str, kdf: str | None) -> in
     with settings.open(writes=True, secret=old) as repository:
         new = _new_secret(new_password_file)
         name = repository.slots.change(old, new, kdf=api.KDFS[kdf] if kdf else None)
-    settings.report({"key": _id(name)}, f"changed the passphrase; the new key is {_id(name)}")
+    settings.report({"key": slot_id(name)}, f"changed the passphrase; the new key is {slot_id(name)}")
     return 0
 
 
@@ -197,11 +204,11 @@ def test(settings: Settings) -> int:
         opened = repository.slots.opened_with
         slot = next((slot for slot in repository.slots.listed()[0] if slot.name == opened), None)
     if slot is None:  # what it says of itself is damaged, or it was removed at this moment
-        settings.report({"id": _id(opened)}, f"opened with key {_id(opened)}")
+        settings.report({"id": slot_id(opened)}, f"opened with key {slot_id(opened)}")
         return 0
     label = f" ({show.shown(slot.label)})" if slot.label else ""
     made = show.local_time(slot.created_ns)
-    settings.report(_fields(slot, None), f"opened with key {_id(opened)}{label}: {_method(slot)}, made {made}")
+    settings.report(fields_of(slot, None), f"opened with key {slot_id(opened)}{label}: {method_of(slot)}, made {made}")
     return 0
 
 
@@ -238,8 +245,80 @@ def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: 
     return make(settings, threshold=shares, count=count, svg=svg, output=output, label=label)
 
 
-def _is_seen() -> bool:
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
+@page(
+    "rotate",
+    examples=(
+        ("A new master key for everybody:", "respaldo key rotate -r /mnt/disk/backup"),
+        ("Without the key of a laptop that was stolen:", "respaldo key rotate --without 3f35"),
+        ("What it would do:", "respaldo key rotate --without 3f35 --dry-run"),
+        ("Finish one that was cut off:", "respaldo key rotate --resume"),
+    ),
+    notes="epoch, keys (new ids by old ones), left_out (ids), stay (ids of old keys that could not be carried over), "
+    "finished (whether it finished an earlier rotation), dry_run.",
+)
+@click.option(
+    "--without", multiple=True, metavar="ID", help="Shut this key out: it opens nothing of what is written from now on."
+)
+@click.option("--resume", is_flag=True, help="Only finish a rotation that was cut off.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say which keys would be kept; change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rotate(settings: Settings, *, without: tuple[str, ...], resume: bool, dry_run: bool, yes: bool) -> int:
+    """Rotate the master key: whatever is written from now on is sealed under a new one.
+
+    Every passphrase and key stays as it is and gets the new master key, but for those that you leave out; what they are
+    is not needed for that. Look through the list: whose key is kept can read what comes. What was written before
+    stays readable for all who could read it, also for those who are left out and have, or get, a copy of the
+    repository. Prune carries old content over to the new key by and by.
+    """
+    from respaldo.cli.rotation import rotate_key  # start-up time
+
+    return rotate_key(settings, without=without, resume=resume, dry_run=dry_run, yes=yes)
+
+
+@page(
+    "epochs",
+    examples=(
+        ("Which master keys are in use, and for how much:", "respaldo key epochs -r /mnt/disk/backup"),
+        ("For a program:", "respaldo key epochs --json | jq '.epochs[].bytes'"),
+    ),
+    notes="epoch (the newest), epochs: a list of epoch, in_use, objects and bytes (by folder of the repository).",
+)
+def epochs(settings: Settings) -> int:
+    """Show the epochs of the master key: which are in use, and how much is sealed under each.
+
+    An epoch begins when the key is rotated. Under an old one lies what was written before and has not been carried over
+    since, by prune or key reencrypt.
+    """
+    from respaldo.cli.rotation import show_epochs  # start-up time
+
+    return show_epochs(settings)
+
+
+@page(
+    "reencrypt",
+    statuses=(3, 4),
+    examples=(
+        ("Seal everything under the newest master key:", "respaldo key reencrypt -r /mnt/disk/backup"),
+        ("How much that would be:", "respaldo key reencrypt --dry-run"),
+        ("After somebody was shut out:", "respaldo key rotate --without 3f35 && respaldo key reencrypt"),
+    ),
+    notes="snapshots (new ids by old ones), failed (ids, with reasons), objects, new_packs, new_bytes, deleted_packs, "
+    "deleted_bytes, retired (epochs), left (names of what is sealed under old keys still), busy, dry_run; of a dry run "
+    "epochs, as key epochs has them.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Say how much is sealed under old keys; change nothing.")
+def reencrypt(settings: Settings, *, dry_run: bool) -> int:
+    """Seal all that is under older master keys under the newest one, then destroy those.
+
+    Packs are read, and written again without being compressed anew; snapshots get new ids, and their old ones still
+    mean them. Cut off, it goes on where it was. An old key goes once nothing is left that is sealed under it: while a
+    snapshot is being made under it, or within a day of one that was cut off, it stays (status 3); run it again later.
+    It needs room for a gigabyte, or for less on a disk that has less. Whoever copied the storage before, and has an old
+    key, keeps what he has.
+    """
+    from respaldo.cli.rotation import reencrypt_all  # start-up time
+
+    return reencrypt_all(settings, dry_run=dry_run)
 
 
 def _new_secret(path: str) -> Secret:
@@ -248,30 +327,5 @@ def _new_secret(path: str) -> Secret:
     return read_passphrase(path) if path else ask_twice()
 
 
-def _id(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _method(slot: SlotInfo) -> str:
-    if slot.use:
-        return f"recovery key in {slot.use}" if slot.use.startswith("shares") else f"{show.shown(slot.use)} key"
-    if slot.kdf is None:
-        return "key file"
-    return f"passphrase ({slot.kdf.memory_kib >> 10} MiB, {slot.kdf.passes} passes)"
-
-
-def _fields(slot: SlotInfo, used_ns: int | None) -> dict[str, object]:
-    return {
-        "id": _id(slot.name),
-        "method": slot.method,
-        "passes": slot.kdf.passes if slot.kdf else None,
-        "memory_kib": slot.kdf.memory_kib if slot.kdf else None,
-        "use": slot.use,
-        "label": slot.label,
-        "created": show.iso_time(slot.created_ns),
-        "last_used": None if used_ns is None else show.iso_time(used_ns),
-    }
-
-
-for _command in (list_, add, remove, passwd, test, recovery):
+for _command in (list_, add, remove, passwd, test, recovery, rotate, reencrypt, epochs, client_group):
     command.add_command(_command)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from respaldo.cli import collection, goal
 from respaldo.cli import policy as policies
+from respaldo.cli.areas import NOTE, all_clients_option, for_all
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
 from respaldo.cli.values import SHARE, SIZE
+from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
     from respaldo.api import Policy, PruneOptions
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     "prune",
     examples=(
         ("Free what no snapshot needs any more:", "respaldo prune"),
-        ("Forget what a policy does not keep, and free its space:", "respaldo prune --policy standard"),
+        (
+            "Forget what a policy does not keep, in the areas of all clients too, and free its space:",
+            "respaldo prune --policy standard --all-clients",
+        ),
         (
             "By rules of one's own; look first, and see what each snapshot frees:",
             "respaldo prune --keep-last 3 --keep-daily 14 --keep-monthly 12 --dry-run",
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
     notes=(
         f"dry_run; {collection.NOTES} emptied: ids that left the trash for good. With a policy or a goal, and with "
         f"--dry-run, also retention, whose keys are: {policies.NOTES} With a goal also goal: {goal.NOTES} "
-        "The dry run of a goal has dry_run, goal, retention and emptied."
+        f"The dry run of a goal has dry_run, goal, retention and emptied. {NOTE}"
     ),
 )
 @policies.keep_options
@@ -53,7 +59,8 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Copy at most so much; what frees most for what is copied comes first. Without it, as much as there is.",
 )
-def command(settings: Settings, *, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
+@all_clients_option
+def command(settings: Settings, *, all_clients: bool, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
     """Free the space that no snapshot needs. Without a policy or a goal, no snapshot is forgotten.
 
     With a policy (--policy, --keep-…), snapshots that it does not keep are forgotten first, as by "forget"; with
@@ -73,7 +80,18 @@ def command(settings: Settings, *, dry_run: bool, **given: Any) -> int:  # noqa:
     not there, nothing is deleted.
 
     Works on a full disk: a megabyte is kept in reserve for it, and what needs no copy is freed first.
+
+    In the area of a client (--client), which may have been stolen, snapshots count in the order of its log, and those
+    whose times cannot be are kept and do not count; what it says of its own data is read before it is relied on.
     """
+    if not all_clients:
+        return _prune(settings, given, dry_run=dry_run)
+    if given["free"] is not None or given["max_size"] is not None:
+        raise UsageError("a goal is for one: --free and --max-size go with --client, not with --all-clients")
+    return for_all(settings, partial(_prune, settings, given, dry_run=dry_run))
+
+
+def _prune(settings: Settings, given: dict[str, Any], *, dry_run: bool) -> int:
     from respaldo import api  # start-up time
 
     wanted = goal.goal_of(given)
@@ -113,10 +131,13 @@ def _look(settings: Settings, policy: Policy | None, options: PruneOptions, give
     ):
         run = policies.run_policy(repository, policy, given, dry_run=True, cancel=cancel)
         emptied = repository.empty_trash(dry_run=True)
-        gone = [] if run.plan.policy.grace_ns else [item.id for item in run.gone]
-        plan = repository.plan_prune(options, progress=progress, cancel=cancel, without={*gone, *emptied})
-        shares = repository.measure_shares(
-            going=[item.id for item in run.gone], without=set(emptied), progress=progress, cancel=cancel
+        plan, shares = repository.pruning.plan(
+            options,
+            going=[item.id for item in run.gone],
+            forgotten=not run.plan.policy.grace_ns,
+            without=set(emptied),
+            progress=progress,
+            cancel=cancel,
         )
     lines = [policies.text(run, shares) + "\n"]
     lines += (

@@ -154,7 +154,7 @@ def command(
             result = repository.restore(found, target, options, progress=progress, cancel=cancel)
     head = {"snapshot": found.snapshot.hex, **show.path_fields(found.path), **show.path_fields(target, "target")}
     if preview:
-        lines = [*previews.text(tree, target)]
+        lines = [*previews.text(tree, _around(found, target) or b".")]
         if endangered:
             lines.append("what is there would be put away first, as a snapshot with the tag safety")
         settings.report(head | previews.fields(tree) | {"safety": bool(endangered)}, "\n".join(lines))
@@ -215,10 +215,18 @@ def _text(result: RestoreResult, found: Found, target: bytes) -> str:
 
 def _below(path: bytes, found: Found, target: bytes) -> bytes:
     """Returns where in the target an entry of the snapshot lands: what a person is asked to agree to."""
+    if not found.entry.is_dir:
+        return os.path.join(_around(found, target), path.rpartition(b"/")[2])
     relative = path.removeprefix(found.path).lstrip(b"/")
-    if not relative and not found.entry.is_dir and os.path.isdir(target):
-        relative = path.rpartition(b"/")[2]
     return os.path.join(target, relative) if relative else target
+
+
+def _around(found: Found, target: bytes) -> bytes:
+    """Returns the directory that a restore writes into: of a single file, the one that it will stand in."""
+    place, _, name = target.rpartition(b"/")
+    if found.entry.is_dir or os.path.isdir(target) or name in (b"", b".", b".."):
+        return target
+    return place or (b"/" if target.startswith(b"/") else b"")
 
 
 def _plan_text(plan: RestorePlan, found: Found, target: bytes) -> str:

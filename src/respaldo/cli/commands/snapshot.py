@@ -148,6 +148,8 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
     """
     sources = find_sources(given)
     policy = source_policy(given, [given["recorded_as"]] if given["recorded_as"] else sources or [stream_path(given)])
+    if policy is not None and settings.is_client():
+        raise UsageError("--prune is for the repository's owner: this client cannot take anything away")
     itself = rules_for_itself(settings, sources)
     options = _options(ctx, given, itself, estimate=settings.display and on_terminal())
     writes = not options.dry_run

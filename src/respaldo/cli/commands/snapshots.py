@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from respaldo.cli import show
+from respaldo.cli.areas import NOTE, all_clients_option, for_all
 from respaldo.cli.calling import KINDS, changes_fields
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
@@ -42,7 +44,8 @@ _VIEWS = (*KINDS, *_CALENDAR)
         "stored_bytes, errors, duration_s, parent, rewrites (what it was rewritten from, or null), pinned, verified "
         "(time and how, when all of it was last read and found whole, or null); with a view by the calendar also "
         "bucket; with --trash also forgotten and until. "
-        "undecided: ids of snapshots under way or interrupted. damaged: names of records that cannot be read."
+        "undecided: ids of snapshots under way or interrupted. damaged: names of records that cannot be read. clients: "
+        f"names of those that have areas of their own. {NOTE}"
     ),
 )
 @click.option("--host", default="", metavar="HOST", help="Only those of a machine.")
@@ -59,8 +62,25 @@ _VIEWS = (*KINDS, *_CALENDAR)
 )
 @click.option("--long", "-l", is_flag=True, help="Say all that is known of each.")
 @click.option("--time-zone", type=ZONE, default="local", metavar="ZONE", help="Whose days and weeks: local, UTC, …")
+@all_clients_option
 @click.option("--trash", "in_trash", is_flag=True, help="Those that were forgotten and can still be brought back.")
-def command(
+def command(settings: Settings, *, all_clients: bool, **given: Any) -> int:  # noqa: ANN401 - click's values
+    """List the snapshots, oldest first.
+
+    ADDED is what a snapshot took in the repository: its new content, compressed. SIZE is what it would restore to.
+    Every snapshot is complete, whatever its kind, and the same one may be the day's, the week's and the year's. NEW,
+    CHANGED and REMOVED count all but directories against the snapshot before; - is not known. A pin is marked with !
+    behind the id. Where two clients gave the same label at the same time, the beginning of the id is behind it.
+
+    Those of clients that cannot read are in areas of their own: --client NAME, or --all-clients.
+    """
+    if given["in_trash"] and given["view"]:
+        raise UsageError("--trash and --view exclude each other")
+    run = partial(_list, settings, **given)
+    return for_all(settings, run) if all_clients else run()
+
+
+def _list(
     settings: Settings,
     *,
     host: str,
@@ -72,22 +92,14 @@ def command(
     time_zone: tzinfo,
     in_trash: bool,
 ) -> int:
-    """List the snapshots, oldest first.
-
-    ADDED is what a snapshot took in the repository: its new content, compressed. SIZE is what it would restore to.
-    Every snapshot is complete, whatever its kind, and the same one may be the day's, the week's and the year's. NEW,
-    CHANGED and REMOVED count all but directories against the snapshot before; - is not known. A pin is marked with !
-    behind the id. Where two clients gave the same label at the same time, the beginning of the id is behind it.
-    """
     from respaldo import api  # start-up time
 
-    if in_trash and view:
-        raise UsageError("--trash and --view exclude each other")
     with settings.open() as repository:
         catalogue = repository.snapshots()
         pins = repository.pins()
         verified = repository.verified((*catalogue.snapshots, *catalogue.trash))
         trash = {item.snapshot.id: item for item in repository.trash()} if in_trash else {}
+        clients = repository.clients.names()
     wanted = api.plain_path(path) if path else b""
     chosen = [
         item
@@ -111,9 +123,12 @@ def command(
         "snapshots": [_fields(item, about) for item in chosen],
         "undecided": [item.hex() for item in catalogue.undecided],
         "damaged": [error.name for error in catalogue.damaged],
+        "clients": clients,
     }
     text = "\n\n".join(_block(item, about) for item in chosen) if long else _table(chosen, _columns(view or "", about))
     settings.report(value, text or "no snapshots")
+    if clients and settings.gathered is None and settings.level >= 0 and not settings.json:
+        show.err(f"note: {show.count(len(clients), 'client')} that cannot read: list theirs with --all-clients")
     for error in catalogue.damaged:
         show.err(f"warning: {show.shown(str(error))}")
     return 4 if catalogue.damaged else 0

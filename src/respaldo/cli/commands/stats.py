@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from respaldo.core.ids import ChunkId
     from respaldo.core.seams import Cancel, Progress
 
+_CLIENTS_SHOWN = 5
 _BAR_WIDTH = 40
 _SHOWN = 20
 _GREW_SHOWN = 10
@@ -79,7 +80,8 @@ def command(settings: Settings, *, names: tuple[str, ...], brief: bool, browse: 
             return _browse(settings, repository, names[0] if names else "latest", host, cancel)
         with watching(settings.level, display=settings.display) as progress:
             stats = None if names else repository.stats(progress)
-            fields, text = ({}, "") if stats is None else (_fields(stats), _text(stats))
+            clients = repository.clients.names()
+            fields, text = ({}, "") if stats is None else (_fields(stats, clients), _text(stats, clients))
             missing = 0
             if not brief:
                 more, more_text, missing = _costs(repository, names, progress, cancel)
@@ -253,12 +255,13 @@ def _usage_fields(found: Found, items: list[Used]) -> dict[str, object]:
 # --- the whole repository ------------------------------------------------------------------------------------------
 
 
-def _fields(stats: Stats) -> dict[str, object]:
+def _fields(stats: Stats, clients: list[str]) -> dict[str, object]:
     free, total = stats.space or (None, None)
     whole = stats.deduplicated_bytes + stats.tree_bytes
     return {
         "snapshots": stats.snapshots,
         "undecided": stats.undecided,
+        "clients": clients,
         "packs": stats.packs,
         "segments": stats.segments,
         "blocks": stats.blocks,
@@ -280,7 +283,7 @@ def _fields(stats: Stats) -> dict[str, object]:
     }
 
 
-def _text(stats: Stats) -> str:
+def _text(stats: Stats, clients: list[str]) -> str:
     whole = stats.deduplicated_bytes + stats.tree_bytes
     rows = [
         ("snapshots", show.count(stats.snapshots) + (f" ({stats.undecided} undecided)" if stats.undecided else "")),
@@ -297,6 +300,9 @@ def _text(stats: Stats) -> str:
         ("chunks", f"{show.count(stats.chunks)} in {show.count(stats.blocks, 'block')}"),
         ("local index", f"{show.size(stats.index_bytes)}, and {show.size(stats.cached_bytes)} of cached footers"),
     ]
+    if clients:
+        some = ", ".join(map(show.shown, clients[:_CLIENTS_SHOWN])) + (", …" if len(clients) > _CLIENTS_SHOWN else "")
+        rows.append(("clients", f"{show.count(len(clients))} apart: {some}; see --client"))
     if stats.space:
         free, total = stats.space
         rows.append(("disk", f"{show.size(free)} free of {show.size(total)}"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import show
+from respaldo.cli.areas import NOTE, all_clients_option, for_all
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
@@ -15,7 +17,7 @@ from respaldo.cli.signals import cancelling
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from respaldo.api import Affected, Damage, KeylessResult, VerifyResult
+    from respaldo.api import Affected, Damage, KeylessResult, VerifyOptions, VerifyResult
 
 _PATHS_SHOWN = 20
 _DAMAGES_ARE_IN_THE_REPORT = -2
@@ -25,9 +27,9 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     "verify",
     examples=(
         ("Is every piece of every snapshot there (seconds; reads trees, no content):", "respaldo verify"),
-        ("Read and check everything:", "respaldo verify --read-data"),
+        ("Read and check everything, in the areas of all clients too:", "respaldo verify --read-data --all-clients"),
         ("Every night half an hour of it, what was checked longest ago first:", "respaldo verify --subset 30m"),
-        ("Everything, and the SHA-256 of every file:", "respaldo verify --read-data --checksums"),
+        ("Everything, and the SHA-256 of really every file:", "respaldo verify --read-data --checksums"),
         ("A seventh every day of the week:", "respaldo verify --subset $(date +%u)/7"),
         ("On the machine that stores it, without any passphrase:", "respaldo verify --keyless -r /srv/backup"),
     ),
@@ -36,8 +38,9 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
         "bytes_per_s, notes, damages: a list of name, reason, needed, chunks_lost, chunks_spared, mendable, "
         "affected_count, affected (snapshot, path, below: everything in it); lost_count and lost (the same): what a "
         "repair has marked as lost, and that has not come back; whole: ids of the snapshots of which all was read and "
-        "found whole. With --keyless: ok, objects, read_bytes, duration_s, "
-        "bytes_per_s, damages."
+        "found whole; checksums and checksums_left: of how many contents the SHA-256 was computed, and of how many it "
+        "was not. With --keyless: ok, objects, read_bytes, duration_s, "
+        f"bytes_per_s, damages. {NOTE}"
     ),
 )
 @click.option("--read-data", is_flag=True, help="Read all packs, and check every byte and every chunk in them.")
@@ -49,31 +52,44 @@ _DAMAGES_ARE_IN_THE_REPORT = -2
     "longest ago comes first.",
 )
 @click.option(
-    "--checksums",
-    is_flag=True,
-    help="With --read-data: compute the SHA-256 of all files, too, for: respaldo checksums.",
+    "--checksums/--no-checksums",
+    default=None,
+    help="With --read-data, the SHA-256 of each file that has none yet is computed on the way, for: respaldo "
+    "checksums. --checksums: also of the few big files that have to be read once more for it, however many these are; "
+    "--no-checksums: of none.",
 )
 @click.option(
     "--no-record", is_flag=True, help="Do not remember in the repository which snapshots were read and found whole."
 )
+@all_clients_option
 @click.option("--keyless", is_flag=True, help="Check every object's bytes against its hash; needs no passphrase.")
 def command(
-    settings: Settings, *, read_data: bool, subset: str, checksums: bool, no_record: bool, keyless: bool
+    settings: Settings,
+    *,
+    read_data: bool,
+    subset: str,
+    checksums: bool | None,
+    no_record: bool,
+    keyless: bool,
+    all_clients: bool,
 ) -> int:
     """Check the repository, and say which files of which snapshots are affected where something is damaged.
 
     Without options, all that snapshots refer to must be there, and every tree must open. Nothing in the repository is
     changed, but that after --read-data it remembers which snapshots were read and found whole: "snapshots" shows it,
-    and "latest:verified" names the newest of them. The exit status is 4 where damage was found.
+    and "latest:verified" names the newest of them; and the SHA-256 of files, for "checksums". The exit status is 4
+    where damage was found.
     """
     from respaldo import api  # start-up time
 
     if keyless and (read_data or subset):
         raise UsageError("--keyless reads every object; leave out --read-data and --subset")
+    if keyless and (settings.client or all_clients):
+        raise UsageError("--keyless knows no names of clients", hint="name the area itself: -r …/clients/ID")
     if checksums and not read_data:
         raise UsageError("--checksums reads everything: it goes with --read-data")
-    level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
     if keyless:
+        level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
         location = settings.location()
         with cancelling() as cancel, watching(level, display=settings.display) as progress:
             checked = api.verify_keyless(location, progress=progress, cancel=cancel)
@@ -84,10 +100,17 @@ def command(
         read_data=read_data,
         subset=api.parse_subset(subset) if subset else None,
         remember=read_data and not no_record,
-        checksums=checksums,
+        checksums=read_data and not no_record and checksums is not False,
+        all_checksums=bool(checksums),
     )
+    run = partial(_verify, settings, options)
+    return for_all(settings, run) if all_clients else run()
+
+
+def _verify(settings: Settings, options: VerifyOptions) -> int:
+    level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
     with (
-        settings.open(writes=options.remember or checksums, reports=True) as repository,
+        settings.open(writes=options.remember or options.all_checksums, reports=True) as repository,
         cancelling() as cancel,
         watching(level, display=settings.display) as progress,
     ):
@@ -121,6 +144,9 @@ def _text(result: VerifyResult, duration_ns: int, *, complete: bool) -> str:
         part = f"{result.read_bytes * 100 / result.pack_bytes:.1f} %" if result.pack_bytes else "all"
         speed = show.rate(result.read_bytes, duration_ns)
         rows.append(("read", f"{show.size(result.read_bytes)} ({part}), {show.count(result.chunks, 'chunk')}, {speed}"))
+    if result.checksums or result.checksums_left:
+        left = f", {show.count(result.checksums_left)} left (all: --checksums)" if result.checksums_left else ""
+        rows.append(("checksums", f"{show.count(result.checksums)} computed{left}"))
     rows.append(("time", show.duration(duration_ns)))
     lines = [
         show.figures(rows),
@@ -178,6 +204,8 @@ def _fields(result: VerifyResult, duration_ns: int) -> dict[str, object]:
         "damages": [_damage_fields(damage) for damage in result.damages],
         "lost_count": result.lost_count,
         "lost": [_affected_fields(item) for item in result.lost],
+        "checksums": result.checksums,
+        "checksums_left": result.checksums_left,
         "whole": [snapshot.hex() for snapshot, _ in result.whole],
     }
 

@@ -17,12 +17,15 @@ from typing import NamedTuple
 import lmdb
 from blake3 import blake3
 
-from respaldo.core.ids import NAME_BYTES, PackName, SnapshotId
+from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, PackName, SnapshotId
 from respaldo.store.local import Environment
 
 LAYOUT = "memo 3"
 _CHECK_BYTES = 16
-"""A BLAKE3 before each row: nobody scrubs a cache, and a tree id that rotted would stand in every snapshot to come."""
+"""A BLAKE3 before each row, and before how far a big file was stored.
+
+Nobody scrubs a cache, and a tree id, or the place to go on from, that rotted would stand in every snapshot to come.
+"""
 _HEAD = struct.Struct("<16s32sIIIQIIIII")
 """Digest of the rules, tree id, mark, numbers of files and others, bytes in files, lengths of: subdirectory rows,
 children's ids, names, meta, ident. The leaf follows them.
@@ -34,6 +37,12 @@ _NEXT = b"next"
 _SWEEP_RUNS = 64
 _KEPT_NS = 400 * 24 * 3600 * 10**9
 """What no run saw for so long is dropped: by time and not by runs, because sources are not backed up equally often."""
+
+
+def _number(data: bytes | memoryview) -> int:
+    if len(data) != _NUMBER.size:
+        raise lmdb.CorruptedError("a number of the memo is not what was noted")
+    return int(_NUMBER.unpack(data)[0])
 
 
 class Totals(NamedTuple):
@@ -86,7 +95,7 @@ class Memo:
         self.run = self._environment.write(self._next_run)
 
     def _next_run(self, txn: lmdb.Transaction) -> int:
-        number = int(_NUMBER.unpack(txn.get(_NEXT, _NUMBER.pack(1), db=self._dbs["runs"]))[0])
+        number = _number(txn.get(_NEXT, _NUMBER.pack(1), db=self._dbs["runs"]))
         txn.put(_NEXT, _NUMBER.pack(number + 1), db=self._dbs["runs"])
         return number
 
@@ -106,7 +115,7 @@ class Memo:
             return None
         rules, tree, mark, files, others, length_bytes, *lengths = _HEAD.unpack_from(view)
         stamp = txn.get(key, b"", db=self._dbs["stamps"])
-        run = _NUMBER.unpack(stamp)[0] if stamp else 0
+        run = _number(stamp) if stamp else 0
         at = _HEAD.size
         parts: list[memoryview] = []
         for length in lengths:
@@ -168,17 +177,22 @@ class Memo:
         if not self._trusting:
             return None
         found = self._read().get(_NUMBER.pack(run), db=self._dbs["runs"])
+        if found and len(found) != RANDOM_ID_BYTES + _NUMBER.size:
+            raise lmdb.CorruptedError("a run of the memo is not what was noted")
         return SnapshotId(bytes(found[: -_NUMBER.size])) if found else None
 
     def put_file(self, key: bytes, state: bytes) -> None:
         """Remembers how far a big file was stored."""
         if not self.frozen:
             self._end_read()
-            self._environment.write(lambda txn: txn.put(key, state, db=self._dbs["files"]))
+            row = blake3(key).update(state).digest(_CHECK_BYTES) + state
+            self._environment.write(lambda txn: txn.put(key, row, db=self._dbs["files"]))
 
     def get_file(self, key: bytes) -> bytes:
-        """Returns how far a big file was stored, empty where nothing is known."""
-        return bytes(self._read().get(key, b"", db=self._dbs["files"]))
+        """Returns how far a big file was stored, empty where nothing is known, or it is not any more what was put."""
+        row = bytes(self._read().get(key, b"", db=self._dbs["files"]))
+        state = row[_CHECK_BYTES:]
+        return state if blake3(key).update(state).digest(_CHECK_BYTES) == row[:_CHECK_BYTES] else b""
 
     def drop_file(self, key: bytes) -> None:
         """Forgets how far a big file was stored."""
@@ -252,14 +266,14 @@ class Memo:
     def _sweep(self, before_ns: int, txn: lmdb.Transaction) -> None:
         """Drops runs that ended before a time, and rows that were not seen since."""
         stale = {
-            bytes(number): _NUMBER.unpack(number)[0]
+            bytes(number): _number(number)
             for number, value in txn.cursor(db=self._dbs["runs"])
-            if number != _NEXT and _NUMBER.unpack(value[-_NUMBER.size :])[0] < before_ns
+            if number != _NEXT and _number(value[-_NUMBER.size :]) < before_ns
         }
         last = max(stale.values(), default=-1)
         for number in stale:
             txn.delete(number, db=self._dbs["runs"])
-        stamps = [bytes(key) for key, run in txn.cursor(db=self._dbs["stamps"]) if _NUMBER.unpack(run)[0] <= last]
+        stamps = [bytes(key) for key, run in txn.cursor(db=self._dbs["stamps"]) if _number(run) <= last]
         for key in stamps:
             txn.delete(key, db=self._dbs["rows"])
             txn.delete(key, db=self._dbs["stamps"])

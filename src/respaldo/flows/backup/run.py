@@ -171,7 +171,7 @@ class _Run:
                 sink=sink,
                 trees=trees,
                 memo=self._memo,
-                snapshots=() if self._fresh else {item.id for item in catalogue.snapshots},
+                snapshots=() if self._fresh or not session.can_take_over else {item.id for item in catalogue.snapshots},
             )
             reader.known = trust.has
             memo = self._memo

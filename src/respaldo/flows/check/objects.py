@@ -16,6 +16,7 @@ from respaldo.backend.base import Litter
 from respaldo.catalog.rolls import FOLDER as ROLLS
 from respaldo.catalog.rolls import list_rolls, read_roll
 from respaldo.catalog.snapshots import Snapshot, pending_name
+from respaldo.catalog.told import read_commits
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import (
     PackName,
@@ -34,6 +35,7 @@ from respaldo.format.catalogue import Row
 from respaldo.format.config import parse_config
 from respaldo.format.header import HEADER
 from respaldo.format.protection import parse_pin, parse_trashed
+from respaldo.format.runrecord import run_name
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import (
     RECORD_BYTES_MAX,
@@ -41,12 +43,12 @@ from respaldo.format.snapshot import (
     parse_condemnation,
     parse_manifest,
     parse_marker,
-    parse_outcome,
 )
 from respaldo.format.verification import parse_sums, parse_verified
 from respaldo.store import slots
 from respaldo.store.header import read_header, still_there
-from respaldo.store.outcomes import outcome_name
+from respaldo.store.outcomes import outcome_name, read_outcome
+from respaldo.store.owned import OwnedArea
 from respaldo.store.packrow import Indexed
 from respaldo.store.packs import read_footer
 from respaldo.store.repo import Listing, Repo
@@ -87,6 +89,7 @@ class Inspector:
         snapshots = self._snapshots(notes)
         notes += _litter(self._repo.backend.litter())
         self._catalogues()
+        self._commits(notes)
         listing = self._repo.synchronise(lenient=True)
         inventory = Inventory(listing=listing, snapshots=snapshots, notes=notes)
         self._segments(inventory)
@@ -149,7 +152,7 @@ class Inspector:
         for snapshot in sorted(outcomes - pending):
             name = outcome_name(snapshot)
             try:
-                outcome = self._parse("outcome", parse_outcome, name)
+                outcome = read_outcome(self._repo.backend, self._repo.vault, snapshot)
             except Corruption:  # nothing can come of it, and nobody may delete what may be an abort
                 notes.append(Note(name=name, text="it is damaged, and its manifest is gone: it means nothing"))
                 continue
@@ -174,7 +177,7 @@ class Inspector:
     def _snapshot(self, snapshot: SnapshotId) -> Snapshot | None:
         """Returns a snapshot that is committed and sound; says what is wrong with any other."""
         name, verdict_name = pending_name(snapshot), outcome_name(snapshot)
-        outcome = self._try(verdict_name, partial(self._parse, "outcome", parse_outcome, verdict_name))
+        outcome = self._try(verdict_name, partial(read_outcome, self._repo.backend, self._repo.vault, snapshot))
         data = self._try(name, partial(self._repo.backend.get_whole, name, RECORD_BYTES_MAX))
         manifest = self._try(name, partial(self._manifest, name, data)) if data is not None else None
         if outcome is None:
@@ -214,6 +217,20 @@ class Inspector:
                 elif self._rows.get(row.snapshot, row) != row:
                     self._findings.add(what, f"it does not repeat {pending_name(row.snapshot)}")
 
+    def _commits(self, notes: list[Note]) -> None:
+        """Compares, in the area of a client, the manifests with what its log commits: it may have been stolen."""
+        if not isinstance(self._repo, OwnedArea) or self._repo.log is None:
+            return
+        hashes = read_commits(self._repo).hashes
+        for snapshot, row in self._rows.items():
+            name = pending_name(snapshot)
+            if snapshot not in hashes:
+                notes.append(Note(name=name, text="no log says that it was made; its time counts for no policy"))
+            elif row.pending_hash not in hashes[snapshot]:
+                self._findings.add(name, "the log says that another manifest was committed under this name")
+        for run, reason in sorted(self._repo.area.refused.items()):
+            notes.append(Note(name=run_name(run), text=f"it does not count, nor does what it opens: {reason}"))
+
     # --- segments and the packs' listing -----------------------------------------------------------------------------
 
     def _segments(self, inventory: Inventory) -> None:
@@ -222,6 +239,8 @@ class Inspector:
             text = f"the local index was wrong about {self._corrected} packs, and was put right"
             inventory.notes.append(Note(name="index", text=text))
             listed = self._compare(inventory)  # for segments that had said the same as the index
+        if not self._repo.telling.trusted:
+            return  # what a client wrote stands in no segment that counts before its owner has collected
         unlisted = sorted(inventory.listing.packs.keys() - listed)
         notes = [Note(name=pack_object(name), text="no segment lists it") for name in unlisted[:_UNLISTED_NAMED]]
         if len(unlisted) > _UNLISTED_NAMED:

@@ -61,15 +61,22 @@ class VerifyOptions:
     """Says how deep a check looks: at structure always, with ``read_data`` or a ``subset`` at packs' bytes too.
 
     ``remember``: whether the repository is to remember which snapshots were read whole, where it can be written to;
-    ``checksums``: whether the SHA-256 of all files is computed, too. The check itself writes nothing.
+    ``checksums``: whether the SHA-256 of files is computed, too, where ``read_data`` brings their content anyway;
+    ``all_checksums``: of every file, whatever has to be read once more for it. The check itself writes nothing.
     """
 
     read_data: bool = False
     subset: Subset | None = None
     remember: bool = False
     checksums: bool = False
+    all_checksums: bool = False
 
     @property
     def reads_data(self) -> bool:
         """Whether packs are read whole."""
         return self.read_data or self.subset is not None
+
+    @property
+    def computes_checksums(self) -> bool:
+        """Whether the SHA-256 of files is computed."""
+        return self.read_data and self.subset is None and (self.checksums or self.all_checksums)

@@ -19,6 +19,7 @@ from respaldo.codec.seal import OVERHEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, PackName, pack_object
 from respaldo.core.seams import Buffer, Cancel
+from respaldo.flows.check.sums import PackSums
 from respaldo.format.pack import PACK_BYTES_MAX, TRAILER_BYTES, Footer, parse_footer, parse_trailer
 from respaldo.store.packs import open_block, open_footer
 from respaldo.store.vault import Vault
@@ -32,12 +33,16 @@ NOT_ITS_NAME = "its bytes do not have its name"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Is a pack to read: its number (0 where the index does not know it), name, length, and encoded footer."""
+    """Is a pack to read: its number (0 where the index does not know it), name, length, and encoded footer.
+
+    ``sums`` takes chunks along, where the SHA-256 of files is computed.
+    """
 
     number: int
     name: PackName
     length_bytes: int
     encoded: bytes
+    sums: PackSums | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class Inspection:
     spoilt: list[tuple[range, str]] = field(default_factory=list)
     digest: bytes = b""
     read_bytes: int = 0
+    raw_bytes: int = 0
     chunks: int = 0
     gone: bool = False
     failure: StorageFailed | None = None
@@ -123,6 +129,9 @@ class PackReader:
             seen.reasons.append(error.reason)
             if footer is not None:
                 seen.spoilt.append((range(len(footer.lengths)), error.reason))
+        finally:
+            if target.sums is not None:
+                target.sums.finish()
         return seen
 
     def _stream(self, seen: Inspection, footer: Footer | None, what: str) -> None:
@@ -136,7 +145,7 @@ class PackReader:
         else:
             for number, block in enumerate(footer.blocks):
                 self._cancel.check()
-                self._block(seen, footer, number, pieces.take(block.sealed_length), what)
+                self._block(seen, footer, number, pieces.take(block.sealed_length), what, target.sums)
             if pieces.hasher.digest() != footer.body_hash:
                 reasons.append("its blocks do not have the hash in its footer")
             sealed = pieces.take(max(0, target.length_bytes - TRAILER_BYTES - footer.body_length))
@@ -163,7 +172,15 @@ class PackReader:
         except Corruption as error:
             yield f"its footer: {error.reason}"
 
-    def _block(self, seen: Inspection, footer: Footer, number: int, sealed: Buffer, what: str) -> None:
+    def _block(
+        self,
+        seen: Inspection,
+        footer: Footer,
+        number: int,
+        sealed: Buffer,
+        what: str,
+        sums: PackSums | None = None,
+    ) -> None:
         """Opens a block and compares every chunk in it with its id."""
         block = footer.blocks[number]
         first = footer.first_rows[number]
@@ -175,12 +192,14 @@ class PackReader:
             seen.spoilt.append((range(first, first + block.chunks), reason))
             return
         key, ids = self._id_keys[Kind(block.kind)], footer.ids
+        seen.raw_bytes += len(raw)
         at = 0
         for row, length in enumerate(footer.lengths[first : first + block.chunks], first):
-            if (
-                blake3(raw[at : at + length], key=key).digest()
-                != ids[row * CHUNK_ID_BYTES : (row + 1) * CHUNK_ID_BYTES]
-            ):
+            piece, chunk_id = raw[at : at + length], ids[row * CHUNK_ID_BYTES : (row + 1) * CHUNK_ID_BYTES]
+            if blake3(piece, key=key).digest() == chunk_id:
+                if sums is not None:
+                    sums.take(row, chunk_id, piece)
+            else:
                 reason = f"block {number + 1} of {len(footer.blocks)}: a chunk does not have its id"
                 seen.spoilt.append((range(row, row + 1), reason))
             at += length

@@ -95,6 +95,10 @@ class VerifyResult:
     lost_count: int = 0
     whole: tuple[tuple[SnapshotId, ChunkId], ...] = ()
     """Snapshots of which this check read everything and found it whole, and their roots."""
+    checksums: int = 0
+    """Of how many contents the SHA-256 was computed."""
+    checksums_left: int = 0
+    """Of how many it was not, since they would have had to be read once more."""
     unsound: tuple[SnapshotId, ...] = ()
     """Snapshots that are not whole, as far as this check has looked."""
 

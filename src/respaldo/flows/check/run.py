@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from respaldo.catalog.snapshots import Snapshot, list_pending
+from respaldo.catalog.sums import SumsKept
 from respaldo.core.ids import PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.chunks import Chunks
@@ -20,12 +21,16 @@ from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.packs import NOT_ITS_NAME, WORKERS, WORKERS_FAR, Inspection, PackReader, Target, inspect_all
 from respaldo.flows.check.parity import check_parity, take_mended
 from respaldo.flows.check.result import Note, VerifyResult
+from respaldo.flows.check.sums import Sums
 from respaldo.flows.check.survey import Survey
 from respaldo.flows.check.verified import Verified, choose
 from respaldo.store.header import still_there
 from respaldo.store.repo import Repo
 
 _NOTED_TOGETHER = 64
+_REST_BYTES = 64 << 20
+_REST_SHARE = 2
+"""So much, or such a share of what was read, may be read once more for the SHA-256 of files that did not come along."""
 MEMORY = "verified"
 """The folder in a repository's cache that remembers when each pack was verified."""
 
@@ -37,8 +42,11 @@ class _Read:
     packs: int = 0
     read_bytes: int = 0
     chunks: int = 0
+    raw_bytes: int = 0
     all: bool = False
     """Whether that was every pack there was, from its first byte to its last."""
+    clean: bool = True
+    """Whether every one of them was there and sound."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,22 +61,40 @@ class Examination:
     """Snapshots below which something is lost, and not marked as such."""
 
 
-def examine(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> Examination:
-    """Looks at everything; raises as `run_verify` does."""
+def examine(
+    repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel, sums: Sums | None = None
+) -> Examination:
+    """Looks at everything, and computes ``sums`` on the way; raises as `run_verify` does."""
     findings = Findings()
     inventory = Inspector(repo, findings, cancel).take()
     read = _Read()
+    surveyed = None
+    if sums is not None:  # which files there are is to be known first; where all is sound, once is enough
+        before = Findings()
+        surveyed = _survey(repo, inventory, before, progress, cancel, sums)
+        if before.by_name or surveyed[1]:
+            surveyed = None
     if options.reads_data or repo.spoilt.load():
-        read = _read_packs(repo, options, inventory, findings, progress, cancel)
-    survey, incomplete = _survey(repo, inventory, findings, progress, cancel)
+        read = _read_packs(repo, options, inventory, findings, progress, cancel, sums)
+    if surveyed is None or not read.clean:
+        surveyed = _survey(repo, inventory, findings, progress, cancel)
+    survey, incomplete = surveyed
+    if sums is not None:
+        sums.read_rest(None if options.all_checksums else max(_REST_BYTES, read.raw_bytes // _REST_SHARE), cancel)
     rows = ((finding.name, finding.rows) for finding in findings.by_pack.values())
     repo.spoilt.note({PackName(bytes.fromhex(name.partition("/")[2])): bits.number() for name, bits in rows})
     return Examination(findings=findings, inventory=inventory, survey=survey, read=read, incomplete=incomplete)
 
 
-def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
-    """Checks a repository and says what is damaged; raises `Interrupted`, and errors of the storage as a whole."""
-    found = examine(repo, options, progress=progress, cancel=cancel)
+def run_verify(
+    repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel, known: SumsKept | None = None
+) -> VerifyResult:
+    """Checks a repository and says what is damaged; raises `Interrupted`, and errors of the storage as a whole.
+
+    ``known`` learns the SHA-256 of files, as far as the options ask for them.
+    """
+    sums = Sums(repo, known) if known is not None and options.computes_checksums else None
+    found = examine(repo, options, progress=progress, cancel=cancel, sums=sums)
     findings, inventory, survey, read = found.findings, found.inventory, found.survey, found.read
     if survey.cut_short:
         inventory.notes.append(Note(name="paths", text="more paths are affected than were counted"))
@@ -99,17 +125,24 @@ def run_verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel
         whole=tuple((item.id, item.manifest.root) for item in inventory.snapshots if item.id not in unsound)
         if read.all
         else (),
+        checksums=0 if sums is None else sums.computed,
+        checksums_left=0 if sums is None else sums.left,
         unsound=unsound,
     )
 
 
 def _survey(
-    repo: Repo, inventory: Inventory, findings: Findings, progress: Progress, cancel: Cancel
+    repo: Repo,
+    inventory: Inventory,
+    findings: Findings,
+    progress: Progress,
+    cancel: Cancel,
+    sums: Sums | None = None,
 ) -> tuple[Survey, tuple[SnapshotId, ...]]:
     """Goes through all trees, and names what is affected; leaves out snapshots that are forgotten meanwhile."""
     while True:
         chunks = Chunks(repo, findings)
-        survey = Survey(chunks, findings, cancel)
+        survey = Survey(chunks, findings, cancel, sums)
         incomplete: list[Snapshot] = []
         for snapshot in inventory.snapshots:
             progress.note(2, f"looking at snapshot {snapshot.hex[:8]}")
@@ -141,14 +174,18 @@ def _read_packs(
     findings: Findings,
     progress: Progress,
     cancel: Cancel,
+    sums: Sums | None,
 ) -> _Read:
     """Reads the packs that were asked for, and those that were found damaged before; remembers those that are sound."""
     packs = inventory.listing.packs
     before = [name for name in repo.spoilt.load() if name in packs]
     read = _Read()
+    workers = WORKERS_FAR if repo.backend.distant else WORKERS
     with Verified(repo.cache_dir / MEMORY) as memory:
         times = memory.times()
         chosen = choose(packs, times, options.subset) if options.reads_data else []
+        if sums is not None:
+            chosen = sums.order(chosen, workers)
         chosen = [*before, *(name for name in chosen if name not in before)]
         progress.total(files=len(chosen), length_bytes=sum(packs[name] for name in chosen))
         sound: list[PackName] = []
@@ -156,11 +193,14 @@ def _read_packs(
         gone = False
         reader = PackReader(repo.backend, repo.vault, repo.ring.id_keys, cancel)
         try:
-            workers = WORKERS_FAR if repo.backend.distant else WORKERS
-            for seen in inspect_all(reader, _targets(repo, options, packs, chosen, cancel), workers):
+            for seen in inspect_all(reader, _targets(repo, options, packs, chosen, cancel, sums), workers):
                 read.packs += 1
                 read.read_bytes += seen.read_bytes
+                read.raw_bytes += seen.raw_bytes
                 read.chunks += seen.chunks
+                read.clean &= seen.sound
+                if sums is not None and seen.target.sums is not None:
+                    sums.note(seen.target.sums)
                 gone |= seen.gone
                 (sound if seen.sound else unsound).append(seen.target.name)
                 if not seen.sound:
@@ -181,7 +221,12 @@ def _read_packs(
 
 
 def _targets(
-    repo: Repo, options: VerifyOptions, packs: dict[PackName, int], chosen: list[PackName], cancel: Cancel
+    repo: Repo,
+    options: VerifyOptions,
+    packs: dict[PackName, int],
+    chosen: list[PackName],
+    cancel: Cancel,
+    sums: Sums | None,
 ) -> Iterator[Target]:
     """Yields the packs to read, until the time is up where there is a limit."""
     limit_s = options.subset.duration_s if options.subset is not None else 0.0
@@ -192,7 +237,8 @@ def _targets(
             return
         number = repo.index.number_of(name)
         encoded = b"" if number is None else repo.index.footer(number)
-        yield Target(number=number or 0, name=name, length_bytes=packs[name], encoded=encoded)
+        wanted = None if sums is None or number is None else sums.of_pack(number)
+        yield Target(number=number or 0, name=name, length_bytes=packs[name], encoded=encoded, sums=wanted)
 
 
 def _report(repo: Repo, seen: Inspection, packs: dict[PackName, int], findings: Findings) -> None:

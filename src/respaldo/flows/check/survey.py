@@ -20,6 +20,7 @@ from respaldo.flows.check.chunks import Chunks
 from respaldo.flows.check.findings import Finding, Findings, Positions
 from respaldo.flows.check.marked import is_lost
 from respaldo.flows.check.result import AFFECTED_KEPT, Affected
+from respaldo.flows.check.sums import Sums
 from respaldo.format.content import HOLE, Row, parse_node
 from respaldo.format.tree import Branch, Leaf, parse_tree, references
 
@@ -42,8 +43,10 @@ class _Frame:
 class Survey:
     """Goes through the trees of snapshots. One thread."""
 
-    def __init__(self, chunks: Chunks, findings: Findings, cancel: Cancel) -> None:
+    def __init__(self, chunks: Chunks, findings: Findings, cancel: Cancel, sums: Sums | None = None) -> None:
         self._chunks = chunks
+        self._sums = sums
+        """Is told of every file that can be had, once for each distinct tree."""
         self._findings = findings
         self._cancel = cancel
         self._seen = Positions()
@@ -139,6 +142,7 @@ class Survey:
         """Looks up what the files of a directory refer to; returns the ids of its subdirectories, joined."""
         children = bytearray()
         self.references += len(leaf.content) // CHUNK_ID_BYTES
+        files: list[tuple[int, int, bytes]] = []
         for row, mode, size, level, ids in references(leaf):
             if leaf.marks.get(row) == Mark.LOST and is_lost(self._chunks, mode, size, level, ids):
                 self.lost_count += 1
@@ -148,6 +152,9 @@ class Survey:
                 self.references -= 1
             else:
                 self._file(tree_id, size, level, ids, blame)
+                files.append((size, level, ids))
+        if self._sums is not None and not blame:
+            self._sums.want(files)
         return bytes(children)
 
     def _file(self, tree_id: ChunkId, size: int, level: int, ids: bytes, blame: list[Finding]) -> None:

@@ -31,7 +31,10 @@ class Verified:
     def times(self) -> dict[PackName, int]:
         """Returns what is remembered."""
         with self._environment.read() as txn:
-            return {PackName(bytes(name)): _TIME.unpack(time)[0] for name, time in txn.cursor(db=self._packs)}
+            found = {PackName(bytes(name)): bytes(time) for name, time in txn.cursor(db=self._packs)}
+        if any(len(time) != _TIME.size for time in found.values()):
+            raise lmdb.CorruptedError("a time at which a pack was verified is not what was noted")
+        return {name: _TIME.unpack(time)[0] for name, time in found.items()}
 
     def note(self, sound: Iterable[PackName], time_ns: int, forget: Iterable[PackName] = ()) -> None:
         """Remembers packs as verified now, and forgets others."""

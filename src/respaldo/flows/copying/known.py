@@ -18,6 +18,7 @@ from respaldo.store.local import Environment
 _LAYOUT = "copies 1"
 _KEY_BYTES = 20
 _QUEUED_MAX = 2000
+_MAYBE_MASK = (1 << 20) - 1
 _Rows = dict[bytes, bytes]
 
 
@@ -29,8 +30,10 @@ class Known:
         self._source = source
         self._txn: lmdb.Transaction | None = None
         self._queued: dict[str, _Rows] = {"files": {}, "trees": {}}
-        self._any_files = bool(self._environment.write(lambda txn: txn.stat(self._environment.dbs["files"])["entries"]))
-        """Whether it is worth looking: the first copy of all is full of files that nothing is known of."""
+        empty = not self._environment.write(lambda txn: txn.stat(self._environment.dbs["files"])["entries"])
+        self._maybe = bytearray(_MAYBE_MASK + 1) if empty else None
+        """Where nothing was known at first, by some bits of their keys, which files may be by now: the first copy of
+        all is full of files that nothing is known of, and a look-up waits for threads that compress."""
         self.frozen = False
         """Whether nothing is to be remembered (a dry run)."""
 
@@ -39,9 +42,10 @@ class Known:
 
     def content(self, content: Content) -> Content | None:
         """Returns what a file's content became."""
-        if not self._any_files:
+        key = self._key(bytes([content.level]), content.ids)
+        if self._maybe is not None and not self._maybe[_bits(key)]:
             return None
-        found = self._get("files", self._key(bytes([content.level]), content.ids))
+        found = self._get("files", key)
         return Content(level=found[0], ids=found[1:]) if found else None
 
     def tree(self, tree: ChunkId) -> tuple[ChunkId, SnapshotId] | None:
@@ -54,7 +58,10 @@ class Known:
 
     def put_content(self, content: Content, became: Content) -> None:
         """Remembers what a file's content became."""
-        self._put("files", self._key(bytes([content.level]), content.ids), bytes([became.level]) + became.ids)
+        key = self._key(bytes([content.level]), content.ids)
+        if self._maybe is not None:
+            self._maybe[_bits(key)] = 1
+        self._put("files", key, bytes([became.level]) + became.ids)
 
     def put_tree(self, tree: ChunkId, became: ChunkId, run: bytes) -> None:
         """Remembers what a tree became; it counts once `commit` says which snapshot the run is."""
@@ -86,7 +93,6 @@ class Known:
 
     def flush(self) -> None:
         """Writes what is queued."""
-        self._any_files = self._any_files or bool(self._queued["files"])
         if self._txn is not None:
             self._txn.abort()
             self._txn = None
@@ -105,3 +111,7 @@ class Known:
         """Writes what is queued and closes."""
         self.flush()
         self._environment.close()
+
+
+def _bits(key: bytes) -> int:
+    return int.from_bytes(key[:3], "little") & _MAYBE_MASK

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 from respaldo.catalog.trees import ListBuilder, Sink, TreeReader
 from respaldo.chunk.chunker import Chunker
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
+from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError, StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content
 from respaldo.core.seams import Cancel, Progress
@@ -27,6 +28,8 @@ from respaldo.store.source import OPENED_AT_ONCE
 _AHEAD = 3
 _BLOCKS_KEPT = 6
 _HELD_BYTES = 1 << 20
+_ROWS_AHEAD = 256
+"""So many chunks of a long file are looked up together: some 16 MiB."""
 
 
 class Ahead:
@@ -47,13 +50,17 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
     def expect(self, ids: bytes) -> None:
-        """Says which chunks will be asked for next, in this order."""
+        """Says which chunks will be asked for next, in this order, and nothing else."""
         self._coming.clear()
-        last: tuple[int, int] | None = None
+        self.expect_first(ids)
+
+    def expect_first(self, ids: bytes) -> None:
+        """Says which chunks will be asked for before all that is expected."""
+        keys: list[tuple[int, int]] = []
         for place in self._source.locate_each(ids):
-            if place is not None and place[:2] != last:
-                last = place[:2]
-                self._coming.append(last)
+            if place is not None and (not keys or place[:2] != keys[-1]):
+                keys.append(place[:2])
+        self._coming.extendleft(reversed(keys))
         self._fill()
 
     def _fill(self) -> None:
@@ -85,6 +92,14 @@ class Ahead:
         return raw
 
 
+class SourceUnreadableError(Exception):
+    """Says that content cannot be had from the source; what else fails is the target's, and no file's fault."""
+
+    def __init__(self, error: RespaldoError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Rechunker:
     """Makes content of the source content of the target."""
 
@@ -113,7 +128,7 @@ class Rechunker:
         self.read_bytes = 0
 
     def content(self, content: Content, size: int) -> Content:
-        """Returns a file's content in the target; raises `Corruption`, `ChunkMissing`, `StorageError` of the source."""
+        """Returns a file's content in the target; raises `SourceUnreadableError`, and errors of the target."""
         before = self.known(content)
         if before is None:
             before = self._read(content, size)
@@ -130,7 +145,7 @@ class Rechunker:
         try:
             nodes = self._there.nodes(became)
             whole = all(self._sink.knows(kinds.get(level, Kind.LIST), chunk_id) for level, chunk_id in nodes)
-        except GONE:
+        except (*GONE, StorageFailed):  # what cannot be read there is stored again
             return None
         return became if whole else None
 
@@ -138,8 +153,16 @@ class Rechunker:
         builder = ListBuilder(self._sink)
         held = bytearray()
         total = 0
-        for length, raw in self._pieces(content):
+        pieces = self._pieces(content)
+        while True:
             self._cancel.check()
+            try:
+                piece = next(pieces, None)
+            except (*GONE, StorageFailed) as error:
+                raise SourceUnreadableError(error) from error
+            if piece is None:
+                break
+            length, raw = piece
             total += length
             if raw is None:
                 self._cut(held, builder, final=True)
@@ -152,7 +175,7 @@ class Rechunker:
                 self._cut(held, builder, final=False)
                 self._checkpoint()
         if total != size:
-            raise Corruption("content of a file", "it is not as long as the file's size")
+            raise SourceUnreadableError(Corruption("content of a file", "it is not as long as the file's size"))
         self._cut(held, builder, final=True)
         return builder.finish()
 
@@ -162,14 +185,17 @@ class Rechunker:
                 raw = self.ahead.get(chunk_id)
                 yield len(raw), raw
             return
-        for chunk_id, length in self._trees.list_rows(content):
-            if chunk_id == HOLE:
-                yield length, None
-                continue
-            raw = self.ahead.get(chunk_id)
-            if len(raw) != length:
-                raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "its length is not the one its list says")
-            yield length, raw
+        rows = self._trees.list_rows(content)
+        while part := list(islice(rows, _ROWS_AHEAD)):
+            self.ahead.expect_first(b"".join([row.id for row in part if row.id != HOLE]))
+            for chunk_id, length in part:
+                if chunk_id == HOLE:
+                    yield length, None
+                    continue
+                raw = self.ahead.get(chunk_id)
+                if len(raw) != length:
+                    raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "its length is not the one its list says")
+                yield length, raw
 
     def _cut(self, held: bytearray, builder: ListBuilder, *, final: bool) -> None:
         """Puts the chunks that what is held begins with; of one run of data, all of it at its end."""

@@ -19,7 +19,7 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.copying.known import Known
 from respaldo.flows.copying.needs import GONE
 from respaldo.flows.copying.options import LOST_KEPT
-from respaldo.flows.copying.rechunk import Rechunker
+from respaldo.flows.copying.rechunk import Rechunker, SourceUnreadableError
 from respaldo.format.tree import Leaf, references
 from respaldo.store.header import still_there
 from respaldo.store.repo import Repo
@@ -164,9 +164,9 @@ class Translator:
         self._progress.at(path)
         try:
             return self._files.content(content, size)
-        except (*GONE, StorageFailed) as error:
-            if isinstance(error, StorageFailed):
-                still_there(self._source.backend, error)
+        except SourceUnreadableError as found:
+            if isinstance(found.error, StorageFailed):
+                still_there(self._source.backend, found.error)
             self._lose(path)
             return Content()
 

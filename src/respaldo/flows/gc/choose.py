@@ -7,11 +7,11 @@ pack that is fullest. Nothing is read but the local index.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 
-from respaldo.core.ids import SnapshotId, pack_object
+from respaldo.core.ids import PackName, SnapshotId, pack_object
 from respaldo.flows.gc.options import LAST_PACK_BYTES, REPACK_BELOW, PackPlan, PruneOptions, PrunePlan
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.bitmaps import Bitmaps, Position, set_bits
@@ -93,9 +93,20 @@ def weigh(footer: Footer, live: int) -> int:
     return total
 
 
-def choose(repo: Repo, live: Bitmaps, listing: Listing, alive: frozenset[bytes], options: PruneOptions) -> Choice:
-    """Decides about every pack that is listed and known; what sessions that are alive have written stays."""
+def choose(
+    repo: Repo,
+    live: Bitmaps,
+    listing: Listing,
+    alive: frozenset[bytes],
+    options: PruneOptions,
+    old: Collection[PackName] = (),
+) -> Choice:
+    """Decides about every pack that is listed and known; what sessions that are alive have written stays.
+
+    ``old``: packs that are to be repacked whatever is live in them.
+    """
     choice = Choice()
+    renewed: list[PackPlan] = []
     condemned: list[PackPlan] = []
     sparse: list[PackPlan] = []
     small: list[PackPlan] = []
@@ -123,6 +134,8 @@ def choose(repo: Repo, live: Bitmaps, listing: Listing, alive: frozenset[bytes],
             choice.dead.append(plan)
         elif pack.name in listing.condemned:  # by a collector that did not come to its end, or is about to
             condemned.append(plan)
+        elif pack.name in old:
+            renewed.append(plan)
         elif live_bytes < options.repack_below * footer.body_length:
             sparse.append(plan)
         elif pack.length_bytes < SMALL_BYTES:
@@ -132,7 +145,7 @@ def choose(repo: Repo, live: Bitmaps, listing: Listing, alive: frozenset[bytes],
     if options.enough_bytes is not None:
         anyway = (*choice.dead, *condemned, *(plan for group in merged for plan in group))
         sparse = _enough(sparse, options.enough_bytes + LAST_PACK_BYTES - sum(plan.sure_bytes for plan in anyway))
-    _limit(choice, [[plan] for plan in (*condemned, *sparse)] + merged, options.max_repack_bytes)
+    _limit(choice, [[plan] for plan in (*condemned, *renewed, *sparse)] + merged, options.max_repack_bytes)
     return choice
 
 

@@ -1,9 +1,12 @@
 """Copies: what is live in a pack that is to go is written into another pack.
 
-A block that is wanted whole is copied as it is sealed, once its seal was checked; of any other, the chunks that are
+A block that is wanted whole is copied as it is sealed, once its seal was checked, or, where it was sealed under another
+epoch, sealed anew with the message that it has; of any other, the chunks that are
 wanted are taken out, checked against their ids and sealed anew, apart from those of every other block, because blocks
-never mix sources. Copies are durable and listed in a segment when `finish` returns. Implements docs/format.md, "Prune"
-(G2, G5).
+never mix sources. In the area of a client that is not trusted, all that is copied is checked against its ids and sealed
+under the area's own keys, and no copy elsewhere counts that was not read: what the client says of its packs may be a
+lie, and what this collector says of its own must not be. Copies are durable and listed in a segment when `finish`
+returns. Implements docs/format.md, "Prune" (G2, G5).
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from typing import Self
 
 from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing
-from respaldo.core.ids import CHUNK_ID_BYTES, Kind, pack_object
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, pack_object
 from respaldo.core.seams import Cancel
 from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import BlockRow, Footer, parse_footer
 from respaldo.store.ballast import with_ballast
-from respaldo.store.bitmaps import Bitmaps, set_bits
+from respaldo.store.bitmaps import Bitmaps, Position, set_bits
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.packs import Block, Finished, open_block
 from respaldo.store.repo import Repo
@@ -34,6 +37,8 @@ class Copier:
         self._cancel = cancel
         self._collector = collector
         self._sink = ChunkSink.into(repo, collector)
+        self._believed: dict[int, bool] = {}
+        """Packs, and whether what they are said to hold may be believed unread."""
         self.blocks = 0
         self.chunks = 0
         self.made: list[Finished] = []
@@ -55,7 +60,7 @@ class Copier:
             if not part:
                 continue
             self._cancel.check()
-            wanted = list(self._wanted(footer, first, set_bits(part, block.chunks)))
+            wanted = list(self._wanted(Kind(block.kind), footer, first, set_bits(part, block.chunks)))
             if not wanted:
                 continue
             try:
@@ -73,28 +78,60 @@ class Copier:
         else:
             self._part(block, footer, wanted, sealed, what)
 
-    def _wanted(self, footer: Footer, first: int, bits: bytes) -> Iterator[int]:
+    def _wanted(self, kind: Kind, footer: Footer, first: int, bits: bytes) -> Iterator[int]:
         """Yields the rows of a block that are live and have no usable copy; marks the copies of the others."""
         for row, bit in enumerate(bits, first):
             if not bit:
                 continue
             found = self._repo.index.find(footer.chunk_id(row), usable_only=True)
-            if found is None:
+            if found is None or not (self._believes(found[0]) or self._is_there(kind, footer.chunk_id(row), found)):
                 yield row
             else:
                 self._live.add(found)
+
+    def _believes(self, number: int) -> bool:
+        """Whether what a pack is said to hold needs no look: everywhere but in areas, where what was copied needs none.
+
+        What others' collectors have copied is read again: who wrote a pack, its footer alone does not prove.
+        """
+        if self._repo.telling.trusted:
+            return True
+        if number not in self._believed:
+            encoded = self._repo.index.footer(number)
+            self._believed[number] = bool(encoded) and parse_footer(encoded, "pack").session == self._collector
+        return self._believed[number]
+
+    def _is_there(self, kind: Kind, chunk_id: ChunkId, found: Position) -> bool:
+        """Whether a chunk is where a pack is said to hold it."""
+        source = self._repo.source
+        try:
+            at = source.locate_row(*found)
+            raw = memoryview(source.block(at.pack, at.block, as_stored=True))
+            source.check(kind, chunk_id, raw[at.offset : at.offset + at.length])
+        except (Corruption, ObjectMissing):
+            return False
+        return True
 
     def _whole(self, block: BlockRow, footer: Footer, first: int, sealed: bytes, what: str) -> None:
         if len(sealed) != block.sealed_length or sealed[24:HEAD_BYTES] != block.commitment:
             raise Corruption(what, "a block is not the one that the footer describes")
         kind = Kind(block.kind)
-        self._repo.vault.sealer.open(kind.word, "", block.raw_length, sealed, what)
+        sealer = self._repo.vault.sealer
+        if self._repo.telling.trusted:
+            head, body = sealer.renew(kind.word, "", block.raw_length, sealed, what)
+        else:
+            message = sealer.open(kind.word, "", block.raw_length, sealed, what)
+            raw = memoryview(open_block(self._repo.vault, block, sealed, what))
+            for row in range(first, first + block.chunks):
+                _, offset, length = footer.place(row)
+                self._repo.source.check(kind, footer.chunk_id(row), raw[offset : offset + length])
+            head, body = sealer.seal(kind.word, "", block.raw_length, message)
         end = first + block.chunks
         self._sink.copy(
             Block(
                 kind=kind,
-                head=sealed[:HEAD_BYTES],
-                body=sealed[HEAD_BYTES:],
+                head=head,
+                body=body,
                 raw_length=block.raw_length,
                 ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
                 lengths=u32_bytes(footer.lengths[first:end]),

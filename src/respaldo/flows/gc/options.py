@@ -23,12 +23,14 @@ _FAILED = 1
 class PruneOptions:
     """Says what may be copied: packs of which less than a share is live; so many bytes in all (None: any number).
 
-    ``enough_bytes``: of the packs that are more than half live, only as many as it takes to free so much.
+    ``enough_bytes``: of the packs that are more than half live, only as many as it takes to free so much. ``renew``:
+    all that are of an earlier epoch, whatever is live in them.
     """
 
     repack_below: float = REPACK_BELOW
     max_repack_bytes: int | None = None
     enough_bytes: int | None = None
+    renew: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.repack_below <= 1:

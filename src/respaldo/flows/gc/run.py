@@ -8,10 +8,11 @@ next one finds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed, StorageFull
-from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, pack_object
+from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.choose import choose, settle_duplicates
 from respaldo.flows.gc.copy import Copier
@@ -22,7 +23,10 @@ from respaldo.flows.gc.sound import needed_after_all
 from respaldo.flows.gc.tidy import tidy
 from respaldo.format.pack import parse_footer
 from respaldo.store.ballast import keep_ballast, with_ballast
+from respaldo.store.census import packs_under
+from respaldo.store.logbook import PRUNE
 from respaldo.store.markers import read_markers
+from respaldo.store.packs import Finished
 from respaldo.store.repo import Repo
 from respaldo.store.sidecars import catch_up
 from respaldo.store.sweep import Sentence
@@ -73,6 +77,8 @@ class Collector:
         self._deleted_packs = self._deleted_bytes = 0
         self._new_packs = self._new_bytes = 0
         self._blocks = self._chunks = 0
+        self._moved: list[Finished] = []
+        """What was copied and nobody was told of yet."""
 
     # --- planning --------------------------------------------------------------------------------------------------
 
@@ -90,12 +96,17 @@ class Collector:
 
         mark.update(leaving_out)
         settle_duplicates(repo, mark.live)
-        choice = choose(repo, mark.live, mark.listing, alive, self._options)
+        choice = choose(repo, mark.live, mark.listing, alive, self._options, self._of_earlier_epochs())
         return choice.plan(
             snapshots=len(mark.roots.committed.keys() - set(self._without)),
             undecided=len(mark.roots.undecided) + len(mark.roots.unreadable) - len(expiring),
             expire=expiring,
         )
+
+    def _of_earlier_epochs(self) -> set[PackName]:
+        repo = self._repo
+        old = repo.epoch.in_use if self._options.renew else []
+        return packs_under(old, repo.backend, repo.vault, self._mark.listing.packs, {}) if old else set()
 
     # --- executing -------------------------------------------------------------------------------------------------
 
@@ -105,6 +116,8 @@ class Collector:
             raise ValueError("this plan is about a repository that has forgotten more than this one has")
         repo = self._repo
         roots = self._mark.roots
+        if not repo.telling.trusted:
+            repo.announce(PRUNE)  # whatever is done: that an owner was here, and what there was
         expired = sum(expire(repo, snapshot, roots) for snapshot in plan.expire)
         self._progress.total(
             files=len(plan.dead) + len(plan.repack),
@@ -121,6 +134,8 @@ class Collector:
         except _NoRoomError:
             full = True
             self._give_back()
+        with contextlib.suppress(StorageFull):  # it saves the client uploads, and can wait
+            repo.telling.of_moves(self._moved)
         swept = tidy(repo, self._mark.live, deleted=self._deleted_packs > 0)
         parity = catch_up(repo.backend, repo.config.parity, self._cancel.check)
         return PruneResult(
@@ -164,7 +179,8 @@ class Collector:
         packs = self._copied(packs)
         if not packs:
             return
-        sentence = Sentence.pass_on(self._repo, self._id, [pack.name for pack in packs])
+        moved, self._moved = self._moved, []
+        sentence = Sentence.pass_on(self._repo, self._id, [pack.name for pack in packs], moved)
         spared = self._look_again({pack.number for pack in packs})
         numbers = {pack.number for pack in packs}
         self._mark.live.drop(numbers - spared)
@@ -202,6 +218,7 @@ class Collector:
         return Copier(self._repo, self._id, self._mark.live, self._cancel)
 
     def _count(self, copier: Copier) -> None:
+        self._moved += copier.made
         self._new_packs += len(copier.made)
         self._new_bytes += sum(item.length_bytes for item in copier.made)
         self._blocks += copier.blocks

@@ -61,6 +61,8 @@ class Account(Mark):
         self.numbers: dict[SnapshotId, int] = {}
         """The number of each snapshot, those of what goes last and descending."""
         self.labels = Labels(0)
+        self.expiring: tuple[SnapshotId, ...] = ()
+        """What is undecided and nobody's any more: it does not count."""
         self._clear()
 
     def _clear(self) -> None:
@@ -70,21 +72,31 @@ class Account(Mark):
         self.marks = self.labels
 
     def look(self) -> frozenset[bytes]:
+        """Labels everything, of a chunk one copy. Returns the sessions that are alive. Raises as `update` does."""
+        alive = self.label()
+        self.settle()
+        return alive
+
+    def label(self) -> frozenset[bytes]:
         """Labels everything; what may expire does not count. Returns the sessions that are alive.
 
         Raises as `update` does.
         """
         alive = read_markers(self._repo).alive
 
-        def expiring(roots: Roots) -> Collection[SnapshotId]:
+        def leaving_out(roots: Roots) -> Collection[SnapshotId]:
             nonlocal alive
             alive |= read_markers(self._repo).alive  # after the roots: who began meanwhile has a marker by now
-            return expirable(roots, alive)
+            self.expiring = expirable(roots, alive)
+            return self.expiring
 
-        self.update(expiring)
+        self.update(leaving_out)
+        return alive
+
+    def settle(self) -> None:
+        """Leaves the label of a chunk on one of its copies."""
         for copies, keep in settled_duplicates(self._repo, self.everything):
             self.labels.join(copies, keep)
-        return alive
 
     def _all(self, leave_out: Collection[SnapshotId]) -> None:
         self._need_readable(leave_out)

@@ -7,15 +7,19 @@ storage itself left half-written. Implements docs/format.md, "Prune" (what may b
 
 from __future__ import annotations
 
-from respaldo.catalog.rolls import superseded_rolls
+import contextlib
+
+from respaldo.catalog.rolls import roll, superseded_rolls
 from respaldo.catalog.snapshots import list_outcomes, list_pending, load, pending_name, read_outcome
-from respaldo.core.errors import Corruption, ObjectMissing
-from respaldo.core.ids import catalogue_object
+from respaldo.core.errors import Corruption, ObjectMissing, StorageFull
+from respaldo.core.ids import RANDOM_ID_BYTES, catalogue_object, pack_object
 from respaldo.flows.gc.remembered import sweep_sums, sweep_verified
+from respaldo.format.pack import parse_footer
 from respaldo.format.snapshot import Verdict
 from respaldo.store.bitmaps import Bitmaps
 from respaldo.store.litter import sweep_litter
 from respaldo.store.outcomes import outcome_name
+from respaldo.store.packs import Finished
 from respaldo.store.repo import Repo
 from respaldo.store.sidecars import sweep as sweep_sidecars
 from respaldo.store.sweep import sweep_condemnations, sweep_segments
@@ -25,10 +29,13 @@ _ABORTED = b"abort"
 
 def tidy(repo: Repo, live: Bitmaps, *, deleted: bool) -> tuple[tuple[str, int], ...]:
     """Clears away; returns how many objects of each folder. ``deleted``: whether packs went before."""
+    if not repo.telling.trusted:
+        _gather(repo)
     swept = {
         "segments": sweep_segments(repo),
         "catalogue": repo.backend.discard(map(catalogue_object, superseded_rolls(repo))),
         "condemned": sweep_condemnations(repo),
+        "notices": repo.telling.merge(),
         "pending": repo.backend.discard(pending_name(snapshot) for snapshot in load(repo).aborted),
         "outcome": _outcomes(repo),
         "verified": sweep_verified(repo),
@@ -37,6 +44,25 @@ def tidy(repo: Repo, live: Bitmaps, *, deleted: bool) -> tuple[tuple[str, int], 
         **sweep_litter(repo),
     }
     return tuple(swept.items())
+
+
+def _gather(repo: Repo) -> None:
+    """Lists packs that stand in no segment that may be believed, and merges small objects, which nobody else does.
+
+    The client of an area can read neither what it wrote nor what it would have to merge.
+    """
+    session = repo.random(RANDOM_ID_BYTES)
+    there = repo.list_packs().packs
+    found: list[Finished] = []
+    with contextlib.suppress(StorageFull):  # a new reader takes longer, and nothing is lost
+        for pack in repo.unlisted():
+            encoded = repo.index.footer(pack.number)
+            if encoded and there.get(pack.name) == pack.length_bytes:
+                footer = parse_footer(encoded, pack_object(pack.name))
+                found.append(Finished(name=pack.name, length_bytes=pack.length_bytes, footer=footer, encoded=encoded))
+        repo.put_segments(session, found)
+        repo.segments.merge(session)
+        roll(repo, {item.id for item in load(repo).snapshots})
 
 
 def _outcomes(repo: Repo) -> int:

@@ -26,6 +26,7 @@ _ACL_TAGS = {(b"user", False): 1, (b"user", True): 2, (b"group", False): 4, (b"g
 _ACL_ALONE = {b"mask": 16, b"other": 32}
 _PERMISSIONS = re.compile(rb"[r-][w-][x-]")
 _ACL_ENTRIES_MAX = 1024
+_ID_DIGITS_MAX = 10
 _MINIMAL = 3
 _FLAGS = {
     b"secdel": 0x1,
@@ -167,8 +168,9 @@ def _id(
 ) -> int:
     if not who:
         return _NOBODY
-    if who.isdigit() or (more and more[0].isdigit()):
-        found: int | None = int(who if who.isdigit() else more[0])
+    digits = who if who.isdigit() else more[0] if more and more[0].isdigit() else b""
+    if digits:
+        found: int | None = int(digits) if len(digits) <= _ID_DIGITS_MAX else None
     else:
         found = uid_of(who) if what == b"user" else gid_of(who)
     if found is None or not 0 <= found < _NOBODY:

@@ -138,6 +138,13 @@ class Repair:
         elif name == BALLAST:
             keep_ballast(self._repo.backend, self._repo.random)
 
+    def _set_aside(self, name: str) -> bool:
+        """Sets an object aside; returns whether it was there: another repair may have been faster."""
+        with contextlib.suppress(ObjectMissing):
+            self._aside.append(set_aside(self._repo.backend, name))
+            return True
+        return False
+
     # --- packs -----------------------------------------------------------------------------------------------------
 
     def _rescue(self, steps: Sequence[Step], salvage: Salvage) -> None:
@@ -149,8 +156,7 @@ class Repair:
                 self._progress.note(1, str(step))
             salvage.look_again(damaged)
             packs = self._rescued(batch, salvage)
-            for name, _ in packs:
-                self._aside.append(set_aside(self._repo.backend, pack_object(name)))
+            packs = [pack for pack in packs if self._set_aside(pack_object(pack[0]))]
             if not packs:
                 continue
             sentence = Sentence.pass_on(self._repo, self._session, [name for name, _ in packs])

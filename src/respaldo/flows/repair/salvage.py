@@ -16,7 +16,6 @@ from typing import Self
 
 from blake3 import blake3
 
-from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, PackName, pack_object
 from respaldo.core.seams import Cancel
@@ -139,11 +138,13 @@ class Salvage:
         block = part.footer.blocks[part.number]
         first = part.footer.first_rows[part.number]
         end = first + block.chunks
+        sealer = self._repo.vault.sealer
+        head, body = sealer.renew(part.kind.word, "", block.raw_length, part.sealed, "a block that was checked")
         self.sink.copy(
             Block(
                 kind=part.kind,
-                head=part.sealed[:HEAD_BYTES],
-                body=part.sealed[HEAD_BYTES:],
+                head=head,
+                body=body,
                 raw_length=block.raw_length,
                 ids=part.footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
                 lengths=u32_bytes(part.footer.lengths[first:end]),

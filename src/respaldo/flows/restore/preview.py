@@ -169,6 +169,7 @@ class _Look:
         self._planner: Planner = planner_of(restore, cancel)
         self._owners = Owners(keep=restore.options.owners, numeric=restore.options.numeric_ids)
         self._cancel = cancel
+        self._alone = root.only is not None
         self.steps = self._planner.steps(root.entry, root.base, folder, leaves=root.leaves())
         stack.callback(self.steps.close)
 
@@ -194,8 +195,8 @@ class _Look:
             yield _Named(What.FAILED, step.name, 0, 0, reason=str(step.error))
 
     def kept(self) -> Iterator[_Named]:
-        """Yields what the snapshot does not have, and stays in the directory that is left."""
-        for name, mode, size in self._planner.kept:
+        """Yields what the snapshot does not have and stays in the directory that is left; of a single file none."""
+        for name, mode, size in () if self._alone else self._planner.kept:
             yield _Named(What.KEPT, name, mode, 0, size if stat.S_ISREG(mode) else 0)
 
     def _removed(self, step: Remove) -> Iterator[_Named]:

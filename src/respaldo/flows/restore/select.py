@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from respaldo.core.model import Mark
 from respaldo.fs.match import Rules
+from respaldo.fs.recorded import recorded_limit, recorded_rules
 
 SPARING_MARKS = frozenset({Mark.UNREADABLE, Mark.MOUNT, Mark.EXCLUDED, Mark.PARTIAL, Mark.LOST})
 """Directories whose entries are not all in the snapshot: what it lacks may never have been looked at."""
@@ -70,11 +71,9 @@ class Spared:
     """Decides by what the snapshot itself left out: a file that was never backed up is not deleted for being absent."""
 
     def __init__(self, rules: Sequence[str], sources: Sequence[bytes]) -> None:
-        patterns = [rule.removeprefix("exclude=") for rule in rules if rule.startswith("exclude=")]
-        self._rules = Rules(patterns)
+        self._rules = recorded_rules(rules)
         self._sources = sorted(sources, key=len, reverse=True)
-        larger = [rule.partition("=")[2] for rule in rules if rule.startswith("exclude-larger-than=")]
-        self._larger_bytes = min((int(limit) for limit in larger if limit.isdecimal()), default=0)
+        self._larger_bytes = recorded_limit(rules)
 
     def spares(self, path: bytes, names: Sequence[bytes], rows: Sequence[tuple[int, int]]) -> list[bool]:
         """Returns which names of a directory (absolute, as recorded) are spared. ``rows``: mode and size of each."""

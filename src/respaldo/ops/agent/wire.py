@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 MAGIC = b"respaldo agent 1 "
 GET, STATUS, LOCK = b"g", b"s", b"l"
@@ -43,11 +44,20 @@ class Lease:
 
 def parse_lease(line: bytes) -> Lease:
     """Parses what `Lease.encode` made; raises ValueError, TypeError for anything else."""
-    lease = Lease(**json.loads(line))
+    lease = Lease(**_document(line))
     if len(lease.slot) != SLOT_BYTES or lease.for_s <= 0 or lease.idle_s < 0:
         msg = "not a lease"
         raise ValueError(msg)
     return lease
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    """Returns a JSON document, which its classes look at; raises ValueError for what is none, or nested too deep."""
+    try:
+        found: dict[str, Any] = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +75,7 @@ class Held:
 def parse_held(data: bytes) -> Held | None:
     """Parses an agent's status; None where it is none."""
     try:
-        held = Held(**json.loads(data))
+        held = Held(**_document(data))
         texts = (held.repository, held.location, held.slot)
         numbers = (held.left_s, held.idle_left_s, held.pid)
     except (ValueError, TypeError):

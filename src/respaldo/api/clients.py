@@ -1,0 +1,97 @@
+"""Clients of an open repository that write into areas of their own: listed, added, removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from respaldo.backend.base import Backend
+from respaldo.backend.open import area_location, open_backend
+from respaldo.core.errors import Corruption, UsageError
+from respaldo.format.enrolment import RIGHTS
+from respaldo.store import areas
+from respaldo.store.repo import Repo
+
+__all__ = ["RIGHTS", "Added", "ClientInfo", "Clients"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientInfo:
+    """Describes a client to a person. Times in ns since the epoch; ``removed_ns`` None where it was not removed."""
+
+    id: str
+    name: str
+    rights: tuple[str, ...]
+    added_ns: int
+    removed_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """Is a client that was added: its credential as the file's bytes, and where its area lies."""
+
+    client: ClientInfo
+    location: str
+    credential: bytes
+
+
+class Clients:
+    """Is the clients of an open repository."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+
+    def listed(self) -> tuple[list[ClientInfo], list[Corruption]]:
+        """Returns the clients by the time they were added, and the records that are damaged."""
+        found, damaged = areas.list_clients(self._repo)
+        return [_info(item) for item in found], damaged
+
+    def add(self, name: str, rights: tuple[str, ...] = ()) -> Added:
+        """Makes a client with an area of its own. Its credential is kept nowhere; raises `UsageError` for the name."""
+        credential = areas.enrol(self._repo, name, rights, self._make_area)
+        found, _ = areas.list_clients(self._repo)
+        client = next(item for item in found if item.enrolment.header_hash == credential.header_hash)
+        location = area_location(self._repo.backend.location, client.enrolment.client)
+        return Added(client=_info(client), location=location, credential=credential.encode())
+
+    def find(self, name: str) -> ClientInfo:
+        """Returns the client of a name, or of the beginning of an id; raises `UsageError`."""
+        return _info(self.record(name))
+
+    def remove(self, name: str) -> ClientInfo:
+        """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area."""
+        client = self.record(name)
+        with open_backend(area_location(self._repo.backend.location, client.enrolment.client)) as area:
+            removal = areas.remove(self._repo, client.enrolment.client, area)
+        return _info(areas.Client(enrolment=client.enrolment, removal=removal))
+
+    def names(self) -> list[str]:
+        """Returns what each client can be named by, its id where it shares its name; by the time it was added."""
+        found, _ = self.listed()
+        names = [item.name for item in found]
+        return [item.name if names.count(item.name) == 1 else item.id for item in found]
+
+    def record(self, name: str) -> areas.Client:
+        """Returns what the owner knows of the client of a name, or of the beginning of an id; raises `UsageError`."""
+        known, _ = areas.list_clients(self._repo)
+        found = [item for item in known if item.enrolment.name == name]
+        found = [item for item in found if item.removal is None] or found
+        if not found and name:
+            found = [item for item in known if item.enrolment.client.hex().startswith(name)]
+        if len(found) != 1:
+            what = "several clients are called so" if found else "there is no such client"
+            raise UsageError(f"{what}: {name}", hint="list them with: respaldo key client list")
+        return found[0]
+
+    def _make_area(self, client: bytes) -> Backend:
+        return open_backend(area_location(self._repo.backend.location, client), create=True)
+
+
+def _info(client: areas.Client) -> ClientInfo:
+    enrolment, removal = client.enrolment, client.removal
+    return ClientInfo(
+        id=enrolment.client.hex(),
+        name=enrolment.name,
+        rights=enrolment.rights,
+        added_ns=enrolment.time_ns,
+        removed_ns=None if removal is None else removal.time_ns,
+    )

@@ -1,0 +1,157 @@
+"""`respaldo key client`: adds, lists and removes clients that write and cannot read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from respaldo.cli import show
+from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
+from respaldo.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from respaldo.api import ClientInfo
+
+_FIELDS = "id, name, rights (list and restore, or none), added, removed (null where it was not)"
+
+
+@click.group(
+    "client",
+    params=list(common_options()),
+    context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX},
+    no_args_is_help=True,
+)
+def group() -> None:
+    """Add, list or remove clients that can write and cannot read.
+
+    Such a client has no passphrase and no key of the repository, but a credential: a file that lets it add snapshots
+    to an area of its own, and find again what it has stored itself. It reads nothing, neither what others stored nor
+    its own past, and takes nothing away.
+    """
+
+
+@page(
+    "add",
+    examples=(
+        ("On the machine that may read; the file goes to the other one:", "respaldo key client add web-1 --out web-1"),
+        ("There:", "respaldo snapshot /srv -r /mnt/backup --client-file /etc/respaldo/web-1"),
+        ("One that may restore its own files:", "respaldo key client add ana --restore --list --out ana.client"),
+    ),
+    notes=f"client ({_FIELDS}), area (where it lies), file.",
+)
+@click.option("--write-only", is_flag=True, help="It may write and not read: so are all that are added here.")
+@click.option("--list", "lists", is_flag=True, help="It may see what it has stored: names, sizes, times.")
+@click.option("--restore", is_flag=True, help="It may read what it has stored.")
+@click.option("--out", required=True, metavar="FILE", help="Write the credential here; the file must not exist.")
+@click.argument("name")
+def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: bool, restore: bool) -> int:  # noqa: ARG001
+    """Add a client NAME that can write and not read, and write its credential to a file.
+
+    Nobody can make the file again: a client that has lost it is removed and added anew. Whoever has it can write as
+    this client, and with --list or --restore read what that wrote.
+    """
+    rights = (*(("list",) if lists or restore else ()), *(("restore",) if restore else ()))
+    with settings.open(writes=True, secret=settings.secret()) as repository, _new_file(out) as file:
+        added = repository.clients.add(name, rights)
+        file.write(added.credential)
+    area = added.location.removeprefix("file:")
+    value = {"client": _fields(added.client), "area": area, "file": out}
+    lines = [
+        f"added client {added.client.name} ({_rights(added.client)}); its credential is in {show.shown(out)}",
+        f"its area is {show.shown(area)}: all of the repository that its machine needs to reach",
+    ]
+    settings.report(value, "\n".join(lines))
+    return 0
+
+
+@page(
+    "list",
+    statuses=(4,),
+    examples=(
+        ("All clients:", "respaldo key client list -r /mnt/disk/backup"),
+        ("Their names:", "respaldo key client list --json | jq -r '.clients[].name'"),
+    ),
+    notes=f"clients: a list of {_FIELDS}. damaged: names.",
+)
+def list_(settings: Settings) -> int:
+    """List the clients that can write and not read, those that were removed included."""
+    with settings.open() as repository:
+        clients, damaged = repository.clients.listed()
+    rows = [
+        (
+            item.name,
+            item.id[:8],
+            _rights(item),
+            show.local_time(item.added_ns),
+            "–" if item.removed_ns is None else show.local_time(item.removed_ns),
+        )
+        for item in clients
+    ]
+    value = {"clients": [_fields(item) for item in clients], "damaged": [error.name for error in damaged]}
+    text = show.table(("NAME", "ID", "MAY", "ADDED", "REMOVED"), rows) if rows else "no clients"
+    settings.report(value, text)
+    for error in damaged:
+        show.err(f"warning: {show.shown(str(error))}")
+    return 4 if damaged else 0
+
+
+@page(
+    "remove",
+    examples=(
+        ("A machine that was stolen:", "respaldo key client remove web-1"),
+        ("Whether it is the right one:", "respaldo key client remove web-1 --dry-run"),
+    ),
+    notes=f"removed ({_FIELDS}), dry_run.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Say which one it would be; remove nothing.")
+@click.argument("name")
+def remove(settings: Settings, *, name: str, dry_run: bool) -> int:
+    """Remove a client, named by its name or the beginning of its id.
+
+    Nothing that it begins to write from now on counts for anybody who reads, whatever the time it claims. What it wrote
+    before stays. Its credential still lets it write to storage that lets it: take that away there, too.
+    """
+    with settings.open(writes=not dry_run, secret=settings.secret()) as repository:
+        client = repository.clients.find(name) if dry_run else repository.clients.remove(name)
+    value = {"removed": _fields(client), "dry_run": dry_run}
+    settings.report(value, f"{'would remove' if dry_run else 'removed'} client {client.name} ({client.id[:8]})")
+    return 0
+
+
+@contextlib.contextmanager
+def _new_file(path: str) -> Iterator[IO[bytes]]:
+    """Makes a file that only its owner can read, durable in the end; takes it away where what it is for fails."""
+    from respaldo.cli.passphrase import make_private  # start-up time
+
+    fd = make_private(path, "file")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _rights(client: ClientInfo) -> str:
+    return ", ".join(("write", *client.rights))
+
+
+def _fields(client: ClientInfo) -> dict[str, object]:
+    return {
+        "id": client.id,
+        "name": client.name,
+        "rights": list(client.rights),
+        "added": show.iso_time(client.added_ns),
+        "removed": None if client.removed_ns is None else show.iso_time(client.removed_ns),
+    }
+
+
+for _command in (add, list_, remove):
+    group.add_command(_command)

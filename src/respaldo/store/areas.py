@@ -1,0 +1,161 @@
+"""Areas and their clients: enrolled, listed and removed by whoever owns the repository.
+
+An area is made before the record that names it, so that a client that is listed has one. Nothing of an enrolment is
+ever changed. Implements docs/format.md, "Enrolment" and "Credential".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from respaldo.backend.base import Backend
+from respaldo.codec.box import box_public
+from respaldo.codec.keys import KEY_BYTES, KeyRing
+from respaldo.codec.signing import Signer, client_of
+from respaldo.core.errors import Corruption, ObjectExists, RespaldoError, UsageError
+from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.credential import Credential
+from respaldo.format.enrolment import (
+    RIGHTS,
+    Enrolment,
+    Removal,
+    enrolment_name,
+    is_client_name,
+    parse_enrolled_name,
+    parse_enrolment,
+    parse_removal,
+    removal_name,
+)
+from respaldo.format.header import HEADER, Header
+from respaldo.format.runrecord import parse_run_name
+from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.configuration import next_name
+from respaldo.store.repo import Repo
+from respaldo.store.vault import make_vault
+
+KIND = "client"
+ENROL = "enrol"
+"""The verb in the log."""
+REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Is a client that was enrolled; ``removal`` where it was removed again."""
+
+    enrolment: Enrolment
+    removal: Removal | None
+
+
+def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
+    """Returns the clients by the time they were added, and the records that are damaged.
+
+    A removal that cannot be read removes all the same: then no run of the client counts.
+    """
+    enrolments: dict[bytes, Enrolment] = {}
+    removals: dict[bytes, Removal] = {}
+    damaged: list[Corruption] = []
+    for name in repo.backend.names("enrolled"):
+        parsed = parse_enrolled_name(name)
+        if parsed is None:
+            continue
+        client, removed = parsed
+        try:
+            raw = repo.vault.open_record(KIND, name, repo.backend.get_whole(name, RECORD_BYTES_MAX))
+            if removed:
+                removals[client] = parse_removal(raw, name)
+            else:
+                enrolments[client] = parse_enrolment(raw, name)
+        except Corruption as error:
+            damaged.append(error)
+            if removed:
+                removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
+    found = [
+        Client(enrolment=item, removal=removals.get(client))
+        for client, item in enrolments.items()
+        if item.client == client
+    ]
+    return sorted(found, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
+
+
+def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes], Backend]) -> Credential:
+    """Makes a client with an area of its own; returns its credential, which is kept nowhere else.
+
+    ``area_of`` gives the backend of a client's area. Raises `UsageError` for a name that is none or is taken.
+    """
+    if not is_client_name(name):
+        raise UsageError(
+            f"no client can be called {name!r}", hint="use letters, digits, dots, dashes and underscores; 64 at most"
+        )
+    known, _ = list_clients(repo)
+    if any(item.enrolment.name == name and item.removal is None for item in known):
+        raise UsageError(f"there is a client {name} already", hint="list them with: respaldo key client list")
+    given = set(rights)
+    ordered = tuple(right for right in RIGHTS if right in given)
+    random = repo.random
+    sign_seed, box_seed, master = random(KEY_BYTES), random(KEY_BYTES), random(KEY_BYTES)
+    signer = Signer(sign_seed)
+    client = client_of(signer.public)
+    now_ns = repo.clock.now_ns()
+    header = Header(repository=random(RANDOM_ID_BYTES), created_ns=now_ns, suite=repo.header.suite)
+    ring = KeyRing(master, header.hash)
+    config = replace(repo.config, content_keys=b"")
+    config_name = next_name(())
+    with area_of(client) as area:
+        vault = make_vault(ring, header, config.level, random)
+        made: list[str] = []
+        try:
+            for object_name, data in (
+                (config_name, vault.seal_record("config", config_name, config.encode())),
+                (HEADER, header.encode()),
+            ):
+                made.append(object_name)
+                area.put(object_name, [data])
+            enrolment = Enrolment(
+                client=client,
+                name=name,
+                rights=ordered,
+                sign_public=signer.public,
+                box_public=box_public(box_seed),
+                header_hash=header.hash,
+                master=master,
+                time_ns=now_ns,
+            )
+            repo.announce(ENROL, [client], name)
+            _put(repo, enrolment_name(client), enrolment.encode())
+        except BaseException:
+            with contextlib.suppress(RespaldoError):
+                area.discard(reversed(made))
+            raise
+    return Credential(
+        name=name,
+        rights=ordered,
+        header_hash=header.hash,
+        sign_seed=sign_seed,
+        box_seed=box_seed,
+        owner_box=box_public(ring.box_seed),
+        owner_sign=Signer(ring.admin_seed).public,
+        content_keys=ring.content_keys,
+        config=config,
+    )
+
+
+def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
+    """Lets no run of a client count that has not begun; what it wrote stays. Raises `UsageError` where it was removed.
+
+    Which runs have begun, the area's listing says.
+    """
+    runs = frozenset(run for run in map(parse_run_name, area.names("runs")) if run is not None)
+    removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=runs)
+    repo.announce(REMOVE, [client])
+    try:
+        _put(repo, removal_name(client), removal.encode())
+    except ObjectExists:
+        raise UsageError("the client was removed already", hint="list them with: respaldo key client list") from None
+    return removal
+
+
+def _put(repo: Repo, name: str, raw: bytes) -> None:
+    repo.backend.put(name, [repo.vault.seal_record(KIND, name, raw)])

@@ -1,0 +1,54 @@
+"""The configuration in storage: versions under names that count up, of which the highest one that opens counts.
+
+Implements docs/format.md, "Config".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from respaldo.backend.base import Backend
+from respaldo.core.errors import Corruption, ObjectExists
+from respaldo.format.config import Config, parse_config
+from respaldo.format.header import unclose_object
+from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.vault import Vault
+
+_NAME = "config/%016x"
+_FORM = re.compile(r"config/[0-9a-f]{16}")
+
+
+def next_name(listed: Iterable[str]) -> str:
+    """Returns the name of the version that comes after all that are listed."""
+    return _NAME % (max((int(name.partition("/")[2], 16) for name in listed if _FORM.fullmatch(name)), default=0) + 1)
+
+
+def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> tuple[str, Config]:
+    """Returns name and content of the version that counts; raises `Corruption`.
+
+    ``lenient``: one that is whole and cannot be opened is passed over, since it was put by somebody who held a master
+    key that is destroyed by now.
+    """
+    names = sorted(name for name, _ in backend.list("config") if _FORM.fullmatch(name))
+    for name in reversed(names):
+        data = backend.get_whole(name, RECORD_BYTES_MAX)
+        try:
+            return name, parse_config(vault.open_record("config", name, data), name)
+        except Corruption as error:
+            unclose_object(data, name)
+            if not lenient or name == names[0]:
+                raise error from None
+    raise Corruption("config", "the repository has no configuration")
+
+
+def change_config(backend: Backend, vault: Vault, change: Callable[[Config], Config], *, lenient: bool) -> Config:
+    """Puts a new version, made of the one that counts; returns it."""
+    while True:
+        config = change(read_config(backend, vault, lenient=lenient)[1])
+        name = next_name(name for name, _ in backend.list("config"))
+        try:
+            backend.put(name, [vault.seal_record("config", name, config.encode())])
+        except ObjectExists:
+            continue  # another client was faster: its change counts, and this one comes on top of it
+        return config

@@ -1,0 +1,90 @@
+"""An area as a client reads it that was given a right: what its own runs wrote, as far as the right goes.
+
+Never writes. Implements docs/format.md, "Run"
+(grants).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from respaldo.backend.base import Backend
+from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing
+from respaldo.codec.signing import Signer, client_of
+from respaldo.core.errors import Corruption, Refused
+from respaldo.core.ids import PackName
+from respaldo.core.seams import Clock, Random
+from respaldo.format.credential import Credential
+from respaldo.format.enrolment import LIST, RESTORE
+from respaldo.format.header import Header
+from respaldo.format.runrecord import Author, run_name
+from respaldo.store.epochs import Epoch
+from respaldo.store.merged import list_hashes
+from respaldo.store.repo import Listing, Repo
+from respaldo.store.rings import Known, RunRings
+from respaldo.store.runs import granted_root, read_run
+
+
+class GrantedRings(RunRings):
+    """Is the rings of an area for its client, by the highest right that it has."""
+
+    def __init__(self, credential: Credential, backend: Backend, header: Header) -> None:
+        super().__init__((), backend, header)
+        self._credential = credential
+        self._right = RESTORE if RESTORE in credential.rights else LIST
+        self._kinds = RUN_KINDS if self._right == RESTORE else LIST_KINDS
+        signer = Signer(credential.sign_seed)
+        self._public, self._client = signer.public, client_of(signer.public)
+
+    @property
+    def sealing(self) -> KeyRing:
+        """None: raises `Refused`."""
+        raise Refused(
+            "a client that reads its area cannot write meanwhile: what is there cannot be put away first",
+            hint="restore into a directory that is not there yet, or use --no-safety",
+        )
+
+    def _ring_from(self, known: Known) -> KeyRing:
+        return super()._ring_from(known) if self._right == RESTORE else ListRing(known.root, self._header.hash)
+
+    def _read(self, session: bytes) -> Known:
+        credential = self._credential
+        run = read_run(
+            self._backend,
+            session,
+            client=self._client,
+            client_sign=self._public,
+            owner_sign=credential.owner_sign,
+            header_hash=self._header.hash,
+        )
+        root = granted_root(run, self._right, credential.box_seed, self._header)
+        if root is None:
+            raise Corruption(run_name(session), f"it does not give the right to {self._right}")
+        return Known(run.time_ns, root, run.author is Author.OWNER)
+
+
+class GrantedRepo(Repo):
+    """Is an area open for a client that may read. A context manager; one thread."""
+
+    def __init__(
+        self, backend: Backend, header: Header, credential: Credential, *, cache_dir: Path, clock: Clock, random: Random
+    ) -> None:
+        ring = KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset()).naming_as(credential.content_keys)
+        self._rings = GrantedRings(credential, backend, header)
+        super().__init__(
+            backend,
+            header,
+            Epoch.only(ring),
+            cache_dir=cache_dir / "granted",
+            clock=clock,
+            random=random,
+            rings=self._rings,
+            config=credential.config,
+        )
+
+    def list_packs(self, *, lenient: bool = False) -> Listing:  # noqa: ARG002 - a reader needs no condemnations
+        """Lists packs; condemnations, which are the owner's, mean nothing to who only reads."""
+        self._rings.look_again()
+        packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
+        return Listing(packs=packs, condemned=frozenset())

@@ -1,0 +1,163 @@
+"""Runs of clients: the root key that a session draws, its record, and who may open what it wrote.
+
+Invariant: a run's keys are taken only from a record whose signature is right. The client's half: a ring for each
+session, gone when that ends. Never writes a key anywhere but into a box. Implements docs/format.md, "Run".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from respaldo.backend.base import Backend
+from respaldo.codec.box import box_public, open_box, seal_box
+from respaldo.codec.keys import KEY_BYTES, LIST_KEYS_BYTES, RUN_KINDS, KeyRing, RunRing
+from respaldo.codec.signing import Signer, client_of, is_signed
+from respaldo.core.errors import Corruption
+from respaldo.core.seams import Clock, Random
+from respaldo.format.credential import Credential
+from respaldo.format.enrolment import LIST, RESTORE
+from respaldo.format.header import Header
+from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, SIGNATURE_BYTES, Author, Run, parse_run, run_name
+
+PURPOSES: Final = {Author.CLIENT: b"run", Author.OWNER: b"run owner"}
+"""What a run's signature is made for."""
+
+
+def new_run(
+    *,
+    author: Author,
+    signer: Signer,
+    client: bytes,
+    session: bytes,
+    owner_box: bytes,
+    client_box: bytes,
+    rights: Iterable[str],
+    header: Header,
+    time_ns: int,
+    random: Random,
+) -> tuple[RunRing, Run]:
+    """Draws a run's root key; returns its ring and its record. The key itself is overwritten, as far as Python lets."""
+    root = bytearray(random(KEY_BYTES))
+    try:
+        ring = RunRing(bytes(root), header.hash)
+
+        def box(public: bytes, purpose: str, message: bytes | bytearray) -> bytes:
+            return seal_box(
+                public,
+                purpose=purpose,
+                header_hash=header.hash,
+                name=run_name(session),
+                message=message,
+                random=random,
+                suite=header.suite,
+            )
+
+        grants = [(right, box(client_box, right, root if right == RESTORE else ring.list_keys)) for right in rights]
+        draft = Run(
+            author=author,
+            client=client,
+            session=session,
+            time_ns=time_ns,
+            box=box(owner_box, ROOT, root),
+            grants=tuple(grants),
+            signature=bytes(SIGNATURE_BYTES),
+        )
+    finally:
+        root[:] = bytes(KEY_BYTES)
+    signature = signer.sign(PURPOSES[author], header.hash, draft.signed())
+    return ring, Run(
+        author=author,
+        client=client,
+        session=session,
+        time_ns=time_ns,
+        box=draft.box,
+        grants=draft.grants,
+        signature=signature,
+    )
+
+
+def read_run(
+    backend: Backend, session: bytes, *, client: bytes, client_sign: bytes, owner_sign: bytes, header_hash: bytes
+) -> Run:
+    """Reads a run's record and checks who signed it; raises `Corruption`, `ObjectMissing`."""
+    name = run_name(session)
+    run = parse_run(backend.get(name, 0, RUN_BYTES_MAX + 1), name)
+    public = client_sign if run.author is Author.CLIENT else owner_sign
+    if run.client != client or not is_signed(public, run.signature, PURPOSES[run.author], header_hash, run.signed()):
+        raise Corruption(name, "it is not signed by whoever it says")
+    return run
+
+
+def owners_ring(run: Run, seed: bytes, header: Header) -> RunRing:
+    """Returns the ring of a run that the area's owner opens; raises `Corruption`."""
+    return RunRing(_opened(run, run.box, ROOT, seed, header), header.hash)
+
+
+def granted_root(run: Run, right: str, seed: bytes, header: Header) -> bytes | None:
+    """Returns what a right gives the client of a run: for `RESTORE` its root key, for `LIST` the keys that list.
+
+    None where the run does not give it; raises `Corruption`.
+    """
+    box = dict(run.grants).get(right)
+    return None if box is None else _opened(run, box, right, seed, header)
+
+
+def _opened(run: Run, box: bytes, purpose: str, seed: bytes, header: Header) -> bytes:
+    name = run_name(run.session)
+    opened = open_box(seed, box, purpose=purpose, header_hash=header.hash, name=name, suite=header.suite)
+    if len(opened) != (LIST_KEYS_BYTES if purpose == LIST else KEY_BYTES):
+        raise Corruption(name, "what is in its box is no key")
+    return opened
+
+
+class ClientRuns:
+    """Is the rings of a client that writes: the one of the session at work, and none else. One thread begins and ends.
+
+    Implements `respaldo.codec.keys.Rings`.
+    """
+
+    def __init__(self, credential: Credential, header: Header, clock: Clock, random: Random) -> None:
+        self.name = credential.name
+        self._credential = credential
+        self._header = header
+        self._clock = clock
+        self._random = random
+        self._signer = Signer(credential.sign_seed)
+        self.client = client_of(self._signer.public)
+        self.session = b""
+        """The session at work, empty where there is none."""
+        self._ring: RunRing | None = None
+
+    @property
+    def sealing(self) -> KeyRing:
+        """The ring of the session at work; ValueError where there is none."""
+        if self._ring is None:
+            msg = "no session has begun"
+            raise ValueError(msg)
+        return self._ring
+
+    def opening(self, kind: str, name: str) -> Iterable[KeyRing]:  # noqa: ARG002 - the protocol's signature
+        """Returns the ring of the session at work, for what it wrote itself."""
+        return () if self._ring is None or kind not in RUN_KINDS else (self._ring,)
+
+    def begin(self, session: bytes, backend: Backend) -> None:
+        """Draws the keys of a session and puts its record, before anything else is sealed under them."""
+        ring, run = new_run(
+            author=Author.CLIENT,
+            signer=self._signer,
+            client=self.client,
+            session=session,
+            owner_box=self._credential.owner_box,
+            client_box=box_public(self._credential.box_seed),
+            rights=self._credential.rights,
+            header=self._header,
+            time_ns=self._clock.now_ns(),
+            random=self._random,
+        )
+        backend.put(run_name(session), [run.encode()])
+        self._ring, self.session = ring, session
+
+    def end(self) -> None:
+        """Lets go of the keys. Copies that Python has made stay in memory until it is used for something else."""
+        self._ring, self.session = None, b""

@@ -1,0 +1,132 @@
+"""Clients that write and cannot read, as people use them: two machines, one disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+
+@pytest.fixture
+def machines(cli, place, monkeypatch):
+    """Makes a repository and a tree; returns what runs a command as the client whose credential is named."""
+    cli("init")
+    source = place / "source"
+    (source / "below").mkdir(parents=True)
+    (source / "a").write_bytes(os.urandom(50_000))
+    (source / "below" / "b").write_bytes(b"text\n" * 1000)
+    for path in (source / "a", source / "below" / "b"):
+        os.utime(path, ns=(10**18, 10**18))
+
+    def client(credential, *words, expected=0):
+        with monkeypatch.context() as patch:
+            patch.delenv("RESPALDO_KEY_FILE")
+            patch.setenv("XDG_CACHE_HOME", str(place / "there" / "cache"))
+            patch.setenv("XDG_STATE_HOME", str(place / "there" / "state"))
+            return cli(*words, "--client-file", credential, expected=expected)
+
+    return client
+
+
+def test_client_is_added_listed_and_removed(cli, place, machines):
+    """Its credential is a file for its owner alone; its area is made."""
+    added = cli("key", "client", "add", "web-1", "--write-only", "--out", place / "web", "--json").json
+    assert stat.S_IMODE((place / "web").stat().st_mode) == 0o600
+    assert (place / "repository" / "clients" / added["client"]["id"] / "header").exists()
+    assert added["area"].endswith(added["client"]["id"])
+    cli("key", "client", "add", "ana", "--restore", "--out", place / "ana")
+    listed = cli("key", "client", "list", "--json").json["clients"]
+    assert [(item["name"], item["rights"], item["removed"]) for item in listed] == [
+        ("web-1", [], None),
+        ("ana", ["list", "restore"], None),
+    ]
+    assert "write, list, restore" in cli("key", "client", "list").out
+    assert cli("key", "client", "remove", "web-1", "--dry-run", "--json").json["dry_run"]
+    assert cli("key", "client", "remove", "web-1", "--json").json["removed"]["removed"]
+    cli("key", "client", "remove", "web-1", expected=2)
+    cli("key", "client", "remove", "nobody", expected=2)
+
+
+def test_file_that_exists_and_name_that_is_none_make_no_client(cli, place, machines):
+    """And a file for a client that was not made does not stay."""
+    (place / "there").mkdir()
+    cli("key", "client", "add", "web", "--out", place / "key", expected=2)
+    cli("key", "client", "add", "a b", "--out", place / "new", expected=2)
+    assert not (place / "new").exists()
+    assert not cli("key", "client", "list", "--json").json["clients"]
+
+
+def test_client_backs_up_and_reads_nothing(cli, place, machines):
+    """It finds its area by the repository's place and by its own; what it lacks, it is told."""
+    area = cli("key", "client", "add", "web", "--out", place / "web", "--json").json["area"]
+    first = machines(place / "web", "snapshot", place / "source", "--json").json
+    again = machines(place / "web", "snapshot", place / "source", "-r", area, "--json").json
+    assert first["figures"]["new_bytes"] > 50_000
+    assert again["figures"]["new_bytes"] < 2000
+    assert again["parent"] == first["snapshot"]
+    assert again["changes"] == {"added": 0, "changed": 0, "removed": 0}
+    for words, lacks in (
+        (("snapshots",), "the right to list"),
+        (("ls", "latest"), "the right to list"),
+        (("restore", "latest", place / "out"), "the right to restore"),
+        (("prune",), "owner alone"),
+        (("forget", "latest"), "owner alone"),
+        (("key", "list"), "owner alone"),
+        (("verify",), "owner alone"),
+    ):
+        ran = machines(place / "web", *words, expected=1)
+        assert lacks in ran.err
+        assert not ran.out
+    machines(place / "web", "snapshot", place / "source", "--prune", "--policy", "standard", expected=2)
+    assert not cli("snapshots", "--json").json["snapshots"]
+
+
+def test_client_with_the_right_to_restore_does(cli, place, machines):
+    """And sees its own snapshots only."""
+    cli("snapshot", place / "source")
+    cli("key", "client", "add", "ana", "--restore", "--out", place / "ana")
+    made = machines(place / "ana", "snapshot", place / "source", "--json").json
+    listed = machines(place / "ana", "snapshots", "--json").json["snapshots"]
+    assert [item["id"] for item in listed] == [made["snapshot"]]
+    target = place / "out"
+    machines(place / "ana", "restore", f"latest:{place / 'source'}", target)
+    assert (target / "a").read_bytes() == (place / "source" / "a").read_bytes()
+    assert (target / "below" / "b").read_bytes() == b"text\n" * 1000
+    assert "below" in machines(place / "ana", "ls", f"latest:{place / 'source'}").out
+
+
+def test_client_with_the_right_to_list_lists(cli, place, machines):
+    """And restores nothing."""
+    cli("key", "client", "add", "ana", "--list", "--out", place / "ana")
+    machines(place / "ana", "snapshot", place / "source")
+    assert "below" in machines(place / "ana", "ls", f"latest:{place / 'source'}").out
+    assert "the right to restore" in machines(place / "ana", "restore", "latest", place / "out", expected=1).err
+
+
+def test_credential_of_another_repository_is_refused(cli, place, machines, monkeypatch):
+    """Nothing is written where the header is not the one that it pins."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    cli("init", "-r", place / "other")
+    before = sorted(os.listdir(place / "other"))
+    ran = machines(place / "web", "snapshot", place / "source", "-r", place / "other", expected=4)
+    assert "not the one of the area" in ran.err
+    assert sorted(os.listdir(place / "other")) == before
+
+
+def test_credential_that_is_none_and_a_key_beside_it_are_wrong_usage(cli, place, machines):
+    """Both are said before anything is opened."""
+    assert "no client's credential" in machines(place / "key", "snapshot", place / "source", expected=2).err
+    cli("key", "client", "add", "web", "--out", place / "web")
+    machines(place / "web", "snapshot", place / "source", "--key-file", place / "key", expected=2)
+
+
+def test_rollback_of_its_area_is_reported_to_the_client(cli, place, machines):
+    """Status 4, and on with --accept-rollback."""
+    area = cli("key", "client", "add", "web", "--out", place / "web", "--json").json["area"]
+    made = machines(place / "web", "snapshot", place / "source", "--json").json
+    os.unlink(os.path.join(area, "runs", made["snapshot"]))
+    ran = machines(place / "web", "snapshot", place / "source", expected=4)
+    assert "are gone" in ran.err
+    machines(place / "web", "snapshot", place / "source", "--accept-rollback")
+    machines(place / "web", "snapshot", place / "source")

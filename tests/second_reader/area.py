@@ -1,0 +1,74 @@
+"""Reads the area of a client that cannot read, as the owner of the repository: what reader.py lacks of docs/format.md.
+
+python area.py REPOSITORY CLIENT-NAME [SNAPSHOT TARGET], with the passphrase or key of the repository as for reader.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reader
+from reader import Damaged, canonical, derive, need, open_seal, parse, unclose
+
+OF_RUNS = {"data", "tree", "list", "footer", "trailer", "segment", "manifest", "outcome", "marker", "log"}
+
+
+class Area(reader.Repository):
+    def __init__(self, owner, name):
+        found = [parse(owner.record("client", item), item) for item in owner.names("enrolled", r"[0-9a-f]{32}")]
+        (self.enrolled,) = [item for item in found if item[2] == name]
+        self.client = self.enrolled[1].hex()
+        removals = owner.names("enrolled", rf"{self.client}\.removed")
+        removed = [parse(owner.record("client", item), item)[3] for item in removals]
+        self.counts = None if not removed else {removed[0][at : at + 16].hex() for at in range(0, len(removed[0]), 16)}
+        self.runs = []
+        super().__init__(os.path.join(owner.path, b"clients", self.client.encode()))
+
+    def _master(self, passphrase, key):
+        need(self.header_hash == self.enrolled[6], "the area has another header")
+        self.root = derive("root", self.enrolled[7] + self.header_hash)
+        private = X25519PrivateKey.from_private_bytes(derive("run box", self.root))
+        owner = Ed25519PrivateKey.from_private_bytes(derive("admin signature", self.root)).public_key()
+        client = Ed25519PublicKey.from_public_bytes(self.enrolled[4])
+        for name in self.names("runs", r"[0-9a-f]{32}"):
+            try:
+                self.runs.append((name[5:], self._run(name, private, {"client": client, "owner": owner})))
+            except (Damaged, InvalidSignature):
+                continue  # it does not count
+        return self.enrolled[7]
+
+    def _run(self, name, private, authors):
+        version, signed, signature = parse(unclose(self.read(name), name), name)
+        form, author, client, session, _, box, _ = parse(signed, name)
+        need((version, form, name) == (1, 1, "runs/" + session.hex()) and client.hex() == self.client, f"{name} is odd")
+        need(author == "owner" or self.counts is None or session.hex() in self.counts, f"{name} came after the removal")
+        purpose = {"client": b"run", "owner": b"run owner"}[author]
+        authors[author].verify(signature, b"respaldo 2026-11 signature " + purpose + b"\0" + self.header_hash + signed)
+        shared = private.exchange(X25519PublicKey.from_public_bytes(box[:32]))
+        key = derive("box", shared + box[:32] + private.public_key().public_bytes_raw())
+        aad = canonical([1, "box", "root", self.header_hash, name])
+        root_key = open_seal(derive("box seal", key), aad, box[32:], name, self.suite)
+        return derive("run root", root_key + self.header_hash)
+
+    def unseal(self, kind, name, length, sealed, what):
+        aad = canonical([1, self.suite, 0, self.id, kind, name, length])
+        own = name.partition("/")[2].partition(".")[0] if kind in ("manifest", "outcome", "marker") else ""
+        roots = [root for run, root in self.runs if kind in OF_RUNS and own in ("", run)]
+        for root in (self.root, *roots):
+            try:
+                opened = open_seal(derive("seal " + kind, root), aad, sealed, what, self.suite)
+            except Damaged:
+                continue
+            need(kind != "outcome" or root == self.root or b"abort" not in opened, f"{what} is a client's abort")
+            return opened
+        raise Damaged(f"{what} opens under no key")
+
+
+if __name__ == "__main__":
+    sys.exit(reader.main(sys.argv[1:2] + sys.argv[3:], opened=lambda owner: Area(owner, sys.argv[2])))

@@ -1,0 +1,220 @@
+"""Clients are enrolled, listed and removed by the owner, and what they are given is what they can do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from respaldo.catalog.snapshots import load
+from respaldo.codec.box import box_public
+from respaldo.codec.keys import ListRing, RunRing
+from respaldo.codec.signing import Signer, client_of
+from respaldo.core.errors import Corruption, StorageFailed, UsageError
+from respaldo.format.credential import parse_credential
+from respaldo.format.enrolment import LIST, RESTORE, enrolment_name, removal_name
+from respaldo.format.runrecord import Author, run_name
+from respaldo.store import areas
+from respaldo.store.rings import AreaRings
+from respaldo.store.runs import granted_root, new_run, owners_ring, read_run
+from tests.store.owners import KeptBackend, Place
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def test_credential_pins_what_the_owner_keeps(place):
+    """Keys of the client and of the area's owner fit together, and nothing in it opens anything of the area."""
+    credential = parse_credential(place.credential.encode(), "x")
+    assert credential == place.credential
+    enrolment = place.known().enrolment
+    assert enrolment.client == client_of(Signer(credential.sign_seed).public)
+    assert enrolment.sign_public == Signer(credential.sign_seed).public
+    assert enrolment.box_public == box_public(credential.box_seed)
+    assert enrolment.header_hash == credential.header_hash == place.header.hash
+    assert enrolment.master not in credential.encode()
+    with place.opened() as repo:
+        assert credential.content_keys == repo.ring.content_keys
+        assert credential.owner_box == box_public(repo.ring.box_seed)
+        assert credential.owner_sign == Signer(repo.ring.admin_seed).public
+        assert credential.config == repo.config
+    with place.owner() as repo:
+        assert credential.content_keys != repo.ring.content_keys
+
+
+def test_area_is_no_part_of_the_owners_repository(place):
+    """And the owner's record of it is sealed: storage learns neither name nor rights."""
+    names = list(place.owner_backend.snapshot())
+    assert enrolment_name(place.known().enrolment.client) in names
+    assert not any(name.startswith(("runs/", "notices/")) for name in names)
+    for data in place.owner_backend.snapshot().values():
+        assert b"web" not in data
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 65, "é", "a/b"])
+def test_name_that_is_none_is_refused(place, name):
+    """Before anything is made."""
+    with place.owner() as repo, pytest.raises(UsageError):
+        areas.enrol(repo, name, (), lambda _client: pytest.fail("an area was made"))
+
+
+def test_name_is_free_again_after_a_removal(place):
+    """Two clients of one name at a time there are not."""
+    other = KeptBackend()
+    with place.owner() as repo, pytest.raises(UsageError):
+        areas.enrol(repo, "web", (), lambda _client: other)
+    place.remove()
+    place.clock.now += 1
+    with place.owner() as repo:
+        areas.enrol(repo, "web", (RESTORE, LIST), lambda _client: other)
+        found, damaged = areas.list_clients(repo)
+    assert not damaged
+    assert [(item.enrolment.name, item.enrolment.rights, item.removal is None) for item in found] == [
+        ("web", (), False),
+        ("web", (LIST, RESTORE), True),
+    ]
+
+
+def test_area_that_could_not_be_made_leaves_nothing(place):
+    """Neither an enrolment nor a part of the area."""
+
+    class Full(KeptBackend):
+        def put(self, name, pieces):
+            if name == "header":
+                raise StorageFailed(name, "full")
+            super().put(name, pieces)
+
+    area = Full()
+    with place.owner() as repo:
+        with pytest.raises(StorageFailed):
+            areas.enrol(repo, "other", (), lambda _client: area)
+        assert len(areas.list_clients(repo)[0]) == 1
+    assert not area.snapshot()
+
+
+def test_runs_after_a_removal_do_not_count(place):
+    """Those before it do, and so does what they wrote."""
+    place.write(a=b"first")
+    first = place.backup()
+    place.remove()
+    place.write(a=b"second")
+    second = place.backup()
+    found = place.listed(fresh=True)
+    assert [item.id for item in found.snapshots] == [first.snapshot]
+    assert second.snapshot not in {item.id for item in found.snapshots}
+    with pytest.raises(UsageError):
+        place.remove()
+
+
+def test_damaged_removal_removes_all_the_same(place):
+    """Whoever can bend it gains nothing."""
+    place.write(a=b"first")
+    place.backup()
+    place.remove()
+    name = removal_name(place.known().enrolment.client)
+    data = bytearray(place.owner_backend.get(name))
+    data[100] ^= 1
+    place.owner_backend.delete(name)
+    place.owner_backend.put(name, [data])
+    with place.owner() as repo:
+        found, damaged = areas.list_clients(repo)
+    assert [error.name for error in damaged] == [name]
+    assert found[0].removal is not None
+    assert not found[0].removal.runs
+
+
+def test_record_under_anothers_name_is_no_client(place):
+    """A seal opens under its own name alone; this one says so of what is inside it, too."""
+    client = place.known().enrolment
+    with place.owner() as repo:
+        name = enrolment_name(b"X" * 16)
+        repo.backend.put(name, [repo.vault.seal_record(areas.KIND, name, client.encode())])
+        assert [item.enrolment.client for item in areas.list_clients(repo)[0]] == [client.client]
+
+
+# --- runs ---
+
+
+def made_run(place, *, rights=(), author=Author.CLIENT, signer=None):
+    credential = place.credential
+    return new_run(
+        author=author,
+        signer=signer or Signer(credential.sign_seed),
+        client=place.known().enrolment.client,
+        session=b"S" * 16,
+        owner_box=credential.owner_box,
+        client_box=box_public(credential.box_seed),
+        rights=rights,
+        header=place.header,
+        time_ns=5,
+        random=os.urandom,
+    )
+
+
+def test_rights_open_what_they_say(place):
+    """The owner opens all, restore all, list all but content; without a right the client opens nothing."""
+    enrolment = place.known().enrolment
+    with place.opened() as repo:
+        seed = repo.ring.box_seed
+    ring, run = made_run(place, rights=(LIST, RESTORE))
+    assert owners_ring(run, seed, place.header).seal_key("data") == ring.seal_key("data")
+    restoring = RunRing(granted_root(run, RESTORE, place.credential.box_seed, place.header), place.header.hash)
+    listing = ListRing(granted_root(run, LIST, place.credential.box_seed, place.header), place.header.hash)
+    assert restoring.seal_key("data") == ring.seal_key("data")
+    assert listing.seal_key("tree") == ring.seal_key("tree")
+    for kind in ("data", "condemnation", "config", "pin"):
+        with pytest.raises(ValueError, match="no such kind"):
+            listing.seal_key(kind)
+    with pytest.raises(ValueError, match="no such kind"):
+        restoring.seal_key("condemnation")
+    bare = made_run(place)[1]
+    assert granted_root(bare, LIST, place.credential.box_seed, place.header) is None
+    with pytest.raises(Corruption):
+        owners_ring(bare, place.credential.box_seed, place.header)
+    assert enrolment.master not in run.encode()
+
+
+def test_run_counts_with_the_signature_of_its_author(place):
+    """Not with another client's, not under another's name, not with what was changed; the owner's own does."""
+    enrolment = place.known().enrolment
+    place_of = {"client": enrolment.client, "client_sign": enrolment.sign_public, "header_hash": place.header.hash}
+    with place.opened() as repo:
+        owner = Signer(repo.ring.admin_seed)
+
+    def read(run, session=b"S" * 16):
+        backend = KeptBackend()
+        backend.put(run_name(session), [run.encode()])
+        return read_run(backend, session, owner_sign=owner.public, **place_of)
+
+    run = made_run(place)[1]
+    assert read(run) == run
+    by_owner = made_run(place, author=Author.OWNER, signer=owner)[1]
+    assert read(by_owner) == by_owner
+    for forged in (
+        made_run(place, signer=Signer(b"x" * 32))[1],
+        made_run(place, author=Author.OWNER)[1],
+        replace(run, author=Author.OWNER),
+        replace(run, time_ns=6),
+        replace(run, client=b"C" * 16),
+        replace(run, grants=((LIST, run.box),)),
+    ):
+        with pytest.raises(Corruption):
+            read(forged)
+    with pytest.raises(Corruption):
+        read(run, b"T" * 16)
+
+
+def test_owner_takes_no_key_of_a_forged_run(place):
+    """And reads the others all the same."""
+    place.write(a=b"one")
+    first = place.backup()
+    forged = made_run(place, signer=Signer(b"x" * 32))[1]
+    place.area.put(run_name(forged.session), [forged.encode()])
+    with place.opened(fresh=True) as repo:
+        assert [item.id for item in load(repo).snapshots] == [first.snapshot]
+        rings = AreaRings(repo.ring, place.known(), place.area, place.header)
+        assert set(rings.known()) == {first.snapshot}
+        assert set(rings.refused) == {forged.session}
