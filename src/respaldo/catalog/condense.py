@@ -33,7 +33,7 @@ from respaldo.catalog.register import (
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.format.columns import u32_array, u32_bytes
-from respaldo.format.leafcheck import TYPE_MASK, default_count
+from respaldo.format.leafcheck import TYPE_MASK
 from respaldo.format.tree import META, Branch, Leaf, leaf_as_encoded, parse_tree
 from respaldo.kernel import differing
 
@@ -144,20 +144,17 @@ class Condenser:
 
     def _whole(self, tree: bytes, raw: bytes, spans: _Spans | None) -> Condensed:
         what = f"tree {tree.hex()[:16]}"
-        if spans is not None and self._trusted:
-            leaf = leaf_as_encoded(raw)
-        else:
+        if spans is None or not self._trusted:
             parsed = parse_tree(raw, what)
             if isinstance(parsed, Branch):
                 return self._branch(parsed)
-            leaf = parsed
-        if spans is None:
-            raise Corruption(what, "not a tree of this format")
-        modes = u32_array(leaf.meta)[::_META_WORDS]
+            if spans is None:
+                raise Corruption(what, "not a tree of this format")
+        modes = u32_array(raw[spans.meta : spans.meta_end])[::_META_WORDS]
         kind_of = {mode: FOLDER if mode & TYPE_MASK == stat.S_IFDIR else OTHER for mode in set(modes)}
         kinds = bytes(map(kind_of.__getitem__, modes))
-        names = self._enter_names(Names(leaf.names, kinds))
-        folders = _folders(leaf, modes) if FOLDER in kinds else array("I")
+        names = self._enter_names(Names(spans.names, kinds))
+        folders = _folders(leaf_as_encoded(raw), modes) if FOLDER in kinds else array("I")
         return self._become(tree, Base(names, folders, raw), spans)
 
     def _become(self, tree: bytes, base: Base, spans: _Spans) -> Condensed:
@@ -214,22 +211,9 @@ def _below(folders: array[int], content: bytes) -> list[bytes]:
 
 def _folders(leaf: Leaf, modes: array[int]) -> array[int]:
     """Returns the cells of a leaf's directories."""
-    cells = array("I")
-    levels, marks = leaf.levels, leaf.marks
-    words = u32_array(leaf.meta)
-    at = 0
-    sizes = zip(modes, words[_SIZE_WORD::_META_WORDS], words[_SIZE_WORD + 1 :: _META_WORDS], strict=True)
-    for row, (mode, low, high) in enumerate(sizes):
-        kind = mode & TYPE_MASK
-        if levels or marks:
-            level = levels.get(row)
-            count = level[1] if level else default_count(mode, low or high, marks.get(row, 0))
-        else:
-            count = int(kind == stat.S_IFDIR or (kind == stat.S_IFREG and (low or high) > 0))
-        if kind == stat.S_IFDIR:
-            cells.append(at if count else NO_CELL)
-        at += count
-    return cells
+    spots = leaf.spots()
+    rows = (row for row, mode in enumerate(modes) if mode & TYPE_MASK == stat.S_IFDIR)
+    return array("I", (spots[row] if spots[row] < spots[row + 1] else NO_CELL for row in rows))
 
 
 def _comparable(rows: array[int], words: array[int], held: array[int]) -> bool:

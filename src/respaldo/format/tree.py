@@ -94,10 +94,12 @@ class Leaf:
         elif _WITH_CONTENT.issuperset(kinds.values()) and (0 not in low or set(kinds.values()) == _DIRECTORIES):
             return array("I", range(len(modes) + 1))
         else:
-            counts = (
-                kind == stat.S_IFDIR or (kind == stat.S_IFREG and (few or many) > 0)
-                for kind, few, many in zip(map(kinds.__getitem__, modes), low, high, strict=True)
-            )
+            full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
+            files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
+            counts = [
+                mode in full or ((few or many) > 0 and mode in files)
+                for mode, few, many in zip(modes, low, high, strict=True)
+            ]
         return array("I", accumulate(counts, initial=0))
 
     def entries(self) -> Iterator[Entry]:

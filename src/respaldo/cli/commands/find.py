@@ -43,8 +43,8 @@ _KINDS = {
         "snapshots: how many were looked through; found: a list of path, type, size, mtime_ns, mode, first and last "
         "(snapshots that hold this version), first_time, last_time, count (of those that hold it); failed: how many "
         "directories could not be looked into; unread: a list of them with path, first, last, reason, lost (whether a "
-        "repair has given them up). The first search looks through everything and remembers the names, later ones only "
-        "through what is new."
+        "repair has given them up). What this machine's snapshots hold is known to it; the first search looks through "
+        "all others and remembers the names, later ones only through what is new."
     ),
 )
 @click.argument("pattern", metavar="PATTERN")
