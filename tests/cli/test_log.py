@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import xml.etree.ElementTree as ET
 
 import pytest
+import segno
+
+from tests.cli.codes import code_of, dark_modules
 
 
 @pytest.fixture
@@ -121,3 +126,46 @@ def test_a_repair_says_that_it_put_a_snapshot_in_the_place_of_another(cli, repos
     cli("snapshots")
     verbs = [entry["verb"] for entry in cli("log", "show", "--json").json["entries"]]
     assert "forget" in verbs
+
+
+def test_a_head_is_a_page_with_a_qr_code(cli, repository, tree, place):
+    """The code holds the very word, in capitals, which checks; it is for its owner alone and takes no file's place."""
+    take(cli, tree)
+    head = cli("log", "head").out.strip()
+    ran = cli("log", "head", "--svg", place / "head.svg", "--json")
+    assert ran.json == {"head": head, "svg": str(place / "head.svg")}
+    assert (place / "head.svg").stat().st_mode & 0o777 == 0o600
+    page = ET.fromstring((place / "head.svg").read_text())  # noqa: S314 - our own
+    texts = [element.text for element in page.iter("{http://www.w3.org/2000/svg}text")]
+    assert "".join(texts[3:]) == head
+    assert all(len(text) <= 64 for text in texts[3:]), "wider than the page"
+    assert "log check" in texts[2]
+    assert dark_modules(page) == code_of(head.upper())
+    assert cli("log", "check", head.upper()).status == 0
+    assert cli("log", "check", *texts[3:]).status == 0
+    assert "exists already" in cli("log", "head", "--svg", place / "head.svg", expected=2).err
+
+
+def test_a_head_is_shown_as_a_qr_code_when_asked_for(cli, repository, tree, monkeypatch):
+    """Above the word, which stays the last line; not where it is piped, and said where the terminal is too narrow."""
+    take(cli, tree)
+    head = cli("log", "head").out.strip()
+    assert head.startswith("respaldo-head-")
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = cli("log", "head", "--qr").out
+    picture = io.StringIO()
+    segno.make(head.upper(), error="m", micro=False).terminal(out=picture, compact=True)
+    assert shown == picture.getvalue() + head + "\n"
+    monkeypatch.setenv("COLUMNS", "20")
+    ran = cli("log", "head", "--qr")
+    assert ran.out.strip() == head
+    assert "too narrow" in ran.err
+    assert cli("log", "head", "--qr", "--json").json["head"] == head
+
+
+def test_a_head_that_no_qr_code_holds_is_still_a_word(cli, repository, tree, monkeypatch):
+    """With very many clients, that is."""
+    take(cli, tree)
+    monkeypatch.setattr("respaldo.api.history.History.head", lambda _: "respaldo-head-" + "a" * 5000)
+    assert cli("log", "head").out.strip().endswith("aaa")
+    assert "too many for a QR code" in cli("log", "head", "--qr", expected=2).err

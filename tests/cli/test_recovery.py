@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import segno
 
 from respaldo.api import parse_recovery
+from tests.cli.codes import code_of, dark_modules
 from tests.cli.test_passphrase import SOURCES, talk
 
 pytestmark = pytest.mark.usefixtures("repository")
@@ -55,12 +55,7 @@ def test_page_has_the_key_and_its_code(cli, place):
     texts = [element.text for element in page.iter("{http://www.w3.org/2000/svg}text")]
     assert [line for line in texts if GROUPS.fullmatch(line)] == key_of(place / "paper").split("\n")
     assert any("Ana & <Bob>\\x1b[31m" in line for line in texts)
-    [path] = page.iter("{http://www.w3.org/2000/svg}path")
-    dark = set()
-    for x, y, length in re.findall(r"M(\d+) (\d+)h(\d+)v1h-\3z", path.get("d")):
-        dark |= {(int(x) + step, int(y)) for step in range(int(length))}
-    code = segno.make(" ".join(key_of(place / "paper").split()), error="m", micro=False)
-    assert dark == {(x, y) for y, row in enumerate(code.matrix_iter()) for x, module in enumerate(row) if module}
+    assert dark_modules(page) == code_of(" ".join(key_of(place / "paper").split()))
 
 
 def test_recovery_key_goes_nowhere_unasked(cli, place):

@@ -15,7 +15,7 @@ from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import Kind, pack_object
 from respaldo.format.pack import parse_footer
 from respaldo.store.census import take_census
-from respaldo.store.epochs import vault_of
+from respaldo.store.vault import make_vault
 
 pytestmark = pytest.mark.usefixtures("repository")
 
@@ -27,7 +27,7 @@ def old(place):
     places = Places(cache_dir=place / "old cache", state_dir=place / "old state")
     with open_repository(str(place / "repository"), secret, places=places) as opened:
         repo = opened.within
-        return vault_of(KeyRing(repo.ring.master, repo.header.hash), repo.header, os.urandom)
+        return make_vault(KeyRing(repo.ring.master, repo.header.hash), repo.header, 3, os.urandom)
 
 
 def opened_by(repository, vault):

@@ -188,8 +188,13 @@ def test_mount_goes_with_its_process(product, where, room, number):
                 os.close(fd)
 
 
+def accesses(product):
+    """Returns what the access log of this client says."""
+    return product.run("log", "show", "--access", "--json").json["accesses"]
+
+
 def test_mount_ends_when_it_is_unmounted(product, where, room):
-    """Its process ends when somebody unmounts it, in the foreground with status 0."""
+    """Its process ends when somebody unmounts it, in the foreground with status 0; the access log says both."""
     (room / "file").write_text("content")
     product.snapshot(room)
     where.mkdir()
@@ -197,8 +202,11 @@ def test_mount_ends_when_it_is_unmounted(product, where, room):
     try:
         assert b"mounted at" in process.stdout.readline()
         assert Mount(where, process.pid).latest(room).joinpath("file").read_text() == "content"
+        [access] = accesses(product)
+        assert (access["verb"], access["outcome"], access["target"]) == ("mount", "unfinished", str(where))
         unmount(where)
         assert process.wait(60) == 0
+        assert [item["outcome"] for item in accesses(product)] == ["done"]
     finally:
         process.kill()
         process.communicate()

@@ -14,6 +14,7 @@ from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.core.errors import Corruption, NotARepository, UnsupportedFormat
 from respaldo.core.ids import CatalogueName, ChunkId, PackName, SegmentName, SnapshotId
 from respaldo.format import (
+    accesses,
     canonical,
     catalogue,
     config,
@@ -227,6 +228,32 @@ FRAMES = (
 )
 
 
+LINE = accesses.Line(number=12, previous=b"p" * 32, box=b"b" * 100)
+ACCESS = accesses.Access(
+    number=12,
+    previous=b"p" * 32,
+    time_ns=1_780_000_000_000_000_000,
+    verb="restore",
+    host="laptop",
+    uid=1000,
+    user="ana",
+    login="ana",
+    pid=4711,
+    key="3f358ae3",
+    snapshots=(b"s" * 16,),
+    count=1,
+    paths=(b"/home/ana",),
+    target=b"/tmp/back",
+)
+
+
+def _line(data: bytes) -> accesses.Line:
+    line = accesses.parse_line(data)
+    if line is None:
+        raise Corruption("line", "none")
+    return line
+
+
 def unbuild(data: bytes) -> bytes:
     """Parses a frame of up to 1 MiB."""
     return frame.unbuild(data, Decompressor(), "x", raw_length_max=1 << 20)
@@ -263,6 +290,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "trash": lambda data: protection.parse_trashed(data, "x"),
     "verified": lambda data: verification.parse_verified(data, "x"),
     "sums": lambda data: verification.parse_sums(data, "x"),
+    "access": lambda data: accesses.parse_access(data, LINE, "x"),
+    "line": _line,
 }
 """Each takes bytes from anybody and raises nothing but `REFUSALS`."""
 
@@ -295,6 +324,8 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "trash": (TRASHED.encode(),),
     "verified": (VERIFIED.encode(), verification.Verified(rows=()).encode()),
     "sums": (SUMS.encode(), verification.sums_of({}).encode()),
+    "access": (ACCESS.encode(), replace(ACCESS, verb="end", of=11, outcome="done", length_bytes=7).encode()),
+    "line": (LINE.encode(),),
     "epoch": (EPOCH.encode(), replace(EPOCH, masters=(), former=(), without=()).encode()),
     "epoch object": (EPOCH_OBJECT.encode(), replace(EPOCH_OBJECT, slots=()).encode()),
 }

@@ -22,8 +22,8 @@ from respaldo.format.epoch import retiring_name
 from respaldo.format.header import close_object
 from respaldo.store import rotating
 from respaldo.store.census import take_census
-from respaldo.store.epochs import vault_of
 from respaldo.store.repo import Repo
+from respaldo.store.vault import make_vault
 from tests.protocol.scene import (
     SECRET,
     AheadClock,
@@ -65,7 +65,7 @@ class Ground:
                 snapshot = snapshot_of(back_up(repo, self.tree))
                 self.files.append(contents(repo, snapshot))
                 (self.tree / "more").write_bytes(random.Random(seed).randbytes(3000))
-            self.old = vault_of(KeyRing(repo.ring.master, repo.header.hash), repo.header, os.urandom)
+            self.old = make_vault(KeyRing(repo.ring.master, repo.header.hash), repo.header, 3, os.urandom)
             rotating.rotate(repo, rotating.plan_rotation(repo, (), {}))
         names = ["header", *(name for part in FOLDERS for name, _ in storage.list(part))]
         self.objects = {name: storage.get(name) for name in names}

@@ -21,10 +21,11 @@ OF_RUNS = {"data", "tree", "list", "footer", "trailer", "segment", "manifest", "
 
 class Area(reader.Repository):
     def __init__(self, owner, name):
-        found = [parse(owner.record("client", item), item) for item in owner.names("enrolled", r"[0-9a-f]{32}")]
+        names = owner.names("enrolled", r"[0-9a-f]{32}(-[0-9a-f]+)?")
+        found = [parse(owner.record("client", item), item) for item in names]
         (self.enrolled,) = [item for item in found if item[2] == name]
         self.client = self.enrolled[1].hex()
-        removals = owner.names("enrolled", rf"{self.client}\.removed")
+        removals = owner.names("enrolled", rf"{self.client}(-[0-9a-f]+)?\.removed")
         removed = [parse(owner.record("client", item), item)[3] for item in removals]
         self.counts = None if not removed else {removed[0][at : at + 16].hex() for at in range(0, len(removed[0]), 16)}
         self.runs = []

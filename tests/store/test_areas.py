@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import pytest
 
+from respaldo.api.reencrypting import reencrypt
 from respaldo.catalog.snapshots import load
 from respaldo.codec.box import box_public
 from respaldo.codec.keys import ListRing, RunRing
 from respaldo.codec.signing import Signer, client_of
-from respaldo.core.errors import Corruption, StorageFailed, UsageError
+from respaldo.core.errors import Corruption, KeyRotated, StorageFailed, UsageError
+from respaldo.core.seams import Cancel, Silent
 from respaldo.format.credential import parse_credential
-from respaldo.format.enrolment import LIST, RESTORE, enrolment_name, removal_name
-from respaldo.format.runrecord import Author, run_name
-from respaldo.store import areas
+from respaldo.format.enrolment import LIST, RESTORE, Removal, enrolment_name, removal_name
+from respaldo.format.runrecord import Author, parse_run_name, run_name
+from respaldo.store import areas, rotating
+from respaldo.store.repo import Repo
 from respaldo.store.rings import AreaRings
 from respaldo.store.runs import granted_root, new_run, owners_ring, read_run
 from tests.store.owners import KeptBackend, Place
@@ -218,3 +221,75 @@ def test_owner_takes_no_key_of_a_forged_run(place):
         rings = AreaRings(repo.ring, place.known(), place.area, place.header)
         assert set(rings.known()) == {first.snapshot}
         assert set(rings.refused) == {forged.session}
+
+
+# --- beside rotations of the owner's key ---
+
+
+def rotate(place):
+    with place.owner() as repo:
+        rotating.rotate(repo, rotating.plan_rotation(repo, (), {}))
+
+
+def seal_anew(place):
+    with place.owner() as repo:
+        return reencrypt(repo, progress=Silent(), cancel=Cancel())
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_client_outlives_the_master_key_that_it_was_enrolled_under(place, removed):
+    """Its area's key is carried over before the key goes that it was sealed under; a removal likewise."""
+    place.write(a=b"first")
+    first = place.backup()
+    if removed:
+        place.remove()
+        place.backup()
+    before = place.known()
+    rotate(place)
+    assert seal_anew(place).retired.epochs == (0,)
+    assert place.known() == before
+    assert [item.id for item in place.listed(fresh=True).snapshots] == [first.snapshot]
+    names = sorted(place.owner_backend.names("enrolled"))
+    client = before.enrolment.client
+    assert names == sorted([enrolment_name(client, 1), *([removal_name(client, 1)] if removed else [])])
+    if removed:
+        with pytest.raises(UsageError, match="removed already"):
+            place.remove()
+    with place.owner() as repo:
+        assert areas.list_clients(repo)[1] == []
+
+
+def test_client_is_not_enrolled_under_a_key_that_was_rotated(place):
+    """It would be lost with that key, if whoever retires it has listed before."""
+    with place.owner() as sleeper:
+        rotate(place)
+        with pytest.raises(KeyRotated):
+            areas.enrol(sleeper, "late", (), lambda _client: KeptBackend())
+        with pytest.raises(KeyRotated):
+            areas.remove(sleeper, place.known().enrolment.client, place.area)
+    assert len(list(place.owner_backend.names("enrolled"))) == 1
+
+
+def test_record_of_a_client_that_was_put_too_late_is_taken_away(place, monkeypatch):
+    """Where the key is rotated between the look before and the put."""
+    rotations = iter([rotate])
+    monkeypatch.setattr(Repo, "announce", lambda *_arguments: [turn(place) for turn in rotations])
+    with place.owner() as sleeper, pytest.raises(KeyRotated):
+        areas.enrol(sleeper, "late", (), lambda _client: KeptBackend())
+    assert len(list(place.owner_backend.names("enrolled"))) == 1
+
+
+def test_run_counts_that_all_removals_name(place):
+    """A second removal, of whoever saw none yet, lets nothing back in."""
+    place.write(a=b"first")
+    place.backup()
+    place.remove()
+    place.backup()
+    client = place.known().enrolment.client
+    runs = frozenset(parse_run_name(name) for name in place.area.names("runs"))
+    assert len(runs) == 2
+    with place.owner() as repo:
+        name = removal_name(client, 1)
+        later = Removal(client=client, time_ns=1, runs=runs)
+        repo.backend.put(name, [repo.vault.seal_record(areas.KIND, name, later.encode())])
+    assert len(place.known().removal.runs) == 1

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from respaldo.api.accessed import Accessed
     from respaldo.api.bench.values import Bench, BenchOptions, Timing
     from respaldo.api.cached import cached_conditions, cached_snapshots
     from respaldo.api.clients import Added, ClientInfo
@@ -99,6 +100,7 @@ __all__ = [
     "STANDARD",
     "TEMPLATE",
     "WINDOWS",
+    "Accessed",
     "Added",
     "Affected",
     "BackupOptions",
@@ -235,6 +237,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "respaldo.api.accessed": "Accessed",
     "respaldo.api.bench.values": "Bench BenchOptions Timing",
     "respaldo.api.cached": "cached_conditions cached_snapshots",
     "respaldo.api.clients": "Added ClientInfo",

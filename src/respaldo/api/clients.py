@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from respaldo.backend.base import Backend
 from respaldo.backend.open import area_location, open_backend
@@ -12,6 +13,9 @@ from respaldo.store import areas
 from respaldo.store.repo import Repo
 
 __all__ = ["RIGHTS", "Added", "ClientInfo", "Clients"]
+
+if TYPE_CHECKING:
+    from respaldo.api.recording import Accesses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +41,9 @@ class Added:
 class Clients:
     """Is the clients of an open repository."""
 
-    def __init__(self, repo: Repo) -> None:
+    def __init__(self, repo: Repo, accesses: Accesses) -> None:
         self._repo = repo
+        self._accesses = accesses
 
     def listed(self) -> tuple[list[ClientInfo], list[Corruption]]:
         """Returns the clients by the time they were added, and the records that are damaged."""
@@ -46,8 +51,12 @@ class Clients:
         return [_info(item) for item in found], damaged
 
     def add(self, name: str, rights: tuple[str, ...] = ()) -> Added:
-        """Makes a client with an area of its own. Its credential is kept nowhere; raises `UsageError` for the name."""
-        credential = areas.enrol(self._repo, name, rights, self._make_area)
+        """Makes a client with an area of its own. Its credential is kept nowhere.
+
+        Raises `UsageError` for the name, `NotRecorded`.
+        """
+        with self._accesses.recorded("key client add", note=" ".join((name, *rights))):
+            credential = areas.enrol(self._repo, name, rights, self._make_area)
         found, _ = areas.list_clients(self._repo)
         client = next(item for item in found if item.enrolment.header_hash == credential.header_hash)
         location = area_location(self._repo.backend.location, client.enrolment.client)
@@ -60,7 +69,10 @@ class Clients:
     def remove(self, name: str) -> ClientInfo:
         """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area."""
         client = self.record(name)
-        with open_backend(area_location(self._repo.backend.location, client.enrolment.client)) as area:
+        with (
+            self._accesses.recorded("key client remove", note=client.enrolment.name),
+            open_backend(area_location(self._repo.backend.location, client.enrolment.client)) as area,
+        ):
             removal = areas.remove(self._repo, client.enrolment.client, area)
         return _info(areas.Client(enrolment=client.enrolment, removal=removal))
 

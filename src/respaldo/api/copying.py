@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,7 +45,10 @@ def copy(
     progress: Progress,
     cancel: Cancel,
 ) -> CopyResult:
-    """Copies the snapshots that some names mean, all where there are none; raises `NoSuchSnapshot`, `UsageError`."""
+    """Copies the snapshots that some names mean, all where there are none.
+
+    Raises `NoSuchSnapshot`, `UsageError`, `NotRecorded` where the source's access log takes no line.
+    """
     catalogue = source.snapshots()
     wanted = list(dict.fromkeys(catalogue.find(name).id for name in names))
     chosen = [item for item in catalogue.snapshots if not wanted or item.id in wanted]
@@ -52,7 +56,13 @@ def copy(
         catalogue.need_whole()
     options = CopyOptions(dry_run=dry_run, pinned=source.pins() if pins else frozenset())
     source.within.synchronise(progress, lenient=True)
-    return run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+    if dry_run:
+        return run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+    ids, place = [item.id for item in chosen], os.fsencode(target.location)
+    with source.accesses.recorded("copy", snapshots=ids, target=place, note=f"repository {target.id[:8]}") as ending:
+        result = run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+        ending.take(0 if result.complete else 4, sum(item.new_bytes for item in result.copied))
+    return result
 
 
 def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from respaldo.catalog.snapshots import Catalogue, list_pending
 from respaldo.core.errors import Corruption, HistoryChanged, UsageError
@@ -19,6 +19,9 @@ from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
+
+if TYPE_CHECKING:
+    from respaldo.api.accessed import AccessHistory
 
 HINT: Final = (
     "if you know why (an older copy of the repository was put back, say), go on with --accept-rollback; "
@@ -103,6 +106,20 @@ class History:
         if seen is not None or epoch.number:
             recollection.note_epoch(epoch.number, epoch.ring.check)
 
+    @property
+    def accepts(self) -> bool:
+        """Whether what was found is taken for the truth."""
+        return self._rollback is Rollback.ACCEPT
+
+    def accept(self) -> None:
+        """Takes what is there for the truth from now on; what was found stays in `findings`."""
+        found = self.findings
+        self._rollback = Rollback.ACCEPT
+        self.follow()
+        if self._repo.log is not None:
+            self._repo.log.give_up(self._repo.log.missing(list_pending(self._repo)))
+        self.findings = found
+
     def compare(self, catalogue: Catalogue) -> None:
         """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
         log = self._repo.log
@@ -129,11 +146,19 @@ class History:
 
     def entries(self) -> list[Logged]:
         """Returns every entry of every client that can be read, by time."""
-        log = self._repo.log
-        if log is None:
-            return []
-        own = log.recollection.client
-        return [_logged(entry, own) for entry in log.read_all()]
+        own = self._repo.recollection.client if self._repo.recollection is not None else b""
+        return [_logged(entry, own) for entry in self.signed()]
+
+    @property
+    def accesses(self) -> AccessHistory:
+        """What this client's access log says."""
+        from respaldo.api.accessed import AccessHistory  # noqa: PLC0415 - start-up time
+
+        return AccessHistory(self._repo)
+
+    def signed(self) -> list[Entry]:
+        """Returns the same entries as they were signed."""
+        return self._repo.log.read_all() if self._repo.log is not None else []
 
     def head(self) -> str:
         """Returns how far the log goes, as a word to keep elsewhere: whoever has it can tell a rollback by it."""

@@ -19,6 +19,7 @@ from respaldo.store.rotating import Rotated, RotationPlan
 from respaldo.store.slots import SlotInfo
 
 if TYPE_CHECKING:
+    from respaldo.api.recording import Accesses
     from respaldo.api.reencrypting import Reencrypted, Under
 
 FOLDER = "keys/"
@@ -33,8 +34,9 @@ class KeySource(Protocol):
 class Slots:
     """Is the key slots of an open repository."""
 
-    def __init__(self, repo: Repo, uses: Uses) -> None:
+    def __init__(self, repo: Repo, uses: Uses, accesses: Accesses) -> None:
         self._repo = repo
+        self._accesses = accesses
         self._uses = uses
 
     @property
@@ -55,9 +57,16 @@ class Slots:
     def add(self, secret: Secret, *, kdf: Kdf = STANDARD, label: str = "", use: str = "") -> str:
         """Makes a slot that opens with a secret; returns its name.
 
-        Raises `KeyRotated` where the key is rotated at the same time: the slot would open what is older only.
+        Raises `NotRecorded`, and `KeyRotated` where the key is rotated at the same time: the slot would open what is
+        older only.
         """
         self._need_settled()
+        with self._accesses.recorded("key recovery" if use else "key add", note=label) as ending:
+            name = self._add(secret, kdf, label, use)
+            ending.note = f"key {_leaf(name)}"
+        return name
+
+    def _add(self, secret: Secret, kdf: Kdf, label: str, use: str) -> str:
         name = slots.add(
             self._repo.backend,
             self._repo.ring,
@@ -93,11 +102,15 @@ class Slots:
         slots.check_removable(self._repo.backend, name, self._opens)
 
     def remove(self, name: str) -> None:
-        """Removes the slot of that whole name; raises `UsageError` where it is the last one.
+        """Removes the slot of that whole name; raises `UsageError` where it is the last one, `NotRecorded`.
 
         Raises `KeyRotated` where the key was rotated at the same time: its secret may have got the new key.
         """
         self._need_settled()
+        with self._accesses.recorded("key remove", note=f"key {_leaf(name)}"):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         slots.remove(self._repo.backend, name, self._repo.random, self._opens)
         require_newest(self._repo.backend, self._repo.epoch)
 
@@ -140,9 +153,11 @@ class Slots:
     def rotate(self, plan: RotationPlan) -> Rotated:
         """Makes a new master key, gives it to the slots that a plan keeps, and removes the old slots.
 
-        This object stays what it was opened as: open the repository anew. Raises `KeyRotated` where another was faster.
+        This object stays what it was opened as: open the repository anew. Raises `NotRecorded`, and `KeyRotated` where
+        another was faster.
         """
-        return rotating.rotate(self._repo, plan)
+        with self._accesses.recorded("key rotate"):
+            return rotating.rotate(self._repo, plan)
 
     def finish_rotation(self) -> Rotated | None:
         """Does what is left of a rotation that was cut off; returns None where nothing was."""
@@ -160,7 +175,8 @@ class Slots:
         from respaldo.api.reencrypting import reencrypt  # noqa: PLC0415 - start-up time
 
         self._need_settled()
-        return reencrypt(self._repo, progress=progress, cancel=cancel)
+        with self._accesses.recorded("key reencrypt"):
+            return reencrypt(self._repo, progress=progress, cancel=cancel)
 
     def change(self, old: Secret, new: Secret, *, kdf: Kdf | None = None) -> str:
         """Puts a slot for a new secret in the place of those that open with the old one; returns its name.
@@ -173,9 +189,12 @@ class Slots:
         opened = [info for info, _ in self._opened_by(Stretching(old))]
         if not opened:
             raise WrongSecret
-        name = self.add(new, kdf=kdf or opened[0].kdf or STANDARD, label=opened[0].label)
-        for slot in opened:
-            self.remove(slot.name)
+        old_names = ", ".join(_leaf(slot.name) for slot in opened)
+        with self._accesses.recorded("key passwd", note=f"key {old_names}") as ending:
+            name = self._add(new, kdf or opened[0].kdf or STANDARD, opened[0].label, "")
+            ending.note = f"key {_leaf(name)} took its place"
+            for slot in opened:
+                self._remove(slot.name)
         return name
 
     def _opened_by(self, stretching: Stretching) -> list[tuple[SlotInfo, Slot]]:
@@ -189,3 +208,7 @@ class Slots:
             except (WrongSecret, Corruption, ObjectMissing):
                 continue
         return found
+
+
+def _leaf(name: str) -> str:
+    return name.removeprefix(FOLDER)

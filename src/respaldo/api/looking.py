@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +39,7 @@ from respaldo.views.sides import Gap, Live, Snapshots
 
 if TYPE_CHECKING:
     from respaldo.api.costing import Costing
+    from respaldo.api.recording import Accesses, Ending
 
 Write = Callable[[Buffer], object]
 
@@ -77,8 +79,11 @@ class Comparison(NamedTuple):
 class Looking:
     """Looks into one repository. One thread."""
 
-    def __init__(self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]]) -> None:
+    def __init__(
+        self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]], accesses: Callable[[], Accesses]
+    ) -> None:
         self._repo = repo
+        self._accesses = accesses
         self._listed = listed
         self._known: Sequence[Snapshot] = ()
         self._trees = trees
@@ -93,10 +98,24 @@ class Looking:
     def dump(self, found: Found, write: Write, *, progress: Progress) -> Dumped:
         """Writes the content of a file, a directory as a tar archive.
 
-        Raises `Corruption` and `ChunkMissing` where content is damaged: what was written by then is all there is of it.
+        Raises `Corruption` and `ChunkMissing` where content is damaged: what was written by then is all there is of it;
+        `NotRecorded` before anything is.
         """
+        with self._recorded("dump", found) as ending:
+            done = self._dump(found, write, progress)
+            ending.take(done.exit_status, done.length_bytes)
+        return done
+
+    def _recorded(
+        self, verb: str, found: Found, *, target: bytes = b"", note: str = ""
+    ) -> AbstractContextManager[Ending]:
+        return self._accesses().recorded(
+            verb, snapshots=[found.snapshot.id], paths=[found.path], target=target, note=note
+        )
+
+    def _dump(self, found: Found, write: Write, progress: Progress) -> Dumped:
         if found.entry.is_dir:
-            return self.export(found, "tar", write, progress=progress)
+            return self._export(found, "tar", write, progress)
         counted = _Counted(write)
         if not found.entry.is_regular:
             raise UsageError(
@@ -113,11 +132,18 @@ class Looking:
                     counted(raw)
         return Dumped(length_bytes=counted.length, sha256=counted.hexdigest())
 
-    def export(self, found: Found, form: str, write: Write, *, progress: Progress) -> Dumped:
+    def export(self, found: Found, form: str, write: Write, *, target: bytes = b"", progress: Progress) -> Dumped:
         """Writes a directory or file as an archive in one of the `exporting.FORMATS`; the same bytes every time.
 
         Remembers the SHA-256 of each file, and of a whole snapshot that all of it was read, where that can be written.
+        ``target``: where it goes, for the access log. Raises `NotRecorded` before anything is written.
         """
+        with self._recorded("export", found, target=target, note=form) as ending:
+            done = self._export(found, form, write, progress)
+            ending.take(done.exit_status, done.length_bytes)
+        return done
+
+    def _export(self, found: Found, form: str, write: Write, progress: Progress) -> Dumped:
         from respaldo.api.verifying import remember  # noqa: PLC0415 - start-up time
         from respaldo.views.archive import about, fill  # noqa: PLC0415 - start-up time
         from respaldo.views.packed import gzip, zstd  # noqa: PLC0415 - start-up time
@@ -160,13 +186,15 @@ class Looking:
     ) -> Iterator[Checksum]:
         """Yields the SHA-256 of every file of a directory, or of one; ``failed`` is told of those that have none.
 
-        With ``anew`` from the content, whatever is kept; a whole snapshot that is read so counts as verified.
+        With ``anew`` from the content, whatever is kept; a whole snapshot that is read so counts as verified. Raises
+        `NotRecorded` before the first one.
         """
         from respaldo.api.verifying import list_checksums  # noqa: PLC0415 - start-up time
 
-        return list_checksums(
-            self._repo, self._trees, found, anew=anew, progress=progress, cancel=cancel, failed=failed
-        )
+        with self._recorded("checksums", found):
+            yield from list_checksums(
+                self._repo, self._trees, found, anew=anew, progress=progress, cancel=cancel, failed=failed
+            )
 
     def export_to(
         self,
@@ -194,7 +222,7 @@ class Looking:
             hint = "an archive for a pipe or a device goes to standard output: -o - > TARGET"
             raise TargetError(target, "it is no regular file, and is not replaced", hint=hint)
         with exporting.new_file(folder) as (file, publish):
-            done = self.export(found, form, file.write, progress=progress)
+            done = self.export(found, form, file.write, target=os.path.abspath(target), progress=progress)
             path = target
             if not named:
                 name = exporting.name_of(template, found, done.sha256, prefix=prefix, zone=zone)

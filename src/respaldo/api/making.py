@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from respaldo.api.opening import open_repository
@@ -45,7 +46,8 @@ def init(
     chunker = (params.minimum, params.average, params.maximum, params.strict, params.loose)
     config = Config(chunker=chunker, parity=parity)
     if like is not None:
-        config = replace(like.within.config, parity=parity, content_keys=like.within.ring.content_keys)
+        with like.accesses.recorded("init --like", target=os.fsencode(location)):
+            config = replace(like.within.config, parity=parity, content_keys=like.within.ring.content_keys)
     clock = SystemClock()
     with open_backend(location, create=True) as backend:
         header = store.create(
@@ -62,6 +64,6 @@ def init(
         catch_up(backend, parity)
     Pins(places, location).trust(header)
     if recovery is not None:
-        with open_repository(location, secret, places=places, writes=True) as repository:
+        with open_repository(location, secret, places=places, writes=True, allow_unrecorded=True) as repository:
             repository.slots.add(recovery, label="recovery")
     return header

@@ -61,7 +61,8 @@ def mount(
 ) -> None:
     """Mounts a repository at a directory; ``ready`` is called once it is there. Returns when it is no more.
 
-    Raises `UsageError` where what it takes is not installed, `MountError` where it cannot be mounted.
+    Raises `UsageError` where what it takes is not installed, `MountError` where it cannot be mounted, `NotRecorded`
+    where the access log takes no line.
     """
     repo = repository._repo  # noqa: SLF001 - the façade's own
     look = _Look(repo)
@@ -92,7 +93,11 @@ def mount(
     try:
         answers = Answers(tree, lambda: look.space, acls=options.allow_other)
         source = f"respaldo:{repository.location}"
-        with Session(answers, directory, source, options) as session:
+        note = "for all users" if options.allow_other else ""
+        with (
+            repository.accesses.recorded("mount", target=directory, note=note),
+            Session(answers, directory, source, options) as session,
+        ):
             ready()
             session.wait(cancel)
     finally:

@@ -5,6 +5,7 @@ Where nothing is to be written, the storage is opened for reading only, so that 
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import Corruption, NotARepository, NotEntitled
+from respaldo.core.errors import Corruption, NotARepository, NotEntitled, WrongSecret
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.credential import Credential
 from respaldo.format.enrolment import LIST
@@ -27,6 +28,7 @@ from respaldo.store.clientrepo import ClientRepo
 from respaldo.store.granted import GrantedRepo
 from respaldo.store.header import read_header_mended
 from respaldo.store.owned import OwnedArea
+from respaldo.store.recollection import Recollection, recollection_path
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -40,12 +42,14 @@ def open_repository(
     writes: bool = False,
     limit_bytes_per_s: int = 0,
     rollback: Rollback = Rollback.REFUSE,
+    allow_unrecorded: bool = False,
 ) -> Repository:
     """Opens a repository, with a secret or with what one gave before; unless ``writes``, it cannot be changed.
 
     ``limit_bytes_per_s`` 0 means no limit. Raises `NotARepository`, `WrongSecret`, `Corruption` (also for another
     header than the one seen at this place before), and `HistoryChanged` where its log is not what it was, unless
-    ``rollback`` says otherwise.
+    ``rollback`` says otherwise. ``allow_unrecorded``: what cannot be written into the access log is handed over all
+    the same, instead of `NotRecorded`.
     """
     backend = open_backend(location)
     try:
@@ -56,21 +60,30 @@ def open_repository(
         pins.check(header)
         if not isinstance(secret, Secret | Opened):
             secret = secret(header.hash, partial(slots.is_there, wrapped))
-        repo = store.Repo.open(
-            wrapped,
-            secret,
-            cache_dir=places.cache_dir,
-            clock=SystemClock(),
-            random=system_random,
-            header=header,
-            state_dir=places.state_dir,
-        )
+        try:
+            repo = store.Repo.open(
+                wrapped,
+                secret,
+                cache_dir=places.cache_dir,
+                clock=SystemClock(),
+                random=system_random,
+                header=header,
+                state_dir=places.state_dir,
+            )
+        except WrongSecret:
+            from respaldo.api.recording import note_failure  # noqa: PLC0415 - start-up time
+
+            place = Recollection(recollection_path(places.state_dir, header.repository), system_random)
+            note_failure(place, header, SystemClock(), os.fsencode(backend.location))
+            raise
     except BaseException:
         backend.close()
         raise
     uses = Uses(places, header.repository)
     uses.note(repo.slot, repo.clock.now_ns())
-    opened = Repository(repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback)
+    opened = Repository(
+        repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback, allow_unrecorded=allow_unrecorded
+    )
     try:
         opened.history.follow()
     except BaseException:
@@ -88,6 +101,7 @@ def open_as_client(
     limit_bytes_per_s: int = 0,
     rollback: Rollback = Rollback.REFUSE,
     reads: bool = False,
+    allow_unrecorded: bool = False,
 ) -> Repository:
     """Opens the area of a client, to write into it: at a location, or in the repository that lies there.
 
@@ -105,8 +119,17 @@ def open_as_client(
             raise NotEntitled(credential.name, LIST)
         clock, cache = SystemClock(), places.cache_dir
         if reads:
-            granted = GrantedRepo(wrapped, header, credential, cache_dir=cache, clock=clock, random=system_random)
-            return Repository(granted, Uses(places, header.repository), pinned=True, limit=limit)
+            granted = GrantedRepo(
+                wrapped,
+                header,
+                credential,
+                cache_dir=cache,
+                clock=clock,
+                random=system_random,
+                state_dir=places.state_dir,
+            )
+            uses = Uses(places, header.repository)
+            return Repository(granted, uses, pinned=True, limit=limit, allow_unrecorded=allow_unrecorded)
         repo = ClientRepo(
             wrapped,
             header,
@@ -137,6 +160,7 @@ def open_area(
     writes: bool = False,
     limit_bytes_per_s: int = 0,
     rollback: Rollback = Rollback.REFUSE,
+    allow_unrecorded: bool = False,
 ) -> Repository:
     """Opens the area of a client of an open repository, as its owner: by the client's name or the beginning of its id.
 
@@ -163,7 +187,14 @@ def open_area(
     except BaseException:
         backend.close()
         raise
-    opened = Repository(repo, Uses(places, repo.header.repository), pinned=True, limit=limit, rollback=rollback)
+    opened = Repository(
+        repo,
+        Uses(places, repo.header.repository),
+        pinned=True,
+        limit=limit,
+        rollback=rollback,
+        allow_unrecorded=allow_unrecorded,
+    )
     try:
         opened.history.follow()
     except BaseException:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from respaldo.api.history import History
 from respaldo.api.parity import Parity
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.options import VerifyOptions
@@ -19,7 +20,10 @@ from respaldo.store.repo import Repo
 class Repairing:
     """Is a repair that was prepared: its plan, and the way to carry it out. What parity mends comes first."""
 
-    def __init__(self, repo: Repo, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> None:
+    def __init__(
+        self, repo: Repo, options: RepairOptions, history: History, *, progress: Progress, cancel: Cancel
+    ) -> None:
+        self._history = history if options.accept_lost else None
         diagnosis = diagnose(repo, options, progress=progress, cancel=cancel)
         self._parity = Parity(repo)
         mended = self._parity.mended
@@ -41,6 +45,8 @@ class Repairing:
             aside += [item.aside] if item.aside else []
             progress.note(1, str(step))
         result = self._repair.execute(self._rest, progress=progress, cancel=cancel)
+        if self._history is not None:
+            self._history.accept()
         return replace(
             result,
             plan=self.plan,

@@ -1,7 +1,5 @@
-"""An open repository, as callers outside the library see it, and how one is made and opened.
+"""An open repository, as callers outside the library see it: all that can be done with one.
 
-Wires what the library takes from outside: the machine's clock and randomness, the backend of a location, its wrappers.
-Where nothing is to be written, the storage is opened for reading only, so that a repository on a read-only mount works.
 The flows are imported when they run: a listing needs none of them.
 """
 
@@ -9,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -24,7 +23,7 @@ from respaldo.catalog.selectors import Chosen, Context
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import Opened
-from respaldo.core.errors import NotEntitled, RespaldoError
+from respaldo.core.errors import NotEntitled, NotRecorded, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
@@ -32,7 +31,7 @@ from respaldo.format.enrolment import LIST
 from respaldo.store import repo as store
 
 if TYPE_CHECKING:
-    from respaldo.api import clients, figures, keys, looking, retention
+    from respaldo.api import clients, figures, keys, looking, recording, retention
     from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.clients import Clients
     from respaldo.api.pruning import Pruning
@@ -50,7 +49,9 @@ if TYPE_CHECKING:
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
 else:  # start-up time
-    clients, figures, keys, looking, retention = map(Later, ("clients", "figures", "keys", "looking", "retention"))
+    clients, figures, keys, looking, recording, retention = map(
+        Later, ("clients", "figures", "keys", "looking", "recording", "retention")
+    )
 
 
 class Repository:
@@ -64,8 +65,12 @@ class Repository:
         pinned: bool,
         limit: RateLimit | None = None,
         rollback: Rollback = Rollback.REFUSE,
+        allow_unrecorded: bool = False,
     ) -> None:
         self._repo = repo
+        self.unrecorded: list[NotRecorded] = []
+        """What was handed over without a line in the access log, because that was allowed."""
+        self._allow_unrecorded = allow_unrecorded
         self.history = History(repo, rollback)
         self._uses = uses
         self._limit = limit
@@ -73,7 +78,6 @@ class Repository:
         self._synchronised = False
         self.zone: tzinfo = UTC
         """Whose days and hours the times are that name snapshots."""
-        self._looking: looking.Looking | None = None
         self.pinned = pinned
         """Whether the header's hash could be remembered."""
 
@@ -83,8 +87,8 @@ class Repository:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._looking is not None:
-            self._looking.close()
+        if "looking" in vars(self):
+            self.looking.close()
         self._repo.__exit__(kind, value, trace)
 
     @property
@@ -165,13 +169,11 @@ class Repository:
         """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
         return naming.walk(self._trees, found, recursive=recursive)
 
-    @property
+    @cached_property
     def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
-        if self._looking is None:
-            self._looking = looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots)
-        return self._looking
+        return looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots, lambda: self.accesses)
 
     def stats(self, progress: Progress) -> figures.Stats:
         """Counts snapshots, packs, chunks and bytes."""
@@ -182,7 +184,8 @@ class Repository:
         from respaldo.api.bench.measure import measure as measure_speed  # noqa: PLC0415 - start-up time
 
         self._synchronise(progress)
-        return measure_speed(self, self._repo, options, progress=progress, cancel=cancel)
+        with self.accesses.recorded("bench", note="into a directory for the time being"):
+            return measure_speed(self, self._repo, options, progress=progress, cancel=cancel)
 
     # --- backing up ------------------------------------------------------------------------------------------------
 
@@ -222,27 +225,22 @@ class Repository:
         """Makes new snapshots from old ones without their sources; with ``forget``, forgets those afterwards."""
         from respaldo.api.rewriting import rewrite  # noqa: PLC0415 - start-up time
 
-        return rewrite(
-            self._repo,
-            self.snapshots(),
-            names,
-            self._context(),
-            options,
-            forget=forget,
-            progress=progress,
-            cancel=cancel,
-        )
+        repo, there, when = self._repo, self.snapshots(), self._context()
+        return rewrite(repo, there, names, when, options, forget=forget, progress=progress, cancel=cancel)
 
     # --- restoring -------------------------------------------------------------------------------------------------
 
     def restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
     ) -> RestoreResult:
-        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it."""
-        from respaldo.flows.restore.run import run_restore  # noqa: PLC0415 - start-up time
+        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it.
 
-        restore = restore_of(self._repo, self._trees, found, target, options)
-        return run_restore(restore, progress=progress, cancel=cancel, clock=self._repo.clock, random=self._repo.random)
+        Raises `NotRecorded` before anything of it is written.
+        """
+        from respaldo.api.restoring import restore  # noqa: PLC0415 - start-up time
+
+        wanted = restore_of(self._repo, self._trees, found, target, options)
+        return restore(self._repo, self.accesses, found, wanted, progress=progress, cancel=cancel)
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
@@ -260,6 +258,11 @@ class Repository:
 
         return Restoring(self._repo, restore_of(self._repo, self._trees, found, target, options), found, self.snapshots)
 
+    @cached_property
+    def accesses(self) -> recording.Accesses:
+        """What writes into this client's access log what is handed over, before it is."""
+        return recording.Accesses(self._repo, self.unrecorded, required=not self._allow_unrecorded)
+
     # --- checking --------------------------------------------------------------------------------------------------
 
     def verify(self, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
@@ -272,7 +275,7 @@ class Repository:
         """Looks at everything and plans how to mend what can be mended; changes nothing before it is carried out."""
         from respaldo.api.repairing import Repairing  # noqa: PLC0415 - start-up time
 
-        return Repairing(self._repo, options, progress=progress, cancel=cancel)
+        return Repairing(self._repo, options, self.history, progress=progress, cancel=cancel)
 
     # --- freeing space ---------------------------------------------------------------------------------------------
 
@@ -355,9 +358,9 @@ class Repository:
     @property
     def clients(self) -> Clients:
         """Clients that write into areas of this repository: added, listed, removed."""
-        return clients.Clients(self._repo)
+        return clients.Clients(self._repo, self.accesses)
 
     @property
     def slots(self) -> keys.Slots:
         """Key slots of this repository: passphrases and keys listed, added, exchanged, removed."""
-        return keys.Slots(self._repo, self._uses)
+        return keys.Slots(self._repo, self._uses, self.accesses)

@@ -107,6 +107,12 @@ def common_options() -> list[click.Option]:
             is_flag=True,
             help="Go on although the repository shows less than it did before, and remember it as it is now.",
         ),
+        _option(
+            "--allow-unrecorded",
+            field="allow_unrecorded",
+            is_flag=True,
+            help="Hand data over even where the access log of this machine cannot be written: its disk is full, say.",
+        ),
         _option("--json", field="json", is_flag=True, help="Print one JSON document; errors too, on standard error."),
         _option("-q", "--quiet", field="quiet", is_flag=True, help="Print errors and warnings only."),
         _option("-v", "--verbose", field="verbose", count=True, help="Say more; -vv even more."),

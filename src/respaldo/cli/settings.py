@@ -38,6 +38,7 @@ class Settings:
     verbose: int = 0
     no_progress: bool = False
     accept_rollback: bool = False
+    allow_unrecorded: bool = False
     gathered: list[Mapping[str, object] | Sequence[object]] | None = None
     """Results for programs that are printed together in the end, where there are several."""
     _opened: Opened | None = None
@@ -161,10 +162,12 @@ class Settings:
         limit_bytes_per_s: int = 0,
         secret: Secret | None = None,
         reports: bool = False,
+        accepts: bool = True,
     ) -> Iterator[Repository]:
         """Opens the repository: with a secret, else with what an agent holds, else asks for one.
 
-        ``reports``: the command says itself where the history is not what it was, instead of refusing to work.
+        ``reports``: the command says itself where the history is not what it was, instead of refusing to work. Without
+        ``accepts`` it accepts that itself where that was said, when it is done.
         """
         from respaldo.api import KERNEL, Rollback  # start-up time
         from respaldo.cli.values import LOCAL_ZONE  # start-up time
@@ -173,11 +176,17 @@ class Settings:
         if not KERNEL.native:
             show.err(f"warning: working without the C kernel, many times slower ({KERNEL.reason})")
         with self.places() as places:
-            rollback = Rollback.ACCEPT if self.accept_rollback else Rollback.REPORT if reports else Rollback.REFUSE
+            rollback = (
+                Rollback.ACCEPT if self.accept_rollback and accepts else Rollback.REPORT if reports else Rollback.REFUSE
+            )
             with (
                 self._owner(opening, places=places, rollback=rollback) as of_area,
                 (of_area or opening)(
-                    places=places, writes=writes, limit_bytes_per_s=limit_bytes_per_s, rollback=rollback
+                    places=places,
+                    writes=writes,
+                    limit_bytes_per_s=limit_bytes_per_s,
+                    rollback=rollback,
+                    allow_unrecorded=self.allow_unrecorded,
                 ) as repository,
             ):
                 repository.zone = LOCAL_ZONE
@@ -191,7 +200,9 @@ class Settings:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
-                    if self.accept_rollback:
+                    for refused in repository.unrecorded:
+                        show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
+                    if repository.history.accepts:
                         for finding in repository.history.findings:
                             show.err(f"warning: accepted: {show.shown(finding)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -89,6 +90,16 @@ class Moment(click.ParamType[int]):
         return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
+class Past(Moment):
+    """Is a moment, or how long ago one was: 36h, 7d; as ns since the epoch."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        from respaldo.api import parse_span  # start-up time
+
+        span = parse_span(value) if isinstance(value, str) else None
+        return super().convert(value, param, ctx) if span is None else time.time_ns() - span
+
+
 class Span(click.ParamType[int]):
     """Is a span of time such as 36h, 30d, 12w, 6m or 5y; in ns."""
 
@@ -166,3 +177,4 @@ DURATION = Duration()
 ZONE = Zone()
 RATE = Rate()
 MOMENT = Moment()
+PAST = Past()

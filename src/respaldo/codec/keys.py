@@ -55,6 +55,15 @@ def derive(context: str, material: bytes, length_bytes: int = KEY_BYTES) -> byte
     return blake3(material, derive_key_context=CONTEXT + context).digest(length_bytes)
 
 
+def access_seed(material: bytes) -> bytes:
+    """Returns what opens an access log, an X25519 private key.
+
+    It comes from the content keys and the header's hash, which stay when the master key is rotated, so that what is
+    recorded can be read afterwards; for a client that has none of them, from its own private key.
+    """
+    return derive("access log", material)
+
+
 class KeyRing:
     """Holds the subkeys of one epoch of a repository's master key. Immutable; safe to share between threads.
 

@@ -18,6 +18,7 @@
     │   └── KeyRotated         it opens what is older than the last rotation only        exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
     ├── HistoryChanged         the repository is not what this client has seen before    exit 4
+    ├── NotRecorded            the access log takes no line, so nothing was handed over  exit 1
     ├── ChunkMissing           no pack holds a chunk                                     exit 4
     ├── NoSuchSnapshot         a name that no snapshot answers to                        exit 1
     ├── NoSuchPath             a path that the snapshot does not hold                    exit 1
@@ -202,6 +203,25 @@ class HistoryChanged(RespaldoError):
 
     def __str__(self) -> str:
         return "the repository's history is not what this client has seen: " + "; ".join(self.findings)
+
+
+class NotRecorded(RespaldoError):
+    """Says that an access could not be written down, and that therefore nothing was handed over."""
+
+    hint = "free space there, or make it writable; where that cannot be, in an emergency, go on with --allow-unrecorded"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the access log cannot be written, and so nothing was handed over: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """Is what cannot be written, and why."""
+        return f"{self.path} ({self.reason})"
 
 
 class ChunkMissing(RespaldoError):

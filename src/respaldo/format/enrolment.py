@@ -25,7 +25,7 @@ RIGHTS: Final = (LIST, RESTORE)
 """What a client may be given beside writing, in the order in which they stand."""
 ENROLLED: Final = "enrolled/"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(\.removed)?")
+_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(?:-[0-9a-f]{1,16})?(\.removed)?", re.ASCII)
 
 
 def is_client_name(name: str) -> bool:
@@ -33,14 +33,14 @@ def is_client_name(name: str) -> bool:
     return len(name) <= CLIENT_NAME_BYTES_MAX and _NAME.fullmatch(name) is not None
 
 
-def enrolment_name(client: bytes) -> str:
-    """Returns the object name of an enrolment."""
-    return ENROLLED + client.hex()
+def enrolment_name(client: bytes, epoch: int = 0) -> str:
+    """Returns the object name of an enrolment; ``epoch``: that it was sealed anew under."""
+    return ENROLLED + client.hex() + (f"-{epoch:x}" if epoch else "")
 
 
-def removal_name(client: bytes) -> str:
-    """Returns the object name of a removal."""
-    return f"{ENROLLED}{client.hex()}.removed"
+def removal_name(client: bytes, epoch: int = 0) -> str:
+    """Returns the object name of a removal; ``epoch``: that it was sealed anew under."""
+    return enrolment_name(client, epoch) + ".removed"
 
 
 def parse_enrolled_name(name: str) -> tuple[bytes, bool] | None:

@@ -14,7 +14,7 @@ from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
 from respaldo.codec.keys import KEY_BYTES, KeyRing
 from respaldo.codec.signing import Signer, client_of
-from respaldo.core.errors import Corruption, ObjectExists, RespaldoError, UsageError
+from respaldo.core.errors import Corruption, KeyRotated, ObjectExists, ObjectMissing, RespaldoError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format.credential import Credential
 from respaldo.format.enrolment import (
@@ -32,6 +32,7 @@ from respaldo.format.header import HEADER, Header
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.configuration import next_name
+from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 from respaldo.store.vault import make_vault
 
@@ -52,11 +53,12 @@ class Client:
 def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
     """Returns the clients by the time they were added, and the records that are damaged.
 
-    A removal that cannot be read removes all the same: then no run of the client counts.
+    A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
+    anew under another epoch there may be two; of removals, a run counts that all name.
     """
     enrolments: dict[bytes, Enrolment] = {}
     removals: dict[bytes, Removal] = {}
-    damaged: list[Corruption] = []
+    failed: dict[tuple[bytes, bool], Corruption] = {}
     for name in repo.backend.names("enrolled"):
         parsed = parse_enrolled_name(name)
         if parsed is None:
@@ -65,17 +67,27 @@ def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
         try:
             raw = repo.vault.open_record(KIND, name, repo.backend.get_whole(name, RECORD_BYTES_MAX))
             if removed:
-                removals[client] = parse_removal(raw, name)
+                removal = parse_removal(raw, name)
+                before = removals.get(client, removal)
+                removals[client] = replace(removal, runs=removal.runs & before.runs)
             else:
                 enrolments[client] = parse_enrolment(raw, name)
+        except ObjectMissing:  # it was sealed anew just now
+            continue
         except Corruption as error:
-            damaged.append(error)
-            if removed:
-                removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
+            failed[parsed] = error
+    for client, removed in failed:
+        if removed and client not in removals:
+            removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
     found = [
         Client(enrolment=item, removal=removals.get(client))
         for client, item in enrolments.items()
         if item.client == client
+    ]
+    damaged = [
+        error
+        for (client, removed), error in failed.items()
+        if (removals[client].time_ns == 0 if removed else client not in enrolments)
     ]
     return sorted(found, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
 
@@ -147,15 +159,24 @@ def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
 
     Which runs have begun, the area's listing says.
     """
+    gone = UsageError("the client was removed already", hint="list them with: respaldo key client list")
+    if any(item.enrolment.client == client and item.removal is not None for item in list_clients(repo)[0]):
+        raise gone
     runs = frozenset(run for run in map(parse_run_name, area.names("runs")) if run is not None)
     removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=runs)
     repo.announce(REMOVE, [client])
     try:
         _put(repo, removal_name(client), removal.encode())
     except ObjectExists:
-        raise UsageError("the client was removed already", hint="list them with: respaldo key client list") from None
+        raise gone from None
     return removal
 
 
 def _put(repo: Repo, name: str, raw: bytes) -> None:
+    """Puts a record, unless its key was rotated before it was there: who retires that key may not have seen it."""
     repo.backend.put(name, [repo.vault.seal_record(KIND, name, raw)])
+    try:
+        require_newest(repo.backend, repo.epoch)
+    except KeyRotated:
+        repo.backend.discard([name])
+        raise

@@ -30,10 +30,12 @@ RECORDS: Final = {
     "log": "log",
     "verified": "verified",
     "sums": "sums",
+    "enrolled": "client",
 }
 """The kinds of the records in folders."""
 NAMED: Final = {"segments": "segment", "catalogue": "catalogue"}
 FOLDERS: Final = (*RECORDS, *NAMED, "packs")
+"""All that is sealed under the master key of an epoch, but for slots and the records of epochs themselves."""
 _TRAILER_LENGTH: Final = 16
 
 

@@ -23,7 +23,7 @@ class ClientLog(Logbook):
 
     def follow(self, *, accept: bool = False) -> Followed:
         """Compares what is listed with this client's own entries and runs; the entries of others it cannot read."""
-        memory = self._load()
+        memory = self.memory()
         findings: list[str] = []
         client = self.recollection.client
         known = memory.known.get(client)
@@ -32,7 +32,7 @@ class ClientLog(Logbook):
         if gone:
             names = ", ".join(sorted(run.hex()[:8] for run in gone)[:_SHOWN]) + (" …" if len(gone) > _SHOWN else "")
             findings.append(f"of this client's runs, {names} are gone, and the owner said nothing of it")
-        last = max(self._list().get(client, ()), default=-1)
+        last = max(self.listed().get(client, ()), default=-1)
         if known is not None and last < known.number:
             findings.append(f"of this client's log, entries {last + 1} to {known.number} are gone")
         if findings and accept:

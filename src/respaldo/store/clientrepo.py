@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KEY_BYTES, KeyRing
+from respaldo.codec.keys import KEY_BYTES, KeyRing, access_seed
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Random
@@ -30,7 +30,7 @@ from respaldo.store.ownpacks import OwnPacks
 from respaldo.store.ownsource import OwnSource
 from respaldo.store.packrow import Entering
 from respaldo.store.packs import Finished
-from respaldo.store.recollection import Recollection
+from respaldo.store.recollection import Recollection, client_path
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.runs import ClientRuns
 
@@ -69,6 +69,7 @@ class ClientRepo(Repo):
             rings=self.runs,
             config=credential.config,
         )
+        self.access_seed = access_seed(credential.box_seed)
         self.source = OwnSource(
             backend=self.backend,
             vault=self.vault,
@@ -82,7 +83,7 @@ class ClientRepo(Repo):
         self._forgot = not self.index.lengths()
         """Whether the index knows of no pack, and is to be told of those that this client has noted."""
         if state_dir is not None:
-            place = Recollection(state_dir / "clients" / header.repository.hex(), random)
+            place = self.recollection = Recollection(client_path(state_dir, header.repository), random)
             self.log = ClientLog(backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place)
 
     def list_packs(self, *, lenient: bool = False) -> Listing:  # noqa: ARG002 - nobody but a writer lists here

@@ -14,11 +14,13 @@ from typing import Final
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.signing import Signer, client_of, is_signed
-from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format.epoch import Former
 from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.header import still_there
+from respaldo.store.logloss import LOST, Gap, Losses
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.several import read_several
 from respaldo.store.vault import Vault
@@ -28,7 +30,7 @@ FORGET: Final = "forget"
 PRUNE: Final = "prune"
 ROTATE: Final = "rotate"
 RETIRE: Final = "retire"
-ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE})
+ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE, LOST})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
 ADMIN_PURPOSE: Final = b"log admin"
@@ -71,10 +73,13 @@ class Follower:
 
         ``accept``: what is found is taken for the truth from now on. Raises `StorageError` where it cannot be read.
         """
-        memory = self._load()
+        memory = self.memory()
         for look in range(LOOKS):
             try:
-                followed = self._follow(memory, accept=False)
+                followed = self._follow(memory, Losses(), accept=False)
+                losses = self.losses() if followed.findings else Losses()
+                if losses.gaps:
+                    followed = self._follow(memory, losses, accept=False)
             except ObjectMissing:  # an object that another one has just taken the place of
                 if look + 1 == LOOKS:
                     raise
@@ -83,18 +88,18 @@ class Follower:
                 break
         if followed.findings and accept:
             findings = followed.findings
-            followed = self._follow(memory, accept=True)
+            followed = self._follow(memory, losses, accept=True)
             followed.findings = findings
         if accept:
             followed.memory.tail.clear()
         if followed.memory != memory and (accept or not followed.findings):
-            self._save(followed.memory)
+            self._save(followed.memory, followed.fresh)
         return followed
 
     def missing(self, there: Iterable[bytes]) -> set[bytes]:
         """Returns the snapshots that were committed and not forgotten, and are not among those that are there."""
         listed = set(there)
-        lost = self._load().live - listed
+        lost = self.memory().live - listed
         return self.follow().memory.live - listed if lost else set()
 
     def give_up(self, snapshots: Iterable[bytes]) -> None:
@@ -107,7 +112,7 @@ class Follower:
     def read_all(self) -> list[Entry]:
         """Reads every entry of every client that is there and opens, by time; none is compared with the memory."""
         found: list[Entry] = []
-        for client, numbers in self._list().items():
+        for client, numbers in self.listed().items():
             by_number: dict[int, Entry] = {}
             for _, entries in self._read(client, numbers):
                 if not isinstance(entries, Corruption):
@@ -115,30 +120,37 @@ class Follower:
             found += by_number.values()
         return sorted(found, key=lambda entry: (entry.time_ns, entry.client, entry.number))
 
+    def losses(self) -> Losses:
+        """Returns what any entry that is there, and that an admin key has signed, says to be lost for good."""
+        return Losses(entry for entry in self.read_all() if entry.verb == LOST and self.is_admin(entry))
+
     def hash_at(self, client: bytes, number: int) -> bytes:
         """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
-        for last in self._list().get(client, []):
+        for last in self.listed().get(client, []):
             if last >= number:
                 entries = self.read_numbered(client, last)
                 return next((entry.hash for entry in entries if entry.number == number), b"")
         return b""
 
-    def _load(self) -> Memory:
+    def memory(self) -> Memory:
+        """Returns what this client remembers; empty where that cannot be read."""
         try:
             return self.recollection.load()
         except (OSError, Corruption):
             self.remembers = False
             return Memory()
 
-    def _save(self, memory: Memory) -> None:
+    def _save(self, memory: Memory, fresh: Sequence[Entry]) -> None:
         try:
             with self.recollection.turn():
                 if self.recollection.is_current:  # or another process has seen as much, and says so itself
                     self.recollection.save(memory)
+                    self.recollection.keep([entry.encode() for entry in fresh])
         except OSError:
             self.remembers = False
 
-    def _list(self) -> dict[bytes, list[int]]:
+    def listed(self) -> dict[bytes, list[int]]:
+        """Returns the numbers of all objects by client, ascending."""
         listed: dict[bytes, list[int]] = {}
         for client, number in self.list_names():
             listed.setdefault(client, []).append(number)
@@ -196,11 +208,17 @@ class Follower:
         return max(found, key=len)
 
     def read_object(self, name: str) -> tuple[Entry, ...]:
-        """Reads the entries of an object; raises `Corruption`, `ObjectMissing`."""
-        data = self._backend.get_whole(name, RECORD_BYTES_MAX)
+        """Reads the entries of an object; raises `ObjectMissing`, and `Corruption`, also for a bad sector."""
+        try:
+            data = self._backend.get_whole(name, RECORD_BYTES_MAX)
+        except StorageFailed as error:
+            if error.retryable:
+                raise
+            still_there(self._backend, error)
+            raise Corruption(name, f"it cannot be read ({error.reason})") from None
         return parse_object(self._vault.open_record("log", name, data), name)
 
-    def _follow(self, before: Memory, *, accept: bool) -> Followed:
+    def _follow(self, before: Memory, losses: Losses, *, accept: bool) -> Followed:
         memory = replace(
             before,
             known=dict(before.known),
@@ -210,21 +228,25 @@ class Follower:
             tail=list(before.tail),
         )
         followed = Followed(memory=memory)
-        listed = self._list()
+        listed = self.listed()
         for client in sorted(listed.keys() | memory.known.keys()):
-            self._follow_one(client, listed.get(client, []), followed, accept=accept)
-        self._compare_heads(followed)
+            self._follow_one(client, listed.get(client, []), followed, losses, accept=accept)
+        self._compare_heads(followed, losses)
         for verb, apply in ((COMMIT, apply_commit), (FORGET, apply_forget)):
             for entry in followed.fresh:
                 if entry.verb == verb:
                     apply(memory, entry)
         return followed
 
-    def _follow_one(self, client: bytes, numbers: list[int], followed: Followed, *, accept: bool) -> None:
+    def _follow_one(
+        self, client: bytes, numbers: list[int], followed: Followed, losses: Losses, *, accept: bool
+    ) -> None:
         """Follows one client's log from where it was left, as far as it is whole."""
         known = followed.memory.known.get(client)
         last = numbers[-1] if numbers else -1
         if known and last < known.number:
+            if losses.has(client, last + 1, known.number):
+                return
             followed.findings.append(_rolled_back(client, known.number, last))
             if not accept:
                 return
@@ -240,18 +262,23 @@ class Follower:
                     return
                 continue
             for entry in got:
-                problem = self._problem(entry, known, accept=accept)
+                following = known.number + 1 if known else 0
+                if entry.number > following and losses.has(client, following, entry.number - 1):
+                    key = known.key if known else losses.keys.get(client, b"")
+                    known = Known(entry.number - 1, entry.previous, key)
+                problem = self.problem(entry, known, accept=accept)
                 if problem:
                     followed.findings.append(problem)
                     return
                 if known is None or entry.number > known.number:
                     key = known.key if known else entry.key
                     if not key:  # accepted as it stands: whose it is cannot be told
+                        known = Known(entry.number, entry.hash, key) if known else None
                         continue
                     known = followed.memory.known[client] = Known(entry.number, entry.hash, key)
                     followed.fresh.append(entry)
 
-    def _problem(self, entry: Entry, known: Known | None, *, accept: bool) -> str:
+    def problem(self, entry: Entry, known: Known | None, *, accept: bool = False) -> str:
         """Returns what is wrong with an entry after what is known of its client, nothing where it fits."""
         who = f"entry {entry.number} of client {_short(entry.client)}"
         if known and entry.number <= known.number:
@@ -260,7 +287,8 @@ class Follower:
             return ""
         expected = known.number + 1 if known else 0
         if not accept and entry.number != expected:
-            return f"entries {expected} to {entry.number - 1} of client {_short(entry.client)} are missing"
+            gap = Gap(entry.client, expected, entry.number - 1)
+            return f"{gap} {gap.are} missing"
         if not accept and entry.previous != (known.hash if known else FIRST):
             return f"{who} does not follow the one before it (the log was forked)"
         key = known.key if known else entry.key
@@ -269,25 +297,28 @@ class Follower:
         message, header = entry.signed(), self._header_hash
         if client_of(key) != entry.client or not is_signed(key, entry.signature, ENTRY_PURPOSE, header, message):
             return f"{who} is not signed by that client"
-        if entry.verb in ADMIN_VERBS and not self._is_by_admin(entry, message, accept=accept):
+        if entry.verb in ADMIN_VERBS and not self.is_admin(entry, accept=accept):
             return f"{who} says {entry.verb}, and no admin key that was valid then has signed it"
         return ""
 
-    def _is_by_admin(self, entry: Entry, message: bytes, *, accept: bool) -> bool:
+    def is_admin(self, entry: Entry, *, accept: bool = False) -> bool:
         """Whether the admin key has signed an entry, or that of an earlier epoch one that was there when it ended."""
         keys = [self.admin.public]
         keys += [
             item.admin for item in self._former if accept or dict(item.heads).get(entry.client, -1) >= entry.number
         ]
+        message = entry.signed()
         return any(is_signed(key, entry.admin, ADMIN_PURPOSE, self._header_hash, message) for key in keys)
 
-    def _compare_heads(self, followed: Followed) -> None:
+    def _compare_heads(self, followed: Followed, losses: Losses) -> None:
         """Compares what new entries say that they saw of other clients with what is there."""
         seen = {(entry.client, entry.number): entry.hash for entry in followed.fresh}
         known = followed.memory.known
         seen |= {(client, item.number): item.hash for client, item in known.items()}
         for entry in followed.fresh:
             for head in entry.heads:
+                if losses.has(head.client, head.number, head.number):
+                    continue
                 who = f"client {_short(entry.client)} has seen entry {head.number} of client {_short(head.client)}"
                 item = known.get(head.client)
                 if item is None or item.number < head.number:
@@ -324,10 +355,8 @@ def apply_forget(memory: Memory, entry: Entry) -> None:
 
 
 def _rolled_back(client: bytes, seen: int, last: int) -> str:
-    what = f"entries {last + 1} to {seen}" if last + 1 < seen else f"entry {seen}"
-    return (
-        f"{what} of client {_short(client)} {'are' if last + 1 < seen else 'is'} gone (the repository was rolled back)"
-    )
+    gap = Gap(client, last + 1, seen)
+    return f"{gap} {gap.are} gone (the repository was rolled back)"
 
 
 def _short(client: bytes) -> str:

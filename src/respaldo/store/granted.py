@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing
+from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing, access_seed
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, Refused
 from respaldo.core.ids import PackName
@@ -21,6 +21,7 @@ from respaldo.format.header import Header
 from respaldo.format.runrecord import Author, run_name
 from respaldo.store.epochs import Epoch
 from respaldo.store.merged import list_hashes
+from respaldo.store.recollection import Recollection, client_path
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.rings import Known, RunRings
 from respaldo.store.runs import granted_root, read_run
@@ -68,7 +69,15 @@ class GrantedRepo(Repo):
     """Is an area open for a client that may read. A context manager; one thread."""
 
     def __init__(
-        self, backend: Backend, header: Header, credential: Credential, *, cache_dir: Path, clock: Clock, random: Random
+        self,
+        backend: Backend,
+        header: Header,
+        credential: Credential,
+        *,
+        cache_dir: Path,
+        clock: Clock,
+        random: Random,
+        state_dir: Path | None = None,
     ) -> None:
         ring = KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset()).naming_as(credential.content_keys)
         self._rings = GrantedRings(credential, backend, header)
@@ -82,6 +91,9 @@ class GrantedRepo(Repo):
             rings=self._rings,
             config=credential.config,
         )
+        self.access_seed = access_seed(credential.box_seed)
+        if state_dir is not None:
+            self.recollection = Recollection(client_path(state_dir, header.repository), random)
 
     def list_packs(self, *, lenient: bool = False) -> Listing:  # noqa: ARG002 - a reader needs no condemnations
         """Lists packs; condemnations, which are the owner's, mean nothing to who only reads."""

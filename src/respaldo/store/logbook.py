@@ -95,6 +95,10 @@ class Logbook(Follower):
             return False
         return True
 
+    def put_object(self, name: str, entries: Sequence[bytes]) -> None:
+        """Puts an object of encoded entries."""
+        self._backend.put(name, [self._vault.seal_record("log", name, encode_object(entries))])
+
     def _append(self, verb: str, subjects: tuple[bytes, ...], note: str) -> None:
         memory = self.recollection.load()
         signer = self.recollection.signer() or self.recollection.new_signer()
@@ -111,7 +115,7 @@ class Logbook(Follower):
             try:
                 if self._epoch and (entry.client, entry.number) in self.list_names():
                     raise ObjectExists(name)  # it was sealed anew, under another name
-                self._backend.put(name, [self._vault.seal_record("log", name, encode_object(entries))])
+                self.put_object(name, entries)
             except ObjectExists:
                 # This machine or its state directory has a double, which goes on under the name of both: from here on
                 # this one is another client.
@@ -139,11 +143,15 @@ class Logbook(Follower):
             return
         entry = parse_entry(memory.intent, "memory")
         if entry.client == client_of(signer.public):
-            with contextlib.suppress(ObjectMissing, Corruption):
+            try:
                 if self._epoch:
                     self.list_names()
                 if self.read_numbered(entry.client, entry.number)[-1] == entry:
                     self._wrote(memory, entry, signer.public)
+            except ObjectMissing:
+                pass
+            except Corruption:  # what was put is torn: a repair can put it again
+                self.recollection.keep([memory.intent])
         memory.intent = b""
 
     def _owed(self, memory: Memory, done: set[bytes]) -> tuple[bytes, ...]:
@@ -184,6 +192,7 @@ class Logbook(Follower):
             verb=verb,
             subjects=subjects,
             note=note,
+            access=self.recollection.access.head(),
         )
         message, header = entry.signed(), self._header_hash
         admin = self.admin.sign(ADMIN_PURPOSE, header, message) if verb in ADMIN_VERBS else b""
@@ -202,6 +211,7 @@ class Logbook(Follower):
         memory.known[entry.client] = Known(entry.number, entry.hash, key)
         memory.told.update({head.client: head.number for head in entry.heads})
         memory.tail.append(memory.intent)
+        self.recollection.keep([memory.intent])
         if (entry.number + 1) % ENTRIES_MAX == 0:
             memory.tail.clear()
         memory.intent = b""

@@ -6,13 +6,16 @@ moved into place. Losing it loses no data: the client then trusts what it sees n
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
@@ -22,7 +25,12 @@ from respaldo.core.seams import Random
 from respaldo.format import canonical
 from respaldo.format.logbook import HASH_BYTES
 
+if TYPE_CHECKING:
+    from respaldo.store.accesses import AccessLog
+
 _BYTES_MAX: Final = 256 << 20
+_ACCESS: Final = "access"
+_SEEN_BYTES_MAX: Final = 8 << 20
 _EPOCH_BYTES: Final = 8 + 32
 
 
@@ -116,6 +124,16 @@ def _ids(joined: bytes, what: str) -> set[bytes]:
     return {joined[at : at + RANDOM_ID_BYTES] for at in range(0, len(joined), RANDOM_ID_BYTES)}
 
 
+def recollection_path(state_dir: Path, repository: bytes) -> Path:
+    """Returns where a client remembers what concerns the log of a repository."""
+    return state_dir / "logs" / repository.hex()
+
+
+def client_path(state_dir: Path, area: bytes) -> Path:
+    """Returns the same of an area, for the client that it belongs to."""
+    return state_dir / "clients" / area.hex()
+
+
 class Recollection:
     """Is a client's directory of one repository's log. Processes take turns by `turn`."""
 
@@ -123,6 +141,28 @@ class Recollection:
         self.path = path
         self._random = random
         self._stamp: tuple[int, int] | None = None
+
+    @cached_property
+    def access(self) -> AccessLog:
+        """The access log of this client."""
+        from respaldo.store.accesses import AccessLog  # noqa: PLC0415 - start-up time
+
+        return AccessLog(self.path / _ACCESS)
+
+    @property
+    def access_key(self) -> bytes:
+        """The public key that the access log is sealed to, as last remembered; empty where it never was."""
+        try:
+            key = (self.path / _ACCESS / "key").read_bytes()
+        except OSError:
+            return b""
+        return key if len(key) == PUBLIC_BYTES else b""
+
+    def remember_access_key(self, public: bytes) -> None:
+        """Remembers a key for those who cannot open the repository, as far as that can be."""
+        if self.access_key != public:
+            with contextlib.suppress(OSError):
+                write_file(self.path / _ACCESS / "key", public)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -162,6 +202,34 @@ class Recollection:
             found = os.fstat(file.fileno())
             self._stamp = (found.st_ino, found.st_mtime_ns)
         fresh.replace(self.path / "memory")
+
+    def keep(self, entries: Sequence[bytes]) -> None:
+        """Keeps encoded entries, of all clients, for a repair; the latest megabytes of them. Raises OSError."""
+        if not entries:
+            return
+        path = self.path / "seen"
+        fresh = b"".join(b"\n" + base64.b64encode(entry) for entry in entries)  # an end that was cut off hides none
+        length = _length(path)
+        if length + len(fresh) <= _SEEN_BYTES_MAX:
+            with open(path, "ab", opener=_private) as file:
+                file.write(fresh)
+            return
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(max(0, length - _SEEN_BYTES_MAX // 2))
+            fresh = file.read() + fresh
+        write_file(path, fresh[max(0, fresh.find(b"\n", max(0, len(fresh) - _SEEN_BYTES_MAX))) :])
+
+    def seen(self) -> list[bytes]:
+        """Returns what was kept, as far as it can be read. Raises OSError."""
+        try:
+            lines = (self.path / "seen").read_bytes().split(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = []
+        for line in filter(None, lines):
+            with contextlib.suppress(binascii.Error):
+                found.append(base64.b64decode(line, validate=True))
+        return found
 
     def epoch(self) -> tuple[int, bytes] | None:
         """Returns the highest epoch that was seen, and what tells its key; None where none was yet."""
@@ -203,6 +271,13 @@ class Recollection:
         """The id of this client, empty where it has none yet."""
         signer = self.signer()
         return client_of(signer.public) if signer else b""
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _private(path: str, flags: int) -> int:

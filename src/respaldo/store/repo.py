@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Self, cast
 
 from respaldo.backend.base import Backend
+from respaldo.codec.box import box_public
 from respaldo.codec.compress import LEVEL
-from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings
+from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings, access_seed
 from respaldo.codec.slots import Kdf, Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
@@ -56,7 +57,7 @@ from respaldo.store.mending import healed, with_parity
 from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
-from respaldo.store.recollection import Recollection
+from respaldo.store.recollection import Recollection, recollection_path
 from respaldo.store.runs import ClientRuns
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
@@ -181,10 +182,14 @@ class Repo:
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
         self._epochs: dict[PackName, int] = {}
+        self.access_seed = access_seed(ring.content_keys + header.hash)
+        """What opens this client's access log."""
+        self.recollection: Recollection | None = None
+        """None where there is no place to remember anything in, as is `log`."""
         self.log: Logbook | None = None
-        """None where there is no place to remember it in."""
         if state_dir is not None:
-            place = Recollection(state_dir / "logs" / header.repository.hex(), random)
+            place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
+            place.remember_access_key(box_public(self.access_seed))
             self.log = Logbook(
                 backend=self.backend,
                 vault=self.vault,

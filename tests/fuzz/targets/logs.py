@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from respaldo.format import logbook
+from respaldo.store import logloss
 from tests.fuzz.mutate import Form
 from tests.fuzz.target import Target
 
@@ -38,6 +39,9 @@ def _again_log(entries: object) -> bytes:
     return logbook.encode_object([entry.encode() for entry in entries])
 
 
+_LOSS = logloss.subject_of(logloss.Gap(CLIENT, 3, 1 << 40), b"")
+
+
 def _log_name(data: bytes) -> object:
     return logbook.parse_name(data.decode("utf-8", "surrogateescape"))
 
@@ -65,5 +69,12 @@ TARGETS = [
         seeds=lambda: [LOG_NAME.encode()],
         form=Form.TEXT,
         modules=("respaldo.format.logbook",),
+    ),
+    Target(
+        name="log-loss",
+        parse=logloss.parse_subject,
+        seeds=lambda: [_LOSS],
+        form=Form.BYTES,
+        modules=("respaldo.store.logloss",),
     ),
 ]

@@ -14,7 +14,7 @@ from tests.fuzz.target import Target
 
 MANY_FORMS = {"frame", "closing", "manifest"}
 """Frames and closed objects carry what is free to vary; a manifest may say more than this program knows."""
-NO_VALUES = {"frame", "closing", "trailer", "node"}
+NO_VALUES = {"frame", "closing", "trailer", "node", "access", "line"}
 CLOSED = Wrapping(off=lambda data: header.unclose_object(data, "x"), on=header.close_object)
 _MAGIC = Wrapping(
     off=lambda data: data.removeprefix(header.MAGIC) if data.startswith(header.MAGIC) else None,

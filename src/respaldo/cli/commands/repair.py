@@ -28,8 +28,8 @@ _DAMAGED = 4
         ("What would be done about what verify has found:", "respaldo repair --dry-run"),
         ("Do it, after a look at the plan:", "respaldo repair"),
         ("Read every byte first, and mend what that shows; ask nothing:", "respaldo repair --read-data --yes"),
-        ("What is lost after it:", "respaldo verify"),
         ("Back up what is still there on the machine: lost files that it has are whole again:", "respaldo snapshot ~"),
+        ("When entries of the log are lost, and you know why:", "respaldo repair --accept-rollback"),
         ("When nobody else is at work, and something only they could explain is left:", "respaldo repair --alone"),
     ),
     notes=(
@@ -56,13 +56,16 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
     snapshot stores the same content again. What was damaged is moved to lost+found in the repository, which is never
     read again, and can be deleted.
 
+    Entries of the log that are damaged or gone are put again where another object repeats them or this machine has kept
+    them. Where they are lost for good, --accept-rollback says so in the log, for all clients.
+
     Others may use the repository meanwhile. Interrupted, a repair leaves nothing worse than it was; run it again. The
     exit status is 4 where damage is left that it cannot mend.
     """
     from respaldo import api  # start-up time
 
-    options = api.RepairOptions(read_data=read_data, alone=alone)
-    with settings.open(writes=not dry_run, reports=True) as repository:
+    options = api.RepairOptions(read_data=read_data, alone=alone, accept_lost=settings.accept_rollback)
+    with settings.open(writes=not dry_run, reports=True, accepts=False) as repository:
         for finding in repository.history.findings:
             show.err(f"warning: {show.shown(finding)}")
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:

@@ -57,7 +57,10 @@ def command(settings: Settings, *, for_s: float, idle_s: float | None, status: b
         return 0
     if idle_s is not None and idle_s > for_s:
         raise UsageError("--idle is longer than --for")
-    with settings.open(secret=settings.secret()) as repository:
+    with (
+        settings.open(secret=settings.secret()) as repository,
+        repository.accesses.recorded("unlock", note=f"for {for_s:g} s, idle {idle_s or 0:g} s"),
+    ):
         client.start(
             where,
             repository.header_hash,

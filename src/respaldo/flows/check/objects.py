@@ -34,6 +34,7 @@ from respaldo.flows.check.result import Note
 from respaldo.format.catalogue import Row
 from respaldo.format.config import parse_config
 from respaldo.format.header import HEADER
+from respaldo.format.logbook import object_name, parse_object
 from respaldo.format.protection import parse_pin, parse_trashed
 from respaldo.format.runrecord import run_name
 from respaldo.format.segment import Listed
@@ -47,6 +48,7 @@ from respaldo.format.snapshot import (
 from respaldo.format.verification import parse_sums, parse_verified
 from respaldo.store import slots
 from respaldo.store.header import read_header, still_there
+from respaldo.store.logstate import survey_log
 from respaldo.store.outcomes import outcome_name, read_outcome
 from respaldo.store.owned import OwnedArea
 from respaldo.store.packrow import Indexed
@@ -84,8 +86,8 @@ class Inspector:
 
     def take(self) -> Inventory:
         """Reads everything; manifests before packs, so that every pack that a snapshot needs is listed after it."""
-        notes: list[Note] = []
         self._small()
+        notes = self._log()
         snapshots = self._snapshots(notes)
         notes += _litter(self._repo.backend.litter())
         self._catalogues()
@@ -126,6 +128,19 @@ class Inspector:
         self._records("trash", "trash", parse_trashed)
         self._records("verified", "verified", parse_verified)
         self._records("sums", "sums", parse_sums)
+
+    def _log(self) -> list[Note]:
+        """Reads the log from its beginning, and names what is damaged or gone; returns what is known to be."""
+        log = self._repo.log
+        if log is None:
+            self._records("log", "log", parse_object)
+            return []
+        state = survey_log(log)
+        for name, reason in state.damaged.items():
+            self._findings.add(name, reason)
+        for gap in state.gaps:
+            self._findings.add(object_name(gap.client, gap.last), f"{gap} {gap.are} in no object")
+        return [Note(name="log", text=f"{gap} {gap.are} known to be lost") for gap in state.lost]
 
     def _records(self, folder: str, kind: str, parse: Callable[[bytes, str], object]) -> None:
         for name, _ in sorted(self._repo.backend.list(folder)):

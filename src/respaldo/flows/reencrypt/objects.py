@@ -12,6 +12,7 @@ from collections.abc import Callable
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.seams import Cancel
+from respaldo.format.enrolment import enrolment_name, parse_enrolled_name, removal_name
 from respaldo.format.logbook import object_name, parse_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.census import take_census
@@ -22,7 +23,10 @@ from respaldo.store.repo import Repo
 def renew_objects(repo: Repo, cancel: Cancel) -> int:
     """Makes small objects of earlier epochs again; returns how many."""
     census = take_census(
-        repo.backend, repo.vault, ("config", "log", "sums", "verified", "pins", "trash", "catalogue"), cancel.check
+        repo.backend,
+        repo.vault,
+        ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled"),
+        cancel.check,
     )
     renewed = 0
 
@@ -49,6 +53,7 @@ def renew_objects(repo: Repo, cancel: Cancel) -> int:
         repo.backend.discard(item.name for item in config)
         renewed += len(config)
     each("log", lambda name: again("log", name, _log_name(name, repo.epoch.number)))
+    each("enrolled", lambda name: again("client", name, _enrolled_name(name, repo.epoch.number)))
     each("sums", lambda name: again("sums", name, "sums/" + repo.random(RANDOM_ID_BYTES).hex()))
     each("verified", lambda name: again("verified", name, "verified/" + repo.random(RANDOM_ID_BYTES).hex()))
     # Their names are all that matters of pins, and the moment without a record of the trash only shows a snapshot.
@@ -57,6 +62,14 @@ def renew_objects(repo: Repo, cancel: Cancel) -> int:
     repo.backend.discard(item.name for item in census.older_than(repo.epoch.number, "catalogue"))
     repo.backend.discard(read_markers(repo).stale)
     return renewed
+
+
+def _enrolled_name(name: str, epoch: int) -> str:
+    parsed = parse_enrolled_name(name)
+    if parsed is None:
+        raise ObjectMissing(name)
+    client, removed = parsed
+    return (removal_name if removed else enrolment_name)(client, epoch)
 
 
 def _log_name(name: str, epoch: int) -> str:

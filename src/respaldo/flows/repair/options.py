@@ -17,6 +17,8 @@ class RepairOptions:
 
     read_data: bool = False
     alone: bool = False
+    accept_lost: bool = False
+    """Whether entries of the log that are lost for good may be said to be: that the user knows why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,10 @@ class Verb(StrEnum):
     """Of a snapshot: it is put again, under another id, with what is lost marked as such."""
     RETIRE = "retire"
     """Of a snapshot that was put again by a repair that did not come to its end: it is set aside."""
+    AGAIN = "put again"
+    """Of the log: entries that this client has kept are put again as they were."""
+    GIVE_UP = "give up"
+    """Of the log: an entry says which other entries are lost for good."""
     LEAVE = "leave"
     """Nothing can be done, or not now."""
 

@@ -14,6 +14,7 @@ from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
 from respaldo.core.ids import PackName, SegmentName, SnapshotId, pack_object, parse_hash_leaf
 from respaldo.core.seams import Cancel
 from respaldo.flows.repair.cases import condemnation_step, decide_case, snapshots_of
+from respaldo.flows.repair.logs import plan_log
 from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, Step, Verb
 from respaldo.flows.repair.salvage import Salvage
 from respaldo.format.pack import Footer, parse_footer
@@ -55,6 +56,7 @@ class Planner:
         steps = [condemnation_step(self._repo, name, alone=self._options.alone) for name in condemned]
         stuck = any(step.verb is Verb.LEAVE for step in steps)
         steps += self._small()
+        steps += plan_log(self._repo, faults, accept_lost=self._options.accept_lost)
         if stuck:
             text = "nothing can be written while a condemnation cannot be read"
             rest = sum(name.startswith(("packs/", "pending/", "outcome/")) for name in faults)

@@ -18,6 +18,7 @@ from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SegmentName, SnapshotId
 from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.flows.repair.again import put_again, retire
 from respaldo.flows.repair.cases import decide_case, known_packs
+from respaldo.flows.repair.logs import mend_log
 from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, RepairResult, Step, Verb
 from respaldo.flows.repair.plan import Planner
 from respaldo.flows.repair.salvage import Salvage
@@ -123,6 +124,8 @@ class Repair:
             self._take_away(step.name)
         elif step.verb is Verb.LIST:
             return f"{self._list_again()} packs that no segment listed are listed again"
+        elif step.verb in {Verb.AGAIN, Verb.GIVE_UP}:
+            return mend_log(self._repo, step)
         elif step.verb is not Verb.LEAVE:
             return self._snapshot(step, salvage, rewriter)
         return ""
