@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from respaldo.api import exporting
 from respaldo.api.blocks import Blocks
 from respaldo.api.naming import Found, covers
+from respaldo.catalog.register import FOLDER_NAME, Register
 from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.sums import SumsKept
@@ -34,7 +35,6 @@ from respaldo.views.criteria import Criteria
 from respaldo.views.diff import Change, Verb, compare
 from respaldo.views.find import Find as Finding
 from respaldo.views.history import State, history
-from respaldo.views.register import Register
 from respaldo.views.sides import Gap, Live, Snapshots
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class Looking:
     @property
     def _register(self) -> Register:
         if self._opened is None:
-            self._opened = Register(self._repo.cache_dir / "register")
+            self._opened = Register(self._repo.cache_dir / FOLDER_NAME)
         return self._opened
 
     def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[State]:

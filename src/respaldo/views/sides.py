@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Protocol
 
 from respaldo import kernel
+from respaldo.catalog.parted import parted
 from respaldo.catalog.trees import TreeReader, check_run
 from respaldo.core.errors import ChunkMissing, Corruption, SourceError
 from respaldo.core.ids import ChunkId, Kind
@@ -24,7 +25,6 @@ from respaldo.kernel.layout import ENTRY_FAILED, IDENT, META
 from respaldo.store.source import Location
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.diff import plain_fields
-from respaldo.views.row import parted
 from respaldo.views.walk import tree_of
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

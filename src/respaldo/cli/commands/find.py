@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,9 @@ _KINDS = {
         "snapshots: how many were looked through; found: a list of path, type, size, mtime_ns, mode, first and last "
         "(snapshots that hold this version), first_time, last_time, count (of those that hold it); failed: how many "
         "directories could not be looked into; unread: a list of them with path, first, last, reason, lost (whether a "
-        "repair has given them up); damaged: names of records of snapshots that could not be read. The first search "
-        "looks through everything and remembers the names, later ones only through what is new."
+        "repair has given them up); damaged: names of records of snapshots that could not be read. What this machine's "
+        "snapshots hold is known to it; the first search looks through all others and remembers the names, later ones "
+        "only through what is new."
     ),
 )
 @click.argument("pattern", metavar="PATTERN")
@@ -113,9 +115,11 @@ def command(
                 },
             )
         else:
-            for version in found:
+            for number, version in enumerate(found):
                 if not settings.quiet:
                     show.out(_line(version, snapshots))
+                    if not number:
+                        sys.stdout.flush()  # whoever reads a pipe sees at once that there is something
         for item in finding.unread:
             show.err(f"warning: {_unread(item, snapshots)}")
         damaged = say_damaged(repository.looking.damaged)
