@@ -17,7 +17,7 @@ from respaldo.kernel import layout, reference
 from tests.kernel.scenes import fill_with_every_type
 
 SOURCE = Path(kernel.__file__).with_name("native.c").read_text("utf-8")
-VERBS = ("cut", "scan", "gather", "scatter", "differing")
+VERBS = ("cut", "scan", "gather", "scatter")
 
 
 def python(program, **environment):
@@ -125,7 +125,6 @@ def use_everything(native, folder, scanned, content, table):
     out = bytearray(64)
     native.gather(folder.fd, names, meta, ident, out)
     native.cut(content, table, bytes(16), 64, 64, 64, 0, 0, True)
-    assert native.differing(bytes(len(content)), b"\1" * len(content), 1)
     count = names.count(b"\0")
     counts, pieces = struct.pack("<I", 1) * count, [b"x" * 1000] * count
     native.scatter(folder.fd, names, meta, counts, pieces, b".x", 0)
@@ -140,8 +139,6 @@ def use_everything(native, folder, scanned, content, table):
         (native.scatter, (folder.fd, names, meta, counts, [*pieces[1:], None], b".x", 0), TypeError),
         (native.scatter, (folder.fd, names, meta, counts, pieces[1:], b".x", 0), ValueError),
         (native.scatter, (folder.fd, names, meta, counts, pieces, b"", 0), ValueError),
-        (native.differing, (content, table, 1), ValueError),
-        (native.differing, (content, None, 1), TypeError),
     ):
         with pytest.raises(error):
             verb(*arguments)

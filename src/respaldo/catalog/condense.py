@@ -32,10 +32,9 @@ from respaldo.catalog.register import (
 )
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES
-from respaldo.format.columns import u32_array, u32_bytes
+from respaldo.format.columns import differing, u32_array, u32_bytes
 from respaldo.format.leafcheck import TYPE_MASK
 from respaldo.format.tree import META, Branch, Leaf, leaf_as_encoded, parse_tree
-from respaldo.kernel import differing
 
 _LEAF_HEAD = b"\x9b\x01"
 """An array of eleven, and the number of a leaf."""

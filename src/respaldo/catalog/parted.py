@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from respaldo.core.ids import CHUNK_ID_BYTES
-from respaldo.format.columns import u32_array
+from respaldo.format.columns import differing, u32_array
 from respaldo.format.tree import META, Leaf
-from respaldo.kernel import differing
 
 T = TypeVar("T")
 _ALIKE = ("names", "targets", "levels", "links", "xattrs", "marks", "users", "groups")

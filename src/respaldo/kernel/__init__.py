@@ -1,4 +1,4 @@
-"""Five verbs that do the work of a whole buffer or directory in one call: cut, scan, gather, scatter, differing.
+"""Four verbs that do the work of a whole buffer or directory in one call: cut, scan, gather, scatter.
 
 They are written in C (`native.c`, which states their algebra) and once more in Python (`reference`); both give the same
 results bit by bit, and the same errors. Where the C module is missing, the reference does the work, many times slower:
@@ -8,8 +8,8 @@ The one look at the environment in this library is here: with ``RESPALDO_REQUIRE
 C module is missing, so that a test run or a package can not pass on the reference by accident.
 
 The verbs take plain buffers and return ``bytes`` of fixed-width rows, laid out in `layout`. They hold no GIL while they
-work (the reference does, and `differing` below a megabyte), keep no state, and may run on any number of threads; only
-two scans of one descriptor at once disturb one another.
+work (the reference does), keep no state, and may run on any number of threads; only two scans of one descriptor at once
+disturb one another.
 
 Raised by all: ``TypeError`` for arguments of wrong types, ``BufferError`` for buffers that are not contiguous or, where
 they are written to, read-only, ``ValueError`` for numbers out of range, unknown options and columns whose lengths
@@ -34,9 +34,6 @@ scatter(dir_fd, names, meta, counts, pieces, prefix, options) -> rows
     time and, if asked, owner. Temporary names are prefix + decimal index. Under its own name a file is whole or
     absent; a name that exists is never replaced (EEXIST). Returns a `layout.SCATTERED` row per file. A full or
     read-only file system stops the batch: every row behind it says ECANCELED.
-
-differing(one, other, width) -> rows
-    Returns the numbers of the rows of ``width`` bytes that differ in two columns of one length, ascending, u32 each.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ from typing import TYPE_CHECKING, Final
 
 from respaldo.kernel import layout
 
-__all__ = ["NATIVE", "WHY_NOT_NATIVE", "cut", "differing", "gather", "layout", "scan", "scatter"]
+__all__ = ["NATIVE", "WHY_NOT_NATIVE", "cut", "gather", "layout", "scan", "scatter"]
 
 
 def _load_native() -> tuple[ModuleType | None, str]:
@@ -71,6 +68,6 @@ if not NATIVE and os.environ.get("RESPALDO_REQUIRE_KERNEL") == "1":
     raise ImportError(message)
 
 if TYPE_CHECKING or NATIVE:
-    from respaldo.kernel._native import cut, differing, gather, scan, scatter
+    from respaldo.kernel._native import cut, gather, scan, scatter
 else:
-    from respaldo.kernel.reference import cut, differing, gather, scan, scatter
+    from respaldo.kernel.reference import cut, gather, scan, scatter

@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-REVISION: Final = 3
+REVISION: Final = 2
 
 # One entry of a directory as it is backed up: mode (all of st_mode), uid, gid, attributes (inode flags; 0 in `scan`),
 # size (bytes of a file or a link's target; major << 32 | minor of a device; else 0), mtime_ns, btime_ns (0: none).

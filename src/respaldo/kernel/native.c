@@ -1,5 +1,5 @@
 /*
- * The five verbs of the kernel: cut, scan, gather, scatter, differing.
+ * The four verbs of the kernel: cut, scan, gather, scatter.
  *
  * Everything above "Python" is plain C over plain memory and file descriptors: no Python, no globals, no state between
  * calls, safe on any number of threads at once (two scans of one *descriptor* share its offset and are not).
@@ -29,8 +29,6 @@
  * describe.
  *
  * scatter. Under its final name a file is whole or absent, and a name that exists is never replaced.
- *
- * differing. The rows, in ascending order, for which memcmp of two columns is not 0.
  */
 
 #ifndef RESPALDO_NO_PYTHON
@@ -63,7 +61,7 @@
 #include <linux/fs.h>
 
 /* Raised whenever a signature, a layout or a result changes; the package refuses a native module of another one. */
-#define KERNEL_REVISION 3
+#define KERNEL_REVISION 2
 
 /* ------------------------------------------------------------------------------------------------ little-endian -- */
 
@@ -289,21 +287,6 @@ static size_t cut_one(const struct cutter *c, const uint8_t *data, size_t length
     return final ? length : 0;
 }
 
-/* Appends a number; false when memory ran out. */
-static bool lengths_add(struct lengths *out, uint32_t number)
-{
-    if (out->count == out->room) {
-        size_t room = out->room > 0 ? out->room * 2 : 64;
-        uint32_t *rows = room <= SIZE_MAX / 4 ? realloc(out->rows, room * 4) : NULL;
-        if (rows == NULL)
-            return false;
-        out->rows = rows;
-        out->room = room;
-    }
-    put32((uint8_t *)&out->rows[out->count++], number);
-    return true;
-}
-
 /* Appends the lengths of all chunks; -1 when memory ran out. */
 static int cut_all(const struct cutter *c, const uint8_t *data, size_t length, bool final, struct lengths *out)
 {
@@ -311,8 +294,15 @@ static int cut_all(const struct cutter *c, const uint8_t *data, size_t length, b
         size_t chunk = cut_one(c, data, length, final);
         if (chunk == 0)
             break;
-        if (!lengths_add(out, (uint32_t)chunk))
-            return -1;
+        if (out->count == out->room) {
+            size_t room = out->room > 0 ? out->room * 2 : 64;
+            uint32_t *rows = room <= SIZE_MAX / 4 ? realloc(out->rows, room * 4) : NULL;
+            if (rows == NULL)
+                return -1;
+            out->rows = rows;
+            out->room = room;
+        }
+        put32((uint8_t *)&out->rows[out->count++], (uint32_t)chunk);
         data += chunk;
         length -= chunk;
     }
@@ -920,31 +910,6 @@ static uint64_t sum_counts(const uint8_t *counts, size_t count)
     return sum;
 }
 
-/* ---------------------------------------------------------------------------------------------------- differing -- */
-
-/* Rows are looked at one by one only where so many bytes together are not equal. */
-enum { DIFFERING_TOGETHER = 4096 };
-/* Comparing fewer bytes takes less time than giving the GIL to another thread and getting it back. */
-enum { DIFFERING_QUICK = 1 << 20 };
-
-/* Appends the numbers of the rows that differ; -1 when memory ran out. */
-static int differing_rows(const uint8_t *one, const uint8_t *other, size_t count, size_t width, struct lengths *out)
-{
-    size_t step = width < DIFFERING_TOGETHER ? DIFFERING_TOGETHER / width : 1;
-    for (size_t first = 0; first < count; first += step) {
-        size_t end = count - first < step ? count : first + step;
-        if (memcmp(one + first * width, other + first * width, (end - first) * width) == 0)
-            continue;
-        for (size_t row = first; row < end; row++) {
-            if (memcmp(one + row * width, other + row * width, width) == 0)
-                continue;
-            if (!lengths_add(out, (uint32_t)row))
-                return -1;
-        }
-    }
-    return 0;
-}
-
 /* ------------------------------------------------------------------------------------------------------- Python -- */
 
 #ifndef RESPALDO_NO_PYTHON
@@ -1244,43 +1209,12 @@ end:
     return result;
 }
 
-PyDoc_STRVAR(differing_doc, "differing(one, other, width)\n--\n\n"
-                            "Returns which rows of two columns differ; see respaldo.kernel.");
-
-static PyObject *kernel_differing(PyObject *module, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"one", "other", "width", NULL};
-    Py_buffer one, other;
-    int64_t width;
-    PyObject *result = NULL;
-    struct lengths rows = {0};
-    (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*y*O&:differing", keywords, &one, &other, to_i64, &width))
-        return NULL;
-    if (width <= 0 || width > INT32_MAX || one.len != other.len || one.len % width != 0 || one.len / width > UINT32_MAX) {
-        value_error("columns have different lengths, or no whole number of rows");
-    } else {
-        PyThreadState *state = one.len > DIFFERING_QUICK ? PyEval_SaveThread() : NULL;
-        int failed = differing_rows(one.buf, other.buf, (size_t)one.len / (size_t)width, (size_t)width, &rows);
-        if (state != NULL)
-            PyEval_RestoreThread(state);
-        if (failed < 0)
-            PyErr_NoMemory();
-        else
-            result = PyBytes_FromStringAndSize((const char *)rows.rows, (Py_ssize_t)(rows.count * 4));
-    }
-    free(rows.rows);
-    PyBuffer_Release(&one);
-    PyBuffer_Release(&other);
-    return result;
-}
-
 #define VERB(name)                                                                                                     \
     {                                                                                                                  \
         #name, (PyCFunction)(void (*)(void))kernel_##name, METH_VARARGS | METH_KEYWORDS, name##_doc                    \
     }
 
-static PyMethodDef methods[] = {VERB(cut), VERB(scan), VERB(gather), VERB(scatter), VERB(differing), {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {VERB(cut), VERB(scan), VERB(gather), VERB(scatter), {NULL, NULL, 0, NULL}};
 
 static int module_exec(PyObject *module)
 {

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.flows.backup.frame import IDENT_BYTES, META_BYTES, Carried, Frame
-from respaldo.format.columns import u32_array
+from respaldo.format.columns import differing, u32_array
 from respaldo.format.leafcheck import TYPE_MASK
 from respaldo.format.tree import Leaf
-from respaldo.kernel import differing, layout
+from respaldo.kernel import layout
 
 _META_WORDS = META_BYTES // 4
 _IDENT_WORDS = IDENT_BYTES // 4

@@ -7,9 +7,8 @@ several times at the others.
 from __future__ import annotations
 
 from respaldo.kernel.reference.chunks import cut
-from respaldo.kernel.reference.comparing import differing
 from respaldo.kernel.reference.listing import scan
 from respaldo.kernel.reference.reading import gather
 from respaldo.kernel.reference.writing import scatter
 
-__all__ = ["cut", "differing", "gather", "scan", "scatter"]
+__all__ = ["cut", "gather", "scan", "scatter"]
