@@ -53,7 +53,7 @@ chances: list[random.Random] = []
 """Of the collector whose turn it is to choose: it alone runs between `run` and its choice, as `Scheduler` has it."""
 
 
-def choose(repo, live, listing, _alive, _options) -> Choice:
+def choose(repo, live, listing, _alive, _options, _old) -> Choice:
     """Condemns what holds anything dead, as a rule, and what is all live, now and then."""
     rng = chances[-1]
     choice = Choice()

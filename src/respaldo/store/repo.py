@@ -203,9 +203,8 @@ class Repo:
 
         Raises `KeyRotated` where the key was rotated meanwhile: no old key speaks for all any more.
         """
-        log = self.log
         require_newest(self.backend, self.epoch)
-        if log is not None:
+        if (log := self.log) is not None:
             with_ballast(self.backend, lambda: log.append(verb, subjects, note))
 
     @classmethod
