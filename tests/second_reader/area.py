@@ -37,7 +37,7 @@ class Area(reader.Repository):
         self.runs = []
         super().__init__(os.path.join(owner.path, b"clients", self.client.encode()))
 
-    def _master(self, passphrase, key):
+    def _masters(self, passphrase, key):
         need(self.header_hash == self.enrolled[6], "the area has another header")
         self.root = self._root(self.enrolled[7])
         private = X25519PrivateKey.from_private_bytes(derive("run box", self.root))
@@ -48,7 +48,7 @@ class Area(reader.Repository):
                 self.runs.append((name[5:], self._run(name, private, {"client": client, "owner": owner})))
             except (Damaged, InvalidSignature):
                 continue  # it does not count
-        return self.enrolled[7]
+        return [(1, self.enrolled[7])], {}
 
     def _run(self, name, private, authors):
         version, signed, signature = parse(unclose(self.read(name), name), name)
