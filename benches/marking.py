@@ -20,8 +20,9 @@ from pathlib import Path
 
 from benches import scale
 from respaldo.backend.local import LocalBackend
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.snapshots import decide, forget, put_pending
-from respaldo.catalog.trees import ListBuilder, put_tree
+from respaldo.catalog.trees import ListBuilder
 from respaldo.codec.slots import Secret
 from respaldo.core.ids import CHUNK_ID_BYTES, RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.seams import SystemClock, system_random

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import os
+import stat
+from array import array
 from dataclasses import replace
+from datetime import UTC
 
 import pytest
+from blake3 import blake3
 
+from respaldo.api.blocks import restore_of
+from respaldo.api.naming import resolve
+from respaldo.api.retention import plan_retention
+from respaldo.catalog.retention import Policy
+from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import announce_forgetting, load
 from respaldo.catalog.snapshots import forget as take_away
+from respaldo.catalog.trees import TreeReader
 from respaldo.codec.box import open_box
-from respaldo.codec.seal import OVERHEAD_BYTES, open_with
+from respaldo.codec.seal import OVERHEAD_BYTES, associated_data, open_with
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import run_verify
+from respaldo.flows.restore.options import RestoreOptions
+from respaldo.flows.restore.run import run_restore
 from respaldo.format.logbook import Entry, encode_object, object_name
+from respaldo.format.pack import Footer, parse_footer
 from respaldo.format.runrecord import parse_run
 from respaldo.format.segment import Listed, Segment
 from respaldo.format.snapshot import Condemnation, Marker, Outcome, Verdict
+from respaldo.format.tree import META, Leaf
+from respaldo.store.following import ADMIN_PURPOSE, ENTRY_PURPOSE
+from respaldo.store.header import read_header
+from respaldo.store.vault import make_vault
 from tests.attacks.thief import Thief
 from tests.store.owners import Place, backup, content
 
@@ -71,14 +88,12 @@ def test_reads_nothing_of_others(place, thief):
     with place.owner() as repo:
         backup(repo, place.source)
     objects = {name: data for name, data in place.owner_backend.snapshot().items() if name.startswith(("enr", "pend"))}
-    assert len(objects) == 2
+    assert {name.partition("/")[0] for name in objects} == {"enrolled", "pending"}
     assert not list(opened(thief, objects, place.owner_backend))
 
 
 def opened(thief, objects, backend):
     """Yields what any ring of the thief's opens of some records."""
-    from respaldo.store.header import read_header
-
     header = read_header(backend)
     kinds = {"pending": "manifest", "outcome": "outcome", "log": "log", "enrolled": "client", "config": "config"}
     for ring in thief.rings():
@@ -86,8 +101,6 @@ def opened(thief, objects, backend):
             kind = kinds[name.partition("/")[0]]
             if kind not in ring.kinds:
                 continue
-            from respaldo.store.vault import make_vault
-
             try:
                 yield make_vault(ring, header, 3, os.urandom).open_record(kind, name, data)
             except Corruption:
@@ -124,8 +137,6 @@ def test_packs_open_under_nothing_that_it_has(place, thief):
     """Not even their trailers."""
     (name,) = thief.names("packs")
     trailer = place.area.get(name)[-16 - OVERHEAD_BYTES :]
-    from respaldo.codec.seal import associated_data
-
     aad = associated_data(0, place.header.repository, "trailer", "", 16, place.header.suite)
     for ring in thief.rings():
         with pytest.raises(Corruption):
@@ -210,8 +221,6 @@ def test_says_nothing_as_the_owner(place, thief, before):
         verb="forget",
         subjects=(before.snapshot,),
     )
-    from respaldo.store.following import ADMIN_PURPOSE, ENTRY_PURPOSE
-
     entry = replace(entry, client=thief.client)
     message = entry.signed()
     entry = replace(
@@ -222,7 +231,9 @@ def test_says_nothing_as_the_owner(place, thief, before):
     run.record("log", object_name(entry.client, 0), encode_object([entry.encode()]))
     with place.opened() as repo:
         findings = repo.log.follow().findings
-    assert findings == [f"entry 0 of client {thief.client.hex()[:8]} says forget, and no admin key has signed it"]
+    assert findings == [
+        f"entry 0 of client {thief.client.hex()[:8]} says forget, and no admin key that was valid then has signed it"
+    ]
 
 
 # --- taking away -----------------------------------------------------------------------------------------------------
@@ -299,8 +310,6 @@ def test_keeps_space_by_markers(place, thief):
 
 def chunks_of(place):
     """Returns kind and id of every chunk in the area, as its owner knows them."""
-    from respaldo.format.pack import parse_footer
-
     found = []
     with place.opened(fresh=True) as repo:
         repo.synchronise()
@@ -311,11 +320,14 @@ def chunks_of(place):
     return found
 
 
-def poison(place, run, count=1):
-    """Puts packs that say to hold everything that is in the area, and hold garbage."""
+def poison(place, run, count=1, *, like=False):
+    """Puts packs that say to hold everything that is in the area, and hold garbage; ``like``: of the right lengths."""
     chunks = chunks_of(place)
+    with place.opened() as repo:
+        repo.synchronise()
+        lengths = {chunk_id: repo.source.locate(kind, chunk_id).length for kind, chunk_id in chunks}
     for _ in range(count):
-        run.pack([(kind, chunk_id, os.urandom(50)) for kind, chunk_id in chunks])
+        run.pack([(kind, chunk_id, os.urandom(lengths[chunk_id] if like else 50)) for kind, chunk_id in chunks])
 
 
 def test_poisons_nothing_that_was_there(place, thief, before):
@@ -343,16 +355,40 @@ def test_poisons_nothing_that_is_sparse(place, thief, before):
         assert is_whole(place, before)
 
 
-def test_poisons_nothing_that_comes_after(place, thief, before):
-    """The honest machine goes on; what it relies on is what it wrote, or what the owner has read."""
+def test_poisons_nothing_that_is_copied(place, thief, before):
+    """The good copy is the one that counts, and its pack goes; a bad one lies where all else is needed, and stays."""
+    chunks = [chunk for chunk in chunks_of(place) if chunk[0] is Kind.DATA]
+    place.write(other=b"")
+    second = place.backup()
+    with place.opened() as repo:
+        forget(repo, before.snapshot)
     run = thief.run()
-    future = b"what will be stored tomorrow " * 1000
-    from blake3 import blake3
+    big = os.urandom(200_000)
+    tree = tree_of(b"x", content=named(run, Kind.DATA, big), size=len(big))
+    tiny = [(Kind.DATA, ChunkId(os.urandom(32)), b"x") for _ in range(200)]
+    bad = [(kind, chunk_id, b"garbage") for kind, chunk_id in chunks]
+    run.pack([(Kind.DATA, named(run, Kind.DATA, big), big), *bad, *tiny])
+    run.pack([(Kind.TREE, named(run, Kind.TREE, tree), tree)])
+    run.snapshot(named(run, Kind.TREE, tree))
+    for _ in range(2):
+        place.prune(repack_below=0.8)
+    with place.opened(fresh=True) as repo:
+        repo.synchronise()
+        assert content(repo, second.manifest.root) == {"secret": b"what was there before " * 2000, "other": b""}
 
-    ids = [ChunkId(blake3(part, key=run.ids[Kind.DATA]).digest()) for part in (future, future[:4096])]
-    run.pack([(Kind.DATA, chunk_id, b"garbage") for chunk_id in ids])
-    run.snapshot(before.manifest.root)
-    place.prune(repack_below=1.0)
+
+def test_poisons_nothing_that_comes_after(place, thief, before):
+    """The honest machine goes on; what it relies on is what it wrote, or what the owner has read when it moved it."""
+    run = thief.run()
+    future = os.urandom(200)
+    chunk = named(run, Kind.DATA, future)
+    tree = tree_of(b"x", content=chunk, size=7)
+    root = named(run, Kind.TREE, tree)
+    run.pack([(Kind.DATA, chunk, b"garbage"), (Kind.DATA, ChunkId(b"unneeded" * 4), os.urandom(9000))])
+    run.pack([(Kind.TREE, root, tree)])
+    run.snapshot(root)
+    pruned = place.prune(repack_below=1.0)
+    assert [error.reason for error in pruned.damages] == ["its bytes do not have its id"]
     place.write(tomorrow=future)
     after = place.backup()
     place.prune(repack_below=1.0)
@@ -361,16 +397,54 @@ def test_poisons_nothing_that_comes_after(place, thief, before):
         assert content(repo, after.manifest.root)["tomorrow"] == future
 
 
+def test_poisons_nothing_that_the_owner_adds(place, thief, before):
+    """What an owner makes in the area of a client (by rewriting, say) relies on nothing that the client says."""
+    run = thief.run()
+    new = os.urandom(200)
+    run.pack([(Kind.DATA, named(run, Kind.DATA, new), b"garbage")])
+    place.write(new=new)
+    with place.opened() as repo:
+        made = backup(repo, place.source)
+    with place.opened(fresh=True) as repo:
+        repo.synchronise()
+        assert content(repo, made.manifest.root)["new"] == new
+
+
+def named(run, kind, raw):
+    """Returns the id that content of a kind has in the area."""
+    return ChunkId(blake3(raw, key=run.ids[kind]).digest())
+
+
+def tree_of(name, *, content=b"", size=0):
+    """Returns a tree with one file, as the product would encode it, if it would."""
+    meta = META.pack(stat.S_IFREG | 0o644, 0, 0, 0, size, 0, 0)
+    return Leaf(names=name + b"\0", meta=meta, content=content).encode()
+
+
+@pytest.mark.parametrize("like", [False, True])
+def test_keeps_no_restore_from_what_was_there(place, thief, before, tmp_path, like):
+    """Before anybody has collected or verified, too: a copy that is none is passed over for the good one."""
+    run = thief.run()
+    poison(place, run, 2, like=like)
+    with place.opened(fresh=True) as repo:
+        trees = TreeReader(repo.source)
+        repo.synchronise()
+        found = resolve(
+            load(repo), trees, f"{before.snapshot.hex()}:{place.source}", Context(now_ns=place.clock.now, zone=UTC)
+        )
+        options = RestoreOptions(owners=False)
+        restore = restore_of(repo, trees, found, os.fsencode(tmp_path / "back"), options)
+        result = run_restore(restore, progress=Silent(), cancel=Cancel(), clock=place.clock, random=os.urandom)
+    assert result.exit_status == 0
+    assert (tmp_path / "back" / "secret").read_bytes() == b"what was there before " * 2000
+
+
 def test_lies_about_packs_of_others(place, thief, before):
     """A segment that gives the good packs footers of nothing: it is not believed."""
     with place.opened() as repo:
         repo.synchronise()
         packs = [(pack.name, pack.length_bytes) for pack in repo.index.packs()]
     run = thief.run()
-    from array import array
-
-    from respaldo.format.pack import Footer
-
     nothing = Footer(session=run.session, body_hash=bytes(32), blocks=(), ids=b"", lengths=array("I")).encode()
     listed = tuple(Listed(pack=name, length_bytes=length, footer=nothing) for name, length in packs)
     name, data = run.vault.seal_segment(Segment(session=run.session, packs=listed).encode())
@@ -406,11 +480,6 @@ def test_takes_space(place, thief, before):
 
 def goes(place, *rule):
     """Returns what a policy would forget."""
-    from datetime import UTC
-
-    from respaldo.api.retention import plan_retention
-    from respaldo.catalog.retention import Policy
-
     with place.opened() as repo:
         plan = plan_retention(repo, load(repo), Policy(keep={rule[0]: rule[1]}), zone=UTC)
     return {item.id for item in plan.forgotten}
@@ -447,11 +516,6 @@ def test_owner_who_was_there_knows_what_came_later(place):
     place.prune()
     place.clock.now += DAY_NS
     forged = at(place, "elsewhere", -3.9)
-    from datetime import UTC
-
-    from respaldo.api.retention import plan_retention
-    from respaldo.catalog.retention import Policy
-
     with place.opened() as repo:
         plan = plan_retention(repo, load(repo), Policy(keep={"daily": 1}), zone=UTC)
     doubts = {item.snapshot.id: item.decision.doubt for item in plan.items}
@@ -465,13 +529,9 @@ def test_owner_who_was_there_knows_what_came_later(place):
 @pytest.mark.parametrize("name", [b"../escaped", b"..", b"/escaped", b"a/b"])
 def test_makes_no_restore_escape(place, thief, name):
     """A tree with such a name is no tree; nothing is written anywhere."""
-    from blake3 import blake3
-
-    from respaldo.catalog.trees import TreeReader
-
     run = thief.run()
-    encoded = evil_tree(name)
-    tree = ChunkId(blake3(encoded, key=run.ids[Kind.TREE]).digest())
+    encoded = tree_of(name)
+    tree = named(run, Kind.TREE, encoded)
     run.pack([(Kind.TREE, tree, encoded)])
     bad = run.snapshot(tree)
     with place.opened() as repo:
@@ -481,10 +541,31 @@ def test_makes_no_restore_escape(place, thief, name):
             list(TreeReader(repo.source).entries(tree))
 
 
-def evil_tree(name):
-    """Returns a tree with one empty file of that name, as the product would encode it."""
-    import stat
+def test_poisons_nothing_that_is_taken_up_meanwhile(place, thief, before):
+    """What nobody needed is needed again while its pack goes: the bad copy elsewhere does not count for it."""
+    chunks = [chunk for chunk in chunks_of(place) if chunk[0] is Kind.DATA]
+    with place.opened() as repo:
+        forget(repo, before.snapshot)
+    run = thief.run()
+    big = os.urandom(200_000)
+    tree = tree_of(b"x", content=named(run, Kind.DATA, big), size=len(big))
+    bad = [(kind, chunk_id, b"garbage") for kind, chunk_id in chunks]
+    run.pack([(Kind.DATA, named(run, Kind.DATA, big), big), *bad])
+    run.pack([(Kind.TREE, named(run, Kind.TREE, tree), tree)])
+    run.snapshot(named(run, Kind.TREE, tree))
+    made = []
+    put = place.area.put
 
-    from respaldo.format.tree import META, Leaf
+    def meanwhile(name, pieces):
+        if name.startswith("condemned/") and not made:
+            made.append(None)
+            made.append(place.backup())
+        put(name, pieces)
 
-    return Leaf(names=name + b"\0", meta=META.pack(stat.S_IFREG | 0o644, 0, 0, 0, 0, 0, 0)).encode()
+    place.area.put = meanwhile
+    place.prune()
+    place.area.put = put
+    assert place.prune().exit_status in {0, 4}
+    with place.opened(fresh=True) as repo:
+        repo.synchronise()
+        assert content(repo, made[1].manifest.root)["secret"] == b"what was there before " * 2000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Iterable
@@ -12,10 +13,12 @@ from respaldo.codec.keys import RUN_KINDS, KeyRing, RunRing
 from respaldo.codec.seal import associated_data, seal_with
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.ids import ChunkId, Kind, PackName, SnapshotId
+from respaldo.format import frame
 from respaldo.format.figures import Figures
 from respaldo.format.header import close_object
 from respaldo.format.runrecord import Author, run_name
-from respaldo.format.snapshot import Manifest
+from respaldo.format.snapshot import Manifest, Outcome, Verdict
+from respaldo.store.header import read_header
 from respaldo.store.packs import PackWriter, seal_block
 from respaldo.store.runs import new_run
 from respaldo.store.vault import Vault, make_vault
@@ -64,8 +67,6 @@ class Thief:
 
     def rings(self) -> list[KeyRing]:
         """Every ring that could be made of the keys, for the area and for the owner's repository."""
-        from respaldo.store.header import read_header
-
         hashes = [self.place.header.hash, read_header(self.place.owner_backend).hash]
         return [make(key, header) for key in self.keys for header in hashes for make in (KeyRing, RunRing)]
 
@@ -93,8 +94,6 @@ class Run:
 
     def forge(self, kind: str, name: str, raw: bytes) -> None:
         """Puts a record of any kind, under the key that the run would have for it."""
-        from respaldo.format import frame
-
         head, body = frame.squeeze(raw, self.vault.compressor)
         length = 4096 - 72 - 32
         header = self.thief.place.header
@@ -105,10 +104,6 @@ class Run:
 
     def snapshot(self, root: ChunkId, *, name: bytes = b"", **fields: object) -> SnapshotId:
         """Puts a manifest and its commit."""
-        import hashlib
-
-        from respaldo.format.snapshot import Outcome, Verdict
-
         snapshot = SnapshotId(name or self.session)
         now = self.thief.place.clock.now
         manifest = Manifest(

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from respaldo.catalog import trees
-from respaldo.catalog.trees import ListBuilder, TreeReader, put_tree, split_leaf
+from respaldo.catalog import runs
+from respaldo.catalog.runs import put_tree, split_leaf
+from respaldo.catalog.trees import ListBuilder, TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import EMPTY, Content
@@ -97,17 +98,17 @@ def test_short_directory_is_one_tree(leaf):
 def test_runs_put_together_are_the_directory(leaf, key):
     """However a directory is split, its runs are sound trees, and their entries in order are the directory's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trees, "RUN_ENTRIES_SPLIT", 2)
-        patch.setattr(trees, "RUN_ENTRIES_MIN", 1)
-        patch.setattr(trees, "RUN_ENTRIES_MAX", 4)
-        patch.setattr(trees, "_RUN_MASK", 3)
+        patch.setattr(runs, "RUN_ENTRIES_SPLIT", 2)
+        patch.setattr(runs, "RUN_ENTRIES_MIN", 1)
+        patch.setattr(runs, "RUN_ENTRIES_MAX", 4)
+        patch.setattr(runs, "_RUN_MASK", 3)
         shelf = Shelf()
         tree = put_tree(shelf, leaf, key)
         reader = TreeReader(shelf)
         assert list(reader.entries(tree)) == list(leaf.entries())
-        runs = list(reader.leaves(tree))
-        assert sum(len(run) for run in runs) == len(leaf)
-        for run in runs:
+        found = list(reader.leaves(tree))
+        assert sum(len(run) for run in found) == len(leaf)
+        for run in found:
             assert parse_tree(run.encode(), "x") == run
         for entry in leaf.entries():
             assert reader.find(tree, entry.name) == entry
@@ -154,7 +155,7 @@ def test_runs_are_cut_by_a_keyed_hash_and_at_the_maximum(monkeypatch):
     leaf = directory(many(30_000))
     cuts = {tuple(len(run) for run in split_leaf(leaf, key)) for key in (b"1" * 32, b"2" * 32, b"3" * 32)}
     assert len(cuts) == 3
-    monkeypatch.setattr(trees, "_RUN_MASK", (1 << 64) - 1)
+    monkeypatch.setattr(runs, "_RUN_MASK", (1 << 64) - 1)
     assert [len(run) for run in split_leaf(leaf, KEY)] == [8192, 8192, 8192, 30_000 - 3 * 8192]
 
 
@@ -242,8 +243,8 @@ def test_runs_out_of_order_or_of_other_lengths_are_refused():
     first, second = (shelf.put(Kind.TREE, directory(names).encode()) for names in ([b"a", b"b"], [b"c"]))
     good = shelf.put(Kind.TREE, Branch(((first, 2), (second, 1))).encode())
     assert [entry.name for entry in TreeReader(shelf).entries(good)] == [b"a", b"b", b"c"]
-    for runs in (((second, 1), (first, 2)), ((first, 2), (first, 2)), ((first, 1), (second, 1)), ((good, 3),)):
-        bad = shelf.put(Kind.TREE, Branch(runs).encode())
+    for wrong in (((second, 1), (first, 2)), ((first, 2), (first, 2)), ((first, 1), (second, 1)), ((good, 3),)):
+        bad = shelf.put(Kind.TREE, Branch(wrong).encode())
         with pytest.raises(Corruption):
             list(TreeReader(shelf).entries(bad))
 

@@ -372,3 +372,36 @@ def test_a_wrong_passphrase_after_another_key_is_the_same(cli, taken, place, mon
     cli("key", "test", "--password-file", place / "wrong", expected=12)
     found = accesses(cli, "--key-file", place / "key")
     assert [item["verb"] for item in found] == ["failed unlock"] * 2
+
+
+def test_a_client_that_may_restore_writes_it_down_too(cli, repository, tree, place, monkeypatch):
+    """It has no key of the repository: its lines are sealed to its own, and signed by what it writes next."""
+    cli("key", "client", "add", "ana", "--restore", "--out", place / "ana")
+    monkeypatch.delenv("RESPALDO_KEY_FILE")
+    monkeypatch.setenv("RESPALDO_CLIENT_FILE", str(place / "ana"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "there" / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "there" / "state"))
+    cli("snapshot", tree)
+    cli("restore", "latest", place / "back")
+    [area] = (place / "there" / "state" / "respaldo" / "clients").iterdir()
+    log = area / "access" / "log"
+    assert len(log.read_bytes().splitlines()) == 2
+    cli("snapshot", tree)
+    assert [item["verb"] for item in accesses(cli)] == ["restore"]
+    log.unlink()
+    log.mkdir()
+    assert "access log cannot be written" in cli("restore", "latest", place / "again", expected=1).err
+    assert not (place / "again").exists()
+    cli("restore", "latest", place / "again", "--allow-unrecorded")
+
+
+def test_changes_of_keys_and_clients_are_written_down(cli, taken, place):
+    """A rotation, a client that comes and one that goes; lines from before the rotation are read as before."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    cli("key", "client", "remove", "web")
+    cli("key", "rotate")
+    cli("dump", f"{taken}:/", "--quiet", expected=0)
+    found = accesses(cli)
+    assert [item["verb"] for item in found] == ["key client add", "key client remove", "key rotate", "dump"]
+    assert {item["outcome"] for item in found} == {"done"}
+    assert cli("log", "check", "--json").json["ok"]

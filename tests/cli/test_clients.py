@@ -121,6 +121,25 @@ def test_credential_that_is_none_and_a_key_beside_it_are_wrong_usage(cli, place,
     machines(place / "web", "snapshot", place / "source", "--key-file", place / "key", expected=2)
 
 
+def test_client_stores_what_a_command_prints(cli, place, machines):
+    """Twice: what the first stream held is not read again to compare."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    words = ("snapshot", "--command", "echo hello", "--stdin", "/dump", "--json")
+    first = machines(place / "web", *words).json
+    second = machines(place / "web", *words).json
+    assert second["parent"] == first["snapshot"]
+    assert second["changes"] is None
+    assert cli("dump", "latest:/dump", "--client", "web").out == "hello\n"
+
+
+def test_credential_that_others_can_read_is_warned_about(cli, place, machines):
+    """And taken."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    assert "warning" not in machines(place / "web", "snapshot", place / "source").err
+    (place / "web").chmod(0o644)
+    assert "others than its owner" in machines(place / "web", "snapshot", place / "source").err
+
+
 def test_rollback_of_its_area_is_reported_to_the_client(cli, place, machines):
     """Status 4, and on with --accept-rollback."""
     area = cli("key", "client", "add", "web", "--out", place / "web", "--json").json["area"]
@@ -130,3 +149,25 @@ def test_rollback_of_its_area_is_reported_to_the_client(cli, place, machines):
     assert "are gone" in ran.err
     machines(place / "web", "snapshot", place / "source", "--accept-rollback")
     machines(place / "web", "snapshot", place / "source")
+
+
+def test_clients_outlive_a_rotation_of_the_owners_key(cli, place, machines):
+    """Also when everything was sealed anew and the old master key is gone; removed ones stay removed."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    cli("key", "client", "add", "gone", "--out", place / "gone")
+    cli("key", "client", "remove", "gone")
+    first = machines(place / "web", "snapshot", place / "source", "--json").json
+    before = cli("key", "client", "list", "--json").json
+    cli("key", "rotate")
+    assert cli("key", "client", "list", "--json").json == before
+    cli("key", "reencrypt")
+    assert cli("key", "client", "list", "--json").json == before
+    names = sorted(os.listdir(place / "repository" / "enrolled"))
+    assert len(names) == 6
+    assert all(name.removesuffix(".copy").endswith("-1") for name in names)
+    cli("key", "client", "remove", "gone", expected=2)
+    second = machines(place / "web", "snapshot", place / "source", "--json").json
+    listed = cli("snapshots", "--client", "web", "--json").json["snapshots"]
+    assert [item["id"] for item in listed] == [first["snapshot"], second["snapshot"]]
+    cli("key", "client", "add", "new", "--out", place / "new")
+    assert len(cli("key", "client", "list", "--json").json["clients"]) == 3

@@ -47,7 +47,8 @@ def test_find_names_every_version(cli, made, tree):
     assert found(cli, made, tree, "nothing") == []
     text = cli("find", "b.log").out.splitlines()
     assert [line.split()[0] for line in text] == [made[0][:8], made[3][:8]]
-    assert cli("find", "--json", "nothing").json == {"found": [], "snapshots": 4, "failed": 0, "unread": []}
+    nothing = cli("find", "--json", "nothing").json
+    assert nothing == {"found": [], "snapshots": 4, "failed": 0, "unread": [], "damaged": []}
 
 
 def test_find_by_glob_and_path(cli, made, tree):

@@ -42,14 +42,18 @@ def _raw(key, block):
     return int.from_bytes(encryptor.update(block), "big")
 
 
-def collide_gcm(keys, aad):
-    """Returns one ciphertext and tag that AES-256-GCM opens under two keys (nonce zero): two free blocks solve it."""
+def collide_gcm(keys, aad, before=b""):
+    """Returns one ciphertext and tag that AES-256-GCM opens under two keys (nonce zero).
+
+    A free block and the tag solve it, whatever whole blocks stand ``before``.
+    """
     nonce = bytes(12)
     h = [_raw(key, bytes(16)) for key in keys]
     mask = [_raw(key, nonce + b"\0\0\0\1") for key in keys]
     padded = aad + bytes(-len(aad) % 16)
+    padded += before
     blocks = [int.from_bytes(padded[at : at + 16], "big") for at in range(0, len(padded), 16)]
-    length = (len(aad) * 8) << 64 | 128
+    length = (len(aad) * 8) << 64 | (len(before) + 16) * 8
     # tag = sum A_i H^(n+2-i) + C H^2 + L H + mask, for one block C of ciphertext: equal for both keys for one C.
     constant_part = []
     for key in (0, 1):
@@ -60,7 +64,7 @@ def collide_gcm(keys, aad):
     difference = _power(h[0], 2) ^ _power(h[1], 2)
     free = _multiply(constant_part[0] ^ constant_part[1], _power(difference, (1 << 128) - 2))
     tag = constant_part[0] ^ _multiply(free, _power(h[0], 2))
-    return free.to_bytes(16, "big") + tag.to_bytes(16, "big")
+    return before + free.to_bytes(16, "big") + tag.to_bytes(16, "big")
 
 
 P = (1 << 130) - 5

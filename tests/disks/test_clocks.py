@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from respaldo.backend.local import LocalBackend
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import load, put_pending
-from respaldo.catalog.trees import put_tree
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.seams import Silent, SystemClock, system_random
 from respaldo.format.snapshot import Manifest

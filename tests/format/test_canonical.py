@@ -6,7 +6,7 @@ import msgpack
 import pytest
 from hypothesis import given
 
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import Corruption, Interrupted
 from respaldo.format import canonical
 from tests.format.samples import values
 
@@ -112,3 +112,22 @@ def test_more_arrays_or_maps_than_the_limit_are_refused():
     assert canonical.unpack(msgpack.packb([{}] * canonical.MAPS_MAX), "x")
     with pytest.raises(Corruption):
         canonical.unpack(msgpack.packb([{}] * (canonical.MAPS_MAX + 1)), "x")
+
+
+def test_interruption_is_no_damage(monkeypatch):
+    """Whoever stops a run while a tree is read is not told that the tree is damaged."""
+
+    def interrupted(_items):
+        raise Interrupted("SIGINT")
+
+    monkeypatch.setattr(canonical, "_hooks", lambda *_: (interrupted, interrupted))
+    with pytest.raises(Interrupted):
+        canonical.unpack(canonical.pack([1, 2]), "x")
+
+
+def test_refusal_holds_nothing_of_what_was_refused():
+    """Errors are kept in lists: one that held its bytes would hold 64 MiB for each record."""
+    with pytest.raises(Corruption) as caught:
+        canonical.unpack(bytes(1000), "x")
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None

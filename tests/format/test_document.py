@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from respaldo.catalog import trees
+from respaldo.catalog import runs
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec import compress, slots
 from respaldo.codec.keys import SEALED_KINDS
@@ -14,11 +14,14 @@ from respaldo.format import (
     canonical,
     catalogue,
     content,
+    credential,
     figures,
     frame,
     header,
     leafcheck,
+    notice,
     pack,
+    runrecord,
     segment,
     snapshot,
     tree,
@@ -56,9 +59,13 @@ def test_limits():
         "record, encoded": snapshot.RECORD_RAW_BYTES_MAX,
         "segment as stored, sealed and padded": segment.SEGMENT_BYTES_MAX,
         "record as stored, sealed and padded": snapshot.RECORD_BYTES_MAX,
+        "notice, encoded": notice.NOTICE_RAW_BYTES_MAX,
+        "notice as stored, sealed and padded": notice.NOTICE_BYTES_MAX,
     }
     assert {name: found[name] for name in mib} == {name: f"{size >> 20} MiB" for name, size in mib.items()}
     assert found["header"] == f"{header.HEADER_BYTES_MAX} bytes"
+    assert found["run"] == f"{runrecord.RUN_BYTES_MAX} bytes"
+    assert found["credential"] == f"{credential.CREDENTIAL_BYTES_MAX} bytes"
     assert found["key slot without closing hash"] == f"{slots.SLOT_BYTES_MAX} bytes"
     assert found["slots tried"] == str(slots.SLOTS_MAX)
     assert numbers(found["chunk ids of a file in a tree"]) == [content.DIRECT_CHUNKS_MAX]
@@ -73,9 +80,9 @@ def test_numbers_in_the_text():
     """Rules that are written in words hold the program's numbers."""
     for sentence in (
         f"more than {content.DIRECT_CHUNKS_MAX} chunks, or with holes",
-        f"A directory of at most {trees.RUN_ENTRIES_SPLIT} entries whose leaf has at most",
-        f"the run would weigh more than {trees.RUN_BYTES_MAX >> 20} MiB with the entry after it",
-        f"the run has at least {trees.RUN_ENTRIES_MIN} entries with it, or if the run has {trees.RUN_ENTRIES_MAX}",
+        f"A directory of at most {runs.RUN_ENTRIES_SPLIT} entries whose leaf has at most",
+        f"the run would weigh more than {runs.RUN_BYTES_MAX >> 20} MiB with the entry after it",
+        f"the run has at least {runs.RUN_ENTRIES_MIN} entries with it, or if the run has {runs.RUN_ENTRIES_MAX}",
         f"has {content.NODE_ROWS_MAX} rows with it, or has at least {content.NODE_ROWS_MIN} with it",
         f"the mask 0x{INODE_FLAGS:08X}",
         "max(2¹⁶, ⌊n / 4⌋) arrays and 2¹⁰ maps",

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import load
-from respaldo.catalog.trees import put_tree
 from respaldo.core.ids import Kind, pack_object
 from respaldo.core.seams import Silent
 from respaldo.format.tree import META, Leaf

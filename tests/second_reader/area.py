@@ -3,6 +3,7 @@
 python area.py REPOSITORY CLIENT-NAME [SNAPSHOT TARGET], with the passphrase or key of the repository as for reader.py.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -19,21 +20,26 @@ from reader import Damaged, canonical, derive, need, open_seal, parse, unclose
 OF_RUNS = {"data", "tree", "list", "footer", "trailer", "segment", "manifest", "outcome", "marker", "log"}
 
 
+def read(owner, pattern):
+    return [parse(owner.record("client", item), item) for item in owner.names("enrolled", pattern)]
+
+
 class Area(reader.Repository):
     def __init__(self, owner, name):
-        names = owner.names("enrolled", r"[0-9a-f]{32}(-[0-9a-f]+)?")
-        found = [parse(owner.record("client", item), item) for item in names]
-        (self.enrolled,) = [item for item in found if item[2] == name]
+        again = r"(-[0-9a-f]{1,16})?(\.copy)?"  # each is there twice, and may be sealed anew
+        found = {item[1]: item for item in read(owner, r"[0-9a-f]{32}" + again)}
+        (self.enrolled,) = [item for item in found.values() if item[2] == name]
         self.client = self.enrolled[1].hex()
-        removals = owner.names("enrolled", rf"{self.client}(-[0-9a-f]+)?\.removed")
-        removed = [parse(owner.record("client", item), item)[3] for item in removals]
-        self.counts = None if not removed else {removed[0][at : at + 16].hex() for at in range(0, len(removed[0]), 16)}
+        removed = read(owner, rf"{self.client}\.removed" + again)
+        self.counts = (
+            {removed[0][3][at : at + 16].hex() for at in range(0, len(removed[0][3]), 16)} if removed else None
+        )
         self.runs = []
         super().__init__(os.path.join(owner.path, b"clients", self.client.encode()))
 
-    def _master(self, passphrase, key):
+    def _masters(self, passphrase, key):
         need(self.header_hash == self.enrolled[6], "the area has another header")
-        self.root = derive("root", self.enrolled[7] + self.header_hash)
+        self.root = self._root(self.enrolled[7])
         private = X25519PrivateKey.from_private_bytes(derive("run box", self.root))
         owner = Ed25519PrivateKey.from_private_bytes(derive("admin signature", self.root)).public_key()
         client = Ed25519PublicKey.from_public_bytes(self.enrolled[4])
@@ -42,7 +48,7 @@ class Area(reader.Repository):
                 self.runs.append((name[5:], self._run(name, private, {"client": client, "owner": owner})))
             except (Damaged, InvalidSignature):
                 continue  # it does not count
-        return self.enrolled[7]
+        return [(1, self.enrolled[7])], {}
 
     def _run(self, name, private, authors):
         version, signed, signature = parse(unclose(self.read(name), name), name)
@@ -56,6 +62,10 @@ class Area(reader.Repository):
         aad = canonical([1, "box", "root", self.header_hash, name])
         root_key = open_seal(derive("box seal", key), aad, box[32:], name, self.suite)
         return derive("run root", root_key + self.header_hash)
+
+    def _read_footer(self, name):
+        with contextlib.suppress(Damaged):  # of a run that does not count; else, what needs it is damaged
+            super()._read_footer(name)
 
     def unseal(self, kind, name, length, sealed, what):
         aad = canonical([1, self.suite, 0, self.id, kind, name, length])

@@ -122,7 +122,7 @@ class Repository:
         records, found = {}, []
         for name in self.names("epochs", r"[0-9a-f]{16}\.[0-9a-f]{16}"):
             try:
-                _, slots, sealed = parse(unclose(self.read(name), name), name)
+                _version, slots, sealed = parse(unclose(self.read(name), name), name)
             except (Damaged, ValueError):
                 continue  # torn
             newest = max((name[7:23], *(other[7:23] for other in records)))

@@ -7,7 +7,7 @@ import struct
 
 from blake3 import blake3
 
-from respaldo.catalog.trees import split_leaf
+from respaldo.catalog.runs import split_leaf
 from respaldo.chunk.chunker import Chunker, ChunkerParams
 from respaldo.format.tree import Leaf
 from tests.format.samples import FILE, meta

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import Catalogue, load
+from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import STANDARD
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel, Silent
@@ -61,9 +62,9 @@ class Place:
         self.header: Header = read_header(self.area)
         self._caches = itertools.count()
 
-    def owner(self) -> Repo:
-        """Opens the repository of the owner."""
-        cache = self.path / "owner"
+    def owner(self, machine: str = "owner") -> Repo:
+        """Opens the repository of the owner, on one machine or another."""
+        cache = self.path / machine
         return Repo.open(
             self.owner_backend, SECRET, cache_dir=cache, clock=self.clock, random=os.urandom, state_dir=cache / "state"
         )
@@ -133,8 +134,6 @@ def backup(repo: Repo, source: Path) -> BackupResult:
 
 def content(repo: Repo, root: ChunkId) -> dict[str, bytes]:
     """Returns the files of a snapshot of which all lies in one directory."""
-    from respaldo.catalog.trees import TreeReader
-
     trees = TreeReader(repo.source)
     found: dict[str, bytes] = {}
     stack = [root]

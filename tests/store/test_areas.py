@@ -14,8 +14,10 @@ from respaldo.codec.keys import ListRing, RunRing
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, KeyRotated, StorageFailed, UsageError
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check.options import VerifyOptions
+from respaldo.flows.check.run import run_verify
 from respaldo.format.credential import parse_credential
-from respaldo.format.enrolment import LIST, RESTORE, Removal, enrolment_name, removal_name
+from respaldo.format.enrolment import LIST, RESTORE, RecordName, Removal
 from respaldo.format.runrecord import Author, parse_run_name, run_name
 from respaldo.store import areas, rotating
 from respaldo.store.repo import Repo
@@ -51,7 +53,7 @@ def test_credential_pins_what_the_owner_keeps(place):
 def test_area_is_no_part_of_the_owners_repository(place):
     """And the owner's record of it is sealed: storage learns neither name nor rights."""
     names = list(place.owner_backend.snapshot())
-    assert enrolment_name(place.known().enrolment.client) in names
+    assert RecordName(client=place.known().enrolment.client).object_name() in names
     assert not any(name.startswith(("runs/", "notices/")) for name in names)
     for data in place.owner_backend.snapshot().values():
         assert b"web" not in data
@@ -112,28 +114,77 @@ def test_runs_after_a_removal_do_not_count(place):
         place.remove()
 
 
+def test_what_a_removed_client_writes_is_no_damage(place):
+    """Its snapshots, packs and entries are not there for the owner; real damage is."""
+    place.write(a=os.urandom(20_000))
+    first = place.backup()
+    place.remove()
+    before = set(place.area.snapshot())
+    for number in range(3):
+        place.write(b=b"%d" % number)
+        place.backup()
+    after = set(place.area.snapshot()) - before
+    assert {name.partition("/")[0] for name in after} == {"runs", "pending", "outcome", "packs", "log"}
+    for fresh in (False, True):
+        with place.opened(fresh=fresh) as repo:
+            repo.synchronise()
+            assert not repo.damaged
+            assert not repo.log.follow().findings
+            found = load(repo)
+            assert [item.id for item in found.snapshots] == [first.snapshot]
+            assert not (found.damaged or found.undecided or found.aborted)
+            result = run_verify(repo, VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+            assert not result.damages
+    place.prune()
+    pack = next(name for name in before if name.startswith("packs/"))
+    data = bytearray(place.area.get(pack))
+    data[-40] ^= 1
+    place.area.delete(pack)
+    place.area.put(pack, [data])
+    with place.opened(fresh=True) as repo:
+        result = run_verify(repo, VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+        assert pack in {damage.name for damage in result.damages}
+
+
 def test_damaged_removal_removes_all_the_same(place):
     """Whoever can bend it gains nothing."""
     place.write(a=b"first")
     place.backup()
     place.remove()
-    name = removal_name(place.known().enrolment.client)
-    data = bytearray(place.owner_backend.get(name))
+    name = RecordName(client=place.known().enrolment.client, removed=True)
+    for copy in (True, False):
+        bend(place.owner_backend, replace(name, copy=copy).object_name())
+        with place.owner() as repo:
+            found, damaged = areas.list_clients(repo)
+        assert len(damaged) == (1 if copy else 2)
+        assert found[0].removal is not None
+        assert len(found[0].removal.runs) == (1 if copy else 0)
+
+
+def bend(backend, name):
+    data = bytearray(backend.get(name))
     data[100] ^= 1
-    place.owner_backend.delete(name)
-    place.owner_backend.put(name, [data])
+    backend.delete(name)
+    backend.put(name, [data])
+
+
+def test_one_bad_sector_does_not_cost_an_area(place):
+    """Each record is there twice; verify says which one is damaged."""
+    place.write(a=b"a")
+    first = place.backup()
+    name = RecordName(client=place.known().enrolment.client).object_name()
+    bend(place.owner_backend, name)
+    assert [item.id for item in place.listed(fresh=True).snapshots] == [first.snapshot]
     with place.owner() as repo:
-        found, damaged = areas.list_clients(repo)
-    assert [error.name for error in damaged] == [name]
-    assert found[0].removal is not None
-    assert not found[0].removal.runs
+        result = run_verify(repo, VerifyOptions(), progress=Silent(), cancel=Cancel())
+    assert [damage.name for damage in result.damages] == [name]
 
 
 def test_record_under_anothers_name_is_no_client(place):
     """A seal opens under its own name alone; this one says so of what is inside it, too."""
     client = place.known().enrolment
     with place.owner() as repo:
-        name = enrolment_name(b"X" * 16)
+        name = RecordName(client=b"X" * 16).object_name()
         repo.backend.put(name, [repo.vault.seal_record(areas.KIND, name, client.encode())])
         assert [item.enrolment.client for item in areas.list_clients(repo)[0]] == [client.client]
 
@@ -227,7 +278,7 @@ def test_owner_takes_no_key_of_a_forged_run(place):
 
 
 def rotate(place):
-    with place.owner() as repo:
+    with place.owner("another machine") as repo:
         rotating.rotate(repo, rotating.plan_rotation(repo, (), {}))
 
 
@@ -251,7 +302,8 @@ def test_client_outlives_the_master_key_that_it_was_enrolled_under(place, remove
     assert [item.id for item in place.listed(fresh=True).snapshots] == [first.snapshot]
     names = sorted(place.owner_backend.names("enrolled"))
     client = before.enrolment.client
-    assert names == sorted([enrolment_name(client, 1), *([removal_name(client, 1)] if removed else [])])
+    kept = [RecordName(client=client, removed=gone, copy=copy) for gone in (False, removed) for copy in (False, True)]
+    assert names == sorted({name.object_name(1) for name in kept})
     if removed:
         with pytest.raises(UsageError, match="removed already"):
             place.remove()
@@ -261,22 +313,22 @@ def test_client_outlives_the_master_key_that_it_was_enrolled_under(place, remove
 
 def test_client_is_not_enrolled_under_a_key_that_was_rotated(place):
     """It would be lost with that key, if whoever retires it has listed before."""
-    with place.owner() as sleeper:
+    with place.owner("asleep") as sleeper:
         rotate(place)
         with pytest.raises(KeyRotated):
             areas.enrol(sleeper, "late", (), lambda _client: KeptBackend())
         with pytest.raises(KeyRotated):
             areas.remove(sleeper, place.known().enrolment.client, place.area)
-    assert len(list(place.owner_backend.names("enrolled"))) == 1
+    assert len(list(place.owner_backend.names("enrolled"))) == 2
 
 
 def test_record_of_a_client_that_was_put_too_late_is_taken_away(place, monkeypatch):
     """Where the key is rotated between the look before and the put."""
     rotations = iter([rotate])
     monkeypatch.setattr(Repo, "announce", lambda *_arguments: [turn(place) for turn in rotations])
-    with place.owner() as sleeper, pytest.raises(KeyRotated):
+    with place.owner("asleep") as sleeper, pytest.raises(KeyRotated):
         areas.enrol(sleeper, "late", (), lambda _client: KeptBackend())
-    assert len(list(place.owner_backend.names("enrolled"))) == 1
+    assert len(list(place.owner_backend.names("enrolled"))) == 2
 
 
 def test_run_counts_that_all_removals_name(place):
@@ -289,7 +341,7 @@ def test_run_counts_that_all_removals_name(place):
     runs = frozenset(parse_run_name(name) for name in place.area.names("runs"))
     assert len(runs) == 2
     with place.owner() as repo:
-        name = removal_name(client, 1)
+        name = RecordName(client=client, removed=True).object_name(1)
         later = Removal(client=client, time_ns=1, runs=runs)
         repo.backend.put(name, [repo.vault.seal_record(areas.KIND, name, later.encode())])
     assert len(place.known().removal.runs) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from respaldo.backend.base import FOLDERS, LOST_FOUND
+from respaldo.codec.keys import SEALED_KINDS
 from respaldo.store import census
+from respaldo.store.census import NAMED, RECORDS
 
 NOT_UNDER_THE_EPOCH = {
     "keys": "slots, each sealed under its own secret; what they say of themselves is made again with them",
@@ -20,3 +22,13 @@ def test_every_folder_is_looked_at_or_is_known_to_hold_nothing_of_an_epoch():
     """A folder that is added to the format is added here or there, or this fails."""
     assert set(census.FOLDERS) | set(NOT_UNDER_THE_EPOCH) == set(FOLDERS)
     assert not set(census.FOLDERS) & set(NOT_UNDER_THE_EPOCH)
+
+
+IN_PACKS = {"data", "tree", "list", "footer", "trailer"}
+WITH_THE_KEYS = {"about", "epoch"}
+"""What describes slots and epochs, which a rotation makes anew itself."""
+
+
+def test_census_counts_every_kind_that_is_sealed():
+    """A new kind of object needs a place in it, and a way to be sealed anew."""
+    assert {*RECORDS.values(), *NAMED.values()} | IN_PACKS | WITH_THE_KEYS == SEALED_KINDS

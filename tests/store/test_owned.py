@@ -6,6 +6,10 @@ import os
 
 import pytest
 
+from respaldo.catalog.snapshots import announce_forgetting, load
+from respaldo.catalog.snapshots import forget as take
+from respaldo.store import sweep
+from respaldo.store.owned import NOTICES_MAX
 from tests.store.owners import Place, content
 
 
@@ -21,8 +25,6 @@ def test_owner_reads_what_the_client_wrote(place):
     result = place.backup()
     for fresh in (False, True):
         with place.opened(fresh=fresh) as repo:
-            from respaldo.catalog.snapshots import load
-
             catalogue = load(repo)
             assert [item.id for item in catalogue.snapshots] == [result.snapshot]
             assert not catalogue.damaged
@@ -35,9 +37,6 @@ def test_owner_reads_what_the_client_wrote(place):
 
 
 def forget(repo, snapshot):
-    from respaldo.catalog.snapshots import announce_forgetting
-    from respaldo.catalog.snapshots import forget as take
-
     announce_forgetting(repo, [snapshot])
     take(repo, snapshot)
 
@@ -95,8 +94,6 @@ def test_condemnation_comes_after_its_notice(place):
 def test_client_that_misses_a_notice_loses_nothing(place):
     """It stores everything anew, and relies on nothing."""
     big, _ = half_forgotten(place)
-    from respaldo.store import sweep
-
     with place.opened() as repo:
         repo.synchronise()
         packs = [pack.name for pack in repo.index.packs()]
@@ -116,8 +113,6 @@ def test_notices_become_one(place):
     """However often a collector ran, few are left; and a client that has seen none finds what was moved."""
     big, _ = half_forgotten(place)
     place.prune(repack_below=0.9)
-    from respaldo.store.owned import NOTICES_MAX
-
     for number in range(NOTICES_MAX + 1):
         place.write(d=os.urandom(2000))
         result = place.backup()

@@ -129,7 +129,7 @@ def test_removed_client(place):
     assert {item.id for item in place.listed(fresh=True).snapshots} == {first.snapshot}
     with place.opened(fresh=True) as repo:
         catalogue = load(repo)
-        assert second.snapshot in catalogue.undecided
+        assert second.snapshot not in catalogue.undecided
         assert repo.area.refused[second.snapshot] == "its client had been removed when it came"
 
 

@@ -7,10 +7,10 @@ import stat
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from respaldo.catalog.parted import parted
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.views.diff import Change, Verb, compare
-from respaldo.views.row import parted
 from respaldo.views.sides import Snapshots
 from tests.views.model import FILES, Chunks, File, Folder, Node, histories, leaf_of, put_folder, runs_of, walk
 

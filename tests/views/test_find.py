@@ -14,11 +14,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from respaldo.catalog.register import Register
 from respaldo.core.errors import UsageError
 from respaldo.core.model import Entry, Mark
 from respaldo.views.criteria import Criteria
 from respaldo.views.find import Find
-from respaldo.views.register import Register
 from tests.views.model import Chunks, File, Folder, Node, histories, put_folder, runs_of, walk
 
 
@@ -195,7 +195,7 @@ def test_register_notices_what_rotted(tmp_path):
     register = Register(tmp_path / "register")
     seen(chunks, register, trees, Criteria())
     environment = register._environment
-    for database in ("names", "rows", "bases", "shapes", "trees"):
+    for database in ("names", "bases", "shapes", "trees"):
         with environment.env.begin(write=True) as txn:
             cursor = txn.cursor(db=environment.dbs[database])
             held = [(bytes(key), bytes(value)) for key, value in cursor]

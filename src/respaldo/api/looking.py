@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from respaldo.api import exporting
 from respaldo.api.blocks import Blocks
 from respaldo.api.naming import Found, covers
+from respaldo.catalog.register import FOLDER_NAME, Register
 from respaldo.catalog.retention import kind_of
-from respaldo.catalog.snapshots import Snapshot
+from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import SourceError, TargetError, UsageError
+from respaldo.core.errors import Corruption, SourceError, TargetError, UsageError
 from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.format.verification import How
 from respaldo.store.fetch import Fetcher
@@ -34,7 +35,6 @@ from respaldo.views.criteria import Criteria
 from respaldo.views.diff import Change, Verb, compare
 from respaldo.views.find import Find as Finding
 from respaldo.views.history import State, history
-from respaldo.views.register import Register
 from respaldo.views.sides import Gap, Live, Snapshots
 
 if TYPE_CHECKING:
@@ -80,12 +80,14 @@ class Looking:
     """Looks into one repository. One thread."""
 
     def __init__(
-        self, repo: Repo, trees: TreeReader, listed: Callable[[], Sequence[Snapshot]], accesses: Callable[[], Accesses]
+        self, repo: Repo, trees: TreeReader, listed: Callable[[], Catalogue], accesses: Callable[[], Accesses]
     ) -> None:
         self._repo = repo
         self._accesses = accesses
         self._listed = listed
         self._known: Sequence[Snapshot] = ()
+        self.damaged: Sequence[Corruption] = ()
+        """Records of snapshots that could not be read when these were listed: what they hold was not looked at."""
         self._trees = trees
         self._opened: Register | None = None
 
@@ -274,7 +276,8 @@ class Looking:
         self, *, host: str = "", tags: Collection[str] = (), kind: str = "", covering: bytes = b""
     ) -> list[Snapshot]:
         """Returns the snapshots in which is looked, by time: of a host, with all tags, of a kind, that cover a path."""
-        self._known = self._listed()
+        found = self._listed()
+        self._known, self.damaged = found.snapshots, found.damaged
         return [
             item
             for item in self._known
@@ -293,7 +296,7 @@ class Looking:
     @property
     def _register(self) -> Register:
         if self._opened is None:
-            self._opened = Register(self._repo.cache_dir / "register")
+            self._opened = Register(self._repo.cache_dir / FOLDER_NAME)
         return self._opened
 
     def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[State]:

@@ -15,7 +15,7 @@ from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot
 from respaldo.core.model import Content, Entry, Mark
-from respaldo.views.walk import tree_of
+from respaldo.views.walk import Failed, tree_of
 from respaldo.views.walk import walk as below
 
 __all__ = ["ID_SHOWN", "Found", "covers", "find_entry", "plain_path", "resolve", "split_name", "walk"]
@@ -103,9 +103,14 @@ def _holding(trees: TreeReader, snapshots: Iterable[Snapshot], path: bytes, but:
             continue
 
 
-def walk(trees: TreeReader, found: Found, *, recursive: bool) -> Iterator[tuple[bytes, Entry]]:
-    """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
+def walk(
+    trees: TreeReader, found: Found, *, recursive: bool, failed: Failed | None = None
+) -> Iterator[tuple[bytes, Entry]]:
+    """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself.
+
+    ``failed``: as for `respaldo.views.walk.walk`.
+    """
     if not found.entry.is_dir:
         yield found.path, found.entry
         return
-    yield from below(trees, found.entry, found.path.rstrip(b"/") + b"/", recursive=recursive)
+    yield from below(trees, found.entry, found.path.rstrip(b"/") + b"/", recursive=recursive, failed=failed)

@@ -70,7 +70,11 @@ def open_repository(
                 header=header,
                 state_dir=places.state_dir,
             )
-        except WrongSecret:
+        except WrongSecret as error:
+            if not backend.names("keys"):
+                error.hint = (
+                    "no passphrase opens the area of a client: name the repository above it, with --client NAME"
+                )
             from respaldo.api.recording import note_failure  # noqa: PLC0415 - start-up time
 
             place = Recollection(recollection_path(places.state_dir, header.repository), system_random)

@@ -25,6 +25,8 @@ class Repairing:
     ) -> None:
         self._history = history if options.accept_lost else None
         diagnosis = diagnose(repo, options, progress=progress, cancel=cancel)
+        self._repo = repo
+        self._of_structure = any(map(_is_of_structure, diagnosis.faults))
         self._parity = Parity(repo)
         mended = self._parity.mended
         faults = {name: reason for name, reason in diagnosis.faults.items() if name not in mended}
@@ -47,6 +49,14 @@ class Repairing:
         result = self._repair.execute(self._rest, progress=progress, cancel=cancel)
         if self._history is not None:
             self._history.accept()
+        if self._of_structure:  # what no honest client writes may be nothing that could be marked as lost
+            again = diagnose(self._repo, RepairOptions(), progress=progress, cancel=cancel)
+            text = "{}; it was written so: leave it, or forget the snapshots that verify names"
+            left += [
+                Step(verb=Verb.LEAVE, name=name, text=text.format(reason))
+                for name, reason in sorted(again.faults.items())
+                if _is_of_structure(name)
+            ]
         return replace(
             result,
             plan=self.plan,
@@ -54,6 +64,11 @@ class Repairing:
             left=(*left, *result.left),
             aside=(*aside, *result.aside),
         )
+
+
+def _is_of_structure(fault: str) -> bool:
+    """Whether a fault is one of a tree or a list, whose bytes are what they were when they were written."""
+    return fault.startswith(("tree ", "list "))
 
 
 def diagnose(repo: Repo, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Diagnosis:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from respaldo.flows.restore.options import RestoreOptions, RestorePlan, RestoreResult
     from respaldo.flows.rewrite.options import RewriteOptions
     from respaldo.format.verification import WasWhole
+    from respaldo.views.walk import Failed
 else:  # start-up time
     clients, figures, keys, looking, recording, retention = map(
         Later, ("clients", "figures", "keys", "looking", "recording", "retention")
@@ -69,7 +70,6 @@ class Repository:
     ) -> None:
         self._repo = repo
         self.unrecorded: list[NotRecorded] = []
-        """What was handed over without a line in the access log, because that was allowed."""
         self._allow_unrecorded = allow_unrecorded
         self.history = History(repo, rollback)
         self._uses = uses
@@ -165,15 +165,17 @@ class Repository:
             self._repo.synchronise(progress, lenient=True)  # whoever writes looks again, and is not lenient
             self._synchronised = True
 
-    def ls(self, found: naming.Found, *, recursive: bool = False) -> Iterator[tuple[bytes, Entry]]:
-        """Yields (path, entry) of what is in a directory, everything below it if ``recursive``; of a file, itself."""
-        return naming.walk(self._trees, found, recursive=recursive)
+    def ls(
+        self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
+    ) -> Iterator[tuple[bytes, Entry]]:
+        """Yields (path, entry) of what is in a directory, or all below it; ``failed``: see `views.walk.walk`."""
+        return naming.walk(self._trees, found, recursive=recursive, failed=failed)
 
     @cached_property
     def looking(self) -> looking.Looking:
         """What looks into files and at many snapshots at once."""
         self._synchronise(Silent())
-        return looking.Looking(self._repo, self._trees, lambda: self.snapshots().snapshots, lambda: self.accesses)
+        return looking.Looking(self._repo, self._trees, self.snapshots, lambda: self.accesses)
 
     def stats(self, progress: Progress) -> figures.Stats:
         """Counts snapshots, packs, chunks and bytes."""
@@ -233,14 +235,10 @@ class Repository:
     def restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
     ) -> RestoreResult:
-        """Writes what was found to a target: what is in a directory directly into it, a file as it or into it.
-
-        Raises `NotRecorded` before anything of it is written.
-        """
+        """Writes what was found to a target, what is in a directory directly into it; raises as `restoring.restore`."""
         from respaldo.api.restoring import restore  # noqa: PLC0415 - start-up time
 
-        wanted = restore_of(self._repo, self._trees, found, target, options)
-        return restore(self._repo, self.accesses, found, wanted, progress=progress, cancel=cancel)
+        return restore(self, self._trees, found, target, options, progress=progress, cancel=cancel)
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+from respaldo.api.blocks import restore_of
 from respaldo.api.naming import Found
-from respaldo.api.recording import Accesses
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.restore.begin import Restore
-from respaldo.flows.restore.options import RestoreResult
+from respaldo.flows.restore.options import RestoreOptions, RestoreResult
 from respaldo.flows.restore.run import run_restore
-from respaldo.store.repo import Repo
+from respaldo.flows.restore.seams import Trees
+
+if TYPE_CHECKING:
+    from respaldo.api.repository import Repository
 
 
 def restore(
-    repo: Repo, accesses: Accesses, found: Found, wanted: Restore, *, progress: Progress, cancel: Cancel
+    repository: Repository,
+    trees: Trees,
+    found: Found,
+    target: bytes,
+    options: RestoreOptions,
+    *,
+    progress: Progress,
+    cancel: Cancel,
 ) -> RestoreResult:
-    """Restores what was found; raises `NotRecorded`, and else as `run_restore`."""
-    target = os.path.abspath(wanted.target)
-    with accesses.recorded("restore", snapshots=[found.snapshot.id], paths=[found.path], target=target) as ending:
+    """Restores what was found: what is in a directory directly into the target, a file as it or into it.
+
+    Raises `NotRecorded` before anything of it is written, and else as `run_restore`.
+    """
+    repo = repository.within
+    wanted = restore_of(repo, trees, found, target, options)
+    with repository.accesses.recorded(
+        "restore", snapshots=[found.snapshot.id], paths=[found.path], target=os.path.abspath(target)
+    ) as ending:
         result = run_restore(wanted, progress=progress, cancel=cancel, clock=repo.clock, random=repo.random)
         ending.take(result.exit_status, result.written_bytes)
     return result

@@ -127,9 +127,9 @@ def candidates(
                 ended_ns=manifest.ended_ns,
                 parent=manifest.parent,
                 # One that stands for another came long after that one had: its arrival says nothing.
-                stored_ns=stored.get(pending_name(item.id))
-                if _is_of_client(item, commits) or not _stands_for_another(manifest, repo)
-                else None,
+                stored_ns=None
+                if _stands_for_another(manifest, repo) and not _is_of_client(item, commits)
+                else stored.get(pending_name(item.id)),
                 by_log=_is_of_client(item, commits),
                 told=commits.told.get(item.id) if commits is not None else None,
             ),

@@ -81,6 +81,8 @@ class Session:
         catalogue = load(self._repo)
         listing = self._repo.synchronise(self._progress)
         self._among_condemned = not listing.condemned.isdisjoint(listing.packs)
+        if not self._repo.telling.trusted:  # an owner in the area of a client, whose packs may not be what they say
+            self._repo.index.usable.clear()
         return catalogue
 
     def _mark(self) -> None:

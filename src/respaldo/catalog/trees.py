@@ -1,37 +1,22 @@
 """Trees and lists over chunks: written from columns, read as entries and rows.
 
-A directory longer than `RUN_ENTRIES_SPLIT` entries is cut into runs at names that a keyed hash chooses, so that one
-more file rewrites one run and nobody without the key can choose names that force degenerate runs. A long file's content
-is cut into list nodes likewise. Never holds a whole list in memory. Implements docs/format.md, "Tree" and "List".
+A long directory stands in runs (`respaldo.catalog.runs`). A long file's content is cut into list nodes likewise, where
+ids say so. Never holds a whole list in memory. Implements docs/format.md, "Tree" and "List".
 """
 
 from __future__ import annotations
 
-import stat
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, TypeVar
-
-from blake3 import blake3
+from typing import Protocol
 
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.model import EMPTY, Content, Entry, Mark
 from respaldo.core.seams import Buffer
 from respaldo.format.content import DIRECT_CHUNKS_MAX, HOLE, NODE_BYTES_MAX, ROW, Row, ends_node, parse_node
-from respaldo.format.leafcheck import LEVEL_MAX, default_count
-from respaldo.format.tree import META, Branch, Leaf, parse_tree
-
-RUN_ENTRIES_SPLIT = 4096
-RUN_ENTRIES_MIN = 1024
-RUN_ENTRIES_MAX = 8192
-RUN_BYTES_MAX = 8 << 20
-"""Half of what a block holds: a run ends before it weighs more, whatever its entries carry."""
-_RUN_MASK = (1 << 11) - 1
-_ENTRY_BYTES = 64
-_PAIR_BYTES = 16
-T = TypeVar("T")
+from respaldo.format.leafcheck import LEVEL_MAX
+from respaldo.format.tree import Leaf, parse_tree
 
 
 class Sink(Protocol):
@@ -44,6 +29,12 @@ class Sink(Protocol):
     def knows(self, kind: Kind, chunk_id: ChunkId) -> bool: ...
 
     def separate(self) -> None: ...
+
+
+class TreeSink(Protocol):
+    """Stores chunks one by one: all that a tree needs."""
+
+    def put(self, kind: Kind, raw: Buffer) -> ChunkId: ...
 
 
 class Reader(Protocol):
@@ -66,97 +57,6 @@ def read_node(reader: Reader, chunk_id: ChunkId, level: int) -> list[Row]:
     if level > 1 and any(row.id == HOLE for row in rows):
         raise Corruption(what, "a hole stands above the lowest level")
     return rows
-
-
-def put_tree(sink: Sink, leaf: Leaf, name_order: bytes) -> ChunkId:
-    """Stores a directory, returns its tree's id. ``name_order`` is the key that chooses where long ones are cut."""
-    if len(leaf) <= RUN_ENTRIES_SPLIT:
-        encoded = leaf.encode()
-        if len(encoded) <= RUN_BYTES_MAX:
-            return sink.put(Kind.TREE, encoded)
-    runs = [(sink.put(Kind.TREE, run.encode()), len(run)) for run in split_leaf(leaf, name_order)]
-    return sink.put(Kind.TREE, Branch(tuple(runs)).encode())
-
-
-class _Shape(NamedTuple):
-    """Is what an entry takes in its tree: content ids, bytes of link target with its NUL, bytes in all, about."""
-
-    ids: int
-    target: int
-    weight: int
-
-
-def _shapes(leaf: Leaf, names: list[bytes]) -> Iterator[_Shape]:
-    target_at = 0
-    for row, (name, item) in enumerate(zip(names, META.iter_unpack(leaf.meta), strict=True)):
-        mode, _, _, _, size, _, _ = item
-        level = leaf.levels.get(row)
-        ids = level[1] if level else default_count(mode, size, leaf.marks.get(row, 0))
-        target = 0
-        if stat.S_ISLNK(mode):
-            target = leaf.targets.index(b"\0", target_at) + 1 - target_at
-            target_at += target
-        xattrs = sum(len(key) + len(value) + _PAIR_BYTES for key, value in leaf.xattrs.get(row, ()))
-        yield _Shape(ids, target, META.size + _ENTRY_BYTES + len(name) + ids * CHUNK_ID_BYTES + target + xattrs)
-
-
-def _run_ends(names: list[bytes], shapes: list[_Shape], name_order: bytes) -> list[int]:
-    """Returns the row behind each run's last: after a chosen name, and before a run gets too long or too heavy."""
-    ends: list[int] = []
-    first = weight = 0
-    for row, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        if row > first and weight + shape.weight > RUN_BYTES_MAX:
-            ends.append(row)
-            first, weight = row, 0
-        weight += shape.weight
-        length = row + 1 - first
-        if length < RUN_ENTRIES_MIN:
-            continue
-        chosen = int.from_bytes(blake3(name, key=name_order).digest(8), "little") & _RUN_MASK == 0
-        if chosen or length >= RUN_ENTRIES_MAX:
-            ends.append(row + 1)
-            first, weight = row + 1, 0
-    if first < len(names):
-        ends.append(len(names))
-    return ends
-
-
-def split_leaf(leaf: Leaf, name_order: bytes) -> Iterator[Leaf]:
-    """Yields the runs of a long directory, in order."""
-    names = leaf.names.split(b"\0")[:-1]
-    shapes = list(_shapes(leaf, names))
-    ends = _run_ends(names, shapes, name_order)
-    levels, links = _dealt(leaf.levels, ends), _dealt(leaf.links, ends)
-    xattrs, marks = _dealt(leaf.xattrs, ends), _dealt(leaf.marks, ends)
-    start = content_at = target_at = 0
-    for run, end in enumerate(ends):
-        meta = leaf.meta[start * META.size : end * META.size]
-        content_end = content_at + sum(shape.ids for shape in shapes[start:end]) * CHUNK_ID_BYTES
-        target_end = target_at + sum(shape.target for shape in shapes[start:end])
-        owners = {item[1:3] for item in META.iter_unpack(meta)}
-        uids, gids = {uid for uid, _ in owners}, {gid for _, gid in owners}
-        yield Leaf(
-            names=b"".join([name + b"\0" for name in names[start:end]]),
-            meta=meta,
-            content=leaf.content[content_at:content_end],
-            targets=leaf.targets[target_at:target_end],
-            levels=levels[run],
-            links=links[run],
-            xattrs=xattrs[run],
-            marks=marks[run],
-            users={number: name for number, name in leaf.users.items() if number in uids},
-            groups={number: name for number, name in leaf.groups.items() if number in gids},
-        )
-        start, content_at, target_at = end, content_end, target_end
-
-
-def _dealt(rows: Mapping[int, T], ends: list[int]) -> list[dict[int, T]]:
-    """Deals the rows of a map out to the runs that they lie in, numbered from each run's first."""
-    dealt: list[dict[int, T]] = [{} for _ in ends]
-    for row, value in rows.items():
-        run = bisect_right(ends, row)
-        dealt[run][row - (ends[run - 1] if run else 0)] = value
-    return dealt
 
 
 class ListBuilder:
@@ -245,6 +145,18 @@ class ListBuilder:
             level += 1
 
 
+def check_run(run: Leaf | list[ChunkId], last: bytes, what: str) -> bytes:
+    """Returns the last name of a run that comes after one whose last name is given; raises `Corruption`.
+
+    Runs are leaves: one that has runs itself could stand for millions.
+    """
+    if not isinstance(run, Leaf):
+        raise Corruption(what, "one of its runs is not a run")
+    if run.names.partition(b"\0")[0] <= last:
+        raise Corruption(what, "its runs overlap")
+    return run.names[:-1].rpartition(b"\0")[2]
+
+
 class TreeReader:
     """Reads directories as entries and files as rows."""
 
@@ -256,13 +168,20 @@ class TreeReader:
         tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
         return [] if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
 
+    def runs(self, tree_id: ChunkId) -> tuple[tuple[ChunkId, int], ...]:
+        """Returns the runs of a directory and the numbers of their entries, none where it is short."""
+        tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
+        return () if isinstance(tree, Leaf) else tree.runs
+
     def opened(self, tree_id: ChunkId) -> Leaf | list[ChunkId]:
         """Returns a directory, of a long one the ids of its runs; raises `Corruption`, `ChunkMissing`."""
         tree = parse_tree(self._reader.get(Kind.TREE, tree_id), f"tree {tree_id.hex()[:16]}")
         return tree if isinstance(tree, Leaf) else [run_id for run_id, _ in tree.runs]
 
-    def leaves(self, tree_id: ChunkId) -> Iterator[Leaf]:
-        """Yields the runs of a directory, one where it is short; raises `Corruption`, `ChunkMissing`.
+    def leaves(self, tree_id: ChunkId, known: Container[ChunkId] = ()) -> Iterator[Leaf]:
+        """Yields the runs of a directory, but those that are known, one where it is short.
+
+        Raises `Corruption`, `ChunkMissing`.
 
         A run that cannot be had is passed over, and the error raised at the end: the others are no worse for it.
         """
@@ -274,16 +193,16 @@ class TreeReader:
         last = b""
         failed: ChunkMissing | Corruption | None = None
         for run_id, count in tree.runs:
+            if run_id in known:
+                continue
             try:
-                run = parse_tree(self._reader.get(Kind.TREE, run_id), f"tree {run_id.hex()[:16]}")
+                run = self.opened(run_id)
             except (ChunkMissing, Corruption) as error:
                 failed = failed or error
                 continue
+            last = check_run(run, last, what)
             if not isinstance(run, Leaf) or len(run) != count:
-                raise Corruption(what, "one of its runs is not a run")
-            if run.names.partition(b"\0")[0] <= last:
-                raise Corruption(what, "its runs overlap")
-            last = run.names[:-1].rpartition(b"\0")[2]
+                raise Corruption(what, "one of its runs is not as long as it says")
             yield run
         if failed is not None:
             raise failed

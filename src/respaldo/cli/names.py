@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from respaldo.cli import show
 from respaldo.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from respaldo.core.errors import Corruption
 
 _WORDS = ("today", "yesterday")
 
@@ -65,6 +68,15 @@ def of_snapshots(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def say_damaged(damaged: Iterable[Corruption]) -> int:
+    """Says which records of snapshots could not be read, so that these were not looked at; returns the exit status."""
+    status = 0
+    for error in damaged:
+        show.err(f"warning: a snapshot was not looked at: {show.shown(str(error))}")
+        status = error.exit_status
+    return status
 
 
 SNAPSHOT = SnapshotName()

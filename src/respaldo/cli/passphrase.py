@@ -164,7 +164,13 @@ def make_private(path: str, what: str) -> int:
 def read_credential(path: str) -> Credential:
     """Returns the credential in a file."""
     from respaldo.api import parse_credential  # start-up time
+    from respaldo.cli import show  # start-up time
 
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_mode & 0o077:
+            show.err(
+                f"warning: others than its owner can reach {show.shown(path)}: whoever reads it is this client, too"
+            )
     try:
         return parse_credential(_read(path, "client's credential"), path)
     except Corruption as error:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _WRITING: Final = "snapshot"
 _TAKES: Final = {
-    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history"), "list"),
+    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history", "log show"), "list"),
     **dict.fromkeys(("restore", "dump"), "restore"),
 }
 """Commands that read; any other one is the owner's."""
@@ -32,10 +32,10 @@ def check_area() -> None:
 
 def check_right(credential: Credential) -> bool:
     """Returns whether the command that is run reads; raises `NotEntitled` unless the client may run it."""
-    command = click.get_current_context().command_path.split()[1]
-    if command == _WRITING:
+    words = click.get_current_context().command_path.split()[1:]
+    if words == [_WRITING]:
         return False
-    right = _TAKES.get(command, "")
+    right = _TAKES.get(" ".join(words), "")
     if right not in credential.rights:
         raise NotEntitled(credential.name, right)
     return True

@@ -136,7 +136,10 @@ def parse_slot(name: str, data: bytes) -> Slot:
     kdf = None
     match method, cost:
         case "argon2id", [int(passes), int(memory_kib)] if type(passes) is not bool:
-            kdf = Kdf(passes=passes, memory_kib=memory_kib)
+            try:
+                kdf = Kdf(passes=passes, memory_kib=memory_kib)
+            except Corruption as error:
+                raise Corruption(name, error.reason) from None
         case "key", []:
             pass
         case _:

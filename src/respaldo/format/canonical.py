@@ -106,6 +106,7 @@ def _hooks(
 def unpack(data: bytes, what: str, *, items_max: int = ITEMS_MAX) -> Value:
     """Returns the value of a canonical encoding; raises `Corruption` naming ``what`` for anything else."""
     array, pairs = _hooks(len(data), items_max)
+    refused = ""
     try:
         value: Value = msgpack.unpackb(
             data,
@@ -118,8 +119,11 @@ def unpack(data: bytes, what: str, *, items_max: int = ITEMS_MAX) -> Value:
             max_ext_len=0,
         )
         again = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException, msgpack.PackException) as error:
-        raise Corruption(what, f"not canonical msgpack ({type(error).__name__})") from None
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        # Not `msgpack.PackException`, which is another name of Exception: an interruption would be damage.
+        refused = type(error).__name__
+    if refused:  # out there, so that what is raised does not hold what was refused, which holds the bytes
+        raise Corruption(what, f"not canonical msgpack ({refused})")
     if type(value) not in _TYPES or again != data:
         raise Corruption(what, "not canonical msgpack")
     return value

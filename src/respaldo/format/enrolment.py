@@ -25,28 +25,51 @@ RIGHTS: Final = (LIST, RESTORE)
 """What a client may be given beside writing, in the order in which they stand."""
 ENROLLED: Final = "enrolled/"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(?:-[0-9a-f]{1,16})?(\.removed)?", re.ASCII)
+_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(\.removed)?(?:-([1-9a-f][0-9a-f]{0,15}))?(\.copy)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordName:
+    """Is what an object's name says: whose record it is, of what, and whether it is the second one of its kind.
+
+    Each record is put twice, because one bad sector would make a whole area unreadable. ``epoch``: that it was sealed
+    anew under, 0 where it was not.
+    """
+
+    client: bytes
+    removed: bool = False
+    copy: bool = False
+    epoch: int = 0
+
+    def object_name(self, epoch: int | None = None) -> str:
+        """Returns the name of the object, or of the one that it becomes when it is sealed anew under an epoch."""
+        epoch = self.epoch if epoch is None else epoch
+        return "".join(
+            (
+                ENROLLED + self.client.hex(),
+                ".removed" if self.removed else "",
+                f"-{epoch:x}" if epoch else "",
+                ".copy" if self.copy else "",
+            )
+        )
+
+
+def parse_record_name(name: str) -> RecordName | None:
+    """Parses the name of an enrolment or a removal; None for another name."""
+    found = _OBJECT.fullmatch(name)
+    if found is None:
+        return None
+    return RecordName(
+        client=bytes.fromhex(found[1]),
+        removed=found[2] is not None,
+        copy=found[4] is not None,
+        epoch=int(found[3] or "0", 16),
+    )
 
 
 def is_client_name(name: str) -> bool:
     """Tells whether a client may be called so: letters, digits, dots, dashes and underscores; 64 at most."""
     return len(name) <= CLIENT_NAME_BYTES_MAX and _NAME.fullmatch(name) is not None
-
-
-def enrolment_name(client: bytes, epoch: int = 0) -> str:
-    """Returns the object name of an enrolment; ``epoch``: that it was sealed anew under."""
-    return ENROLLED + client.hex() + (f"-{epoch:x}" if epoch else "")
-
-
-def removal_name(client: bytes, epoch: int = 0) -> str:
-    """Returns the object name of a removal; ``epoch``: that it was sealed anew under."""
-    return enrolment_name(client, epoch) + ".removed"
-
-
-def parse_enrolled_name(name: str) -> tuple[bytes, bool] | None:
-    """Returns the client and whether the object is a removal; None for another name."""
-    found = _OBJECT.fullmatch(name)
-    return None if found is None else (bytes.fromhex(found[1]), found[2] is not None)
 
 
 def parse_rights(rights: Iterable[object], what: str) -> tuple[str, ...]:
@@ -136,3 +159,14 @@ def parse_removal(data: bytes, what: str) -> Removal:
             if runs == sorted(set(runs)):
                 return Removal(client=client, time_ns=time_ns, runs=frozenset(runs))
     raise Corruption(what, "not a removal of this format")
+
+
+def parse_client_record(data: bytes, what: str) -> Enrolment | Removal:
+    """Parses what stands under the name of an enrolment or of a removal; raises `Corruption`."""
+    name = parse_record_name(what)
+    if name is None:
+        raise Corruption(what, "no record of a client is called so")
+    found = parse_removal(data, what) if name.removed else parse_enrolment(data, what)
+    if found.client != name.client:
+        raise Corruption(what, "it is of another client")
+    return found

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import msgpack
@@ -30,6 +31,7 @@ LEAF = 1
 BRANCH = 2
 TREE_RAW_BYTES_MAX = 16 << 20
 _WITH_CONTENT = frozenset({stat.S_IFREG, stat.S_IFDIR})
+_DIRECTORIES = {stat.S_IFDIR}
 RUN = struct.Struct("<32sQ")
 """A run of a branch: tree id, number of entries."""
 
@@ -75,6 +77,30 @@ class Leaf:
 
     def __len__(self) -> int:
         return len(self.meta) // META.size
+
+    def spots(self) -> array[int]:
+        """Returns where in the ids of the content those of each entry begin, and where the last ones end."""
+        words = u32_array(self.meta)
+        step = META.size // 4
+        modes, low, high = words[::step], words[4::step], words[5::step]
+        kinds = {mode: mode & TYPE_MASK for mode in set(modes)}
+        levels, marks = self.levels, self.marks
+        if levels or marks:
+            rows = enumerate(zip(modes, low, high, strict=True))
+            counts: Iterable[int] = (
+                levels[row][1] if row in levels else default_count(mode, few or many, marks.get(row, 0))
+                for row, (mode, few, many) in rows
+            )
+        elif _WITH_CONTENT.issuperset(kinds.values()) and (0 not in low or set(kinds.values()) == _DIRECTORIES):
+            return array("I", range(len(modes) + 1))
+        else:
+            full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
+            files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
+            counts = [
+                mode in full or ((few or many) > 0 and mode in files)
+                for mode, few, many in zip(modes, low, high, strict=True)
+            ]
+        return array("I", accumulate(counts, initial=0))
 
     def entries(self) -> Iterator[Entry]:
         """Yields the entries in the order of their names."""

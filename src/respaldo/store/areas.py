@@ -20,13 +20,11 @@ from respaldo.format.credential import Credential
 from respaldo.format.enrolment import (
     RIGHTS,
     Enrolment,
+    RecordName,
     Removal,
-    enrolment_name,
     is_client_name,
-    parse_enrolled_name,
-    parse_enrolment,
-    parse_removal,
-    removal_name,
+    parse_client_record,
+    parse_record_name,
 )
 from respaldo.format.header import HEADER, Header
 from respaldo.format.runrecord import parse_run_name
@@ -58,38 +56,31 @@ def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
     """
     enrolments: dict[bytes, Enrolment] = {}
     removals: dict[bytes, Removal] = {}
-    failed: dict[tuple[bytes, bool], Corruption] = {}
-    for name in repo.backend.names("enrolled"):
-        parsed = parse_enrolled_name(name)
+    damaged: list[Corruption] = []
+    unread: set[bytes] = set()
+    for name in sorted(repo.backend.names("enrolled")):
+        parsed = parse_record_name(name)
         if parsed is None:
             continue
-        client, removed = parsed
         try:
-            raw = repo.vault.open_record(KIND, name, repo.backend.get_whole(name, RECORD_BYTES_MAX))
-            if removed:
-                removal = parse_removal(raw, name)
-                before = removals.get(client, removal)
-                removals[client] = replace(removal, runs=removal.runs & before.runs)
-            else:
-                enrolments[client] = parse_enrolment(raw, name)
-        except ObjectMissing:  # it was sealed anew just now
+            data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
+            found = parse_client_record(repo.vault.open_record(KIND, name, data), name)
+        except ObjectMissing:  # sealed anew at this moment
             continue
         except Corruption as error:
-            failed[parsed] = error
-    for client, removed in failed:
-        if removed and client not in removals:
-            removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
-    found = [
-        Client(enrolment=item, removal=removals.get(client))
-        for client, item in enrolments.items()
-        if item.client == client
-    ]
-    damaged = [
-        error
-        for (client, removed), error in failed.items()
-        if (removals[client].time_ns == 0 if removed else client not in enrolments)
-    ]
-    return sorted(found, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
+            damaged.append(error)
+            if parsed.removed:
+                unread.add(parsed.client)
+            continue
+        if isinstance(found, Removal):
+            before = removals.get(found.client, found)
+            removals[found.client] = replace(found, runs=found.runs & before.runs)
+        else:
+            enrolments[found.client] = found
+    for client in unread - removals.keys():
+        removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
+    clients = [Client(enrolment=item, removal=removals.get(client)) for client, item in enrolments.items()]
+    return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
 
 
 def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes], Backend]) -> Credential:
@@ -136,7 +127,7 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
                 time_ns=now_ns,
             )
             repo.announce(ENROL, [client], name)
-            _put(repo, enrolment_name(client), enrolment.encode())
+            _put(repo, RecordName(client=client), enrolment.encode())
         except BaseException:
             with contextlib.suppress(RespaldoError):
                 area.discard(reversed(made))
@@ -154,29 +145,46 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
     )
 
 
+def renewed_name(name: str, epoch: int) -> str:
+    """Returns what a record of a client is called when it is sealed anew under an epoch."""
+    parsed = parse_record_name(name)
+    if parsed is None:
+        raise ObjectMissing(name)
+    return parsed.object_name(epoch)
+
+
 def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
     """Lets no run of a client count that has not begun; what it wrote stays. Raises `UsageError` where it was removed.
 
     Which runs have begun, the area's listing says.
     """
-    gone = UsageError("the client was removed already", hint="list them with: respaldo key client list")
     if any(item.enrolment.client == client and item.removal is not None for item in list_clients(repo)[0]):
-        raise gone
+        raise _removed_already()
     runs = frozenset(run for run in map(parse_run_name, area.names("runs")) if run is not None)
     removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=runs)
     repo.announce(REMOVE, [client])
     try:
-        _put(repo, removal_name(client), removal.encode())
+        _put(repo, RecordName(client=client, removed=True), removal.encode())
     except ObjectExists:
-        raise gone from None
+        raise _removed_already() from None
     return removal
 
 
-def _put(repo: Repo, name: str, raw: bytes) -> None:
-    """Puts a record, unless its key was rotated before it was there: who retires that key may not have seen it."""
-    repo.backend.put(name, [repo.vault.seal_record(KIND, name, raw)])
+def _removed_already() -> UsageError:
+    return UsageError("the client was removed already", hint="list them with: respaldo key client list")
+
+
+def _put(repo: Repo, name: RecordName, raw: bytes) -> None:
+    """Puts a record, then once more: without it nobody can read the area, and a disk has bad sectors.
+
+    Unless its key was rotated before it was there: who retires that key may not have seen it.
+    """
+    names = [name.object_name(), replace(name, copy=True).object_name()]
+    for what in names:
+        with contextlib.suppress(ObjectExists) if what != names[0] else contextlib.nullcontext():
+            repo.backend.put(what, [repo.vault.seal_record(KIND, what, raw)])
     try:
         require_newest(repo.backend, repo.epoch)
     except KeyRotated:
-        repo.backend.discard([name])
+        repo.backend.discard(names)
         raise

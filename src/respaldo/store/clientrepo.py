@@ -79,7 +79,7 @@ class ClientRepo(Repo):
             session=lambda: self.runs.session,
         )
         # A damaged cache is thrown away whole: what this client has noted lies beside it.
-        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"))
+        self.own = OwnPacks(self.cache_dir.with_name(self.cache_dir.name + "-own"), random)
         self._forgot = not self.index.lengths()
         """Whether the index knows of no pack, and is to be told of those that this client has noted."""
         if state_dir is not None:

@@ -101,19 +101,24 @@ class Index:
             self._txn = None
 
     def find(self, chunk_id: ChunkId, *, usable_only: bool) -> tuple[int, int] | None:
-        """Returns (pack number, row) of a chunk, None where no pack holds it; ``usable_only``: among `usable` packs."""
+        """Returns (pack number, row) of a chunk, None where no pack holds it; ``usable_only``: among `usable` packs.
+
+        One that is known to be damaged is returned where there is no other, and not ``usable_only``.
+        """
         for hint in self._hints:
             at = hint.at
             if (
                 bytes(hint.footer[at : at + CHUNK_ID_BYTES]) == chunk_id
                 and at < hint.end
-                and (not usable_only or (hint.number in self.usable and hint.number not in self.spoilt))
+                and hint.number not in self.spoilt
+                and (not usable_only or hint.number in self.usable)
             ):
                 hint.at = at + CHUNK_ID_BYTES
                 if hint is not self._hints[0]:
                     self._hints.reverse()
                 return hint.number, (at - hint.start) // CHUNK_ID_BYTES
         txn = self._read()
+        damaged: tuple[int, int] | None = None
         for ordinal in self._reader.find(chunk_id) if self._reader is not None else ():
             number = self._number_at(txn, ordinal)
             if number in self.usable or (number >= 0 and not usable_only):
@@ -121,18 +126,21 @@ class Index:
                 start = at + (ordinal - number) * CHUNK_ID_BYTES
                 footer = txn.get(NUMBER.pack(number), db=self._dbs["footers"])
                 if footer is not None and footer[start : start + CHUNK_ID_BYTES] == chunk_id:
-                    if usable_only and self.spoilt and self.spoilt.get(number, 0) >> (ordinal - number) & 1:
+                    if self.spoilt and self.spoilt.get(number, 0) >> (ordinal - number) & 1:
+                        damaged = damaged or (number, ordinal - number)
                         continue
                     self._hints[1:] = self._hints[:1]
                     self._hints[:1] = [Hint(number, memoryview(footer), at, end, start + CHUNK_ID_BYTES)]
                     return number, ordinal - number
-        return None
+        return None if usable_only else damaged
 
     def find_run(self, ids: bytes, at: int, *, usable_only: bool = True) -> tuple[int, int, int] | None:
         """Returns (pack number, row, number) of the ids from an offset on that lie together in one pack, as `find`."""
         found = self.find(ChunkId(ids[at : at + CHUNK_ID_BYTES]), usable_only=usable_only)
         if found is None:
             return None
+        if found[0] in self.spoilt:  # some of it: each row has to be asked for
+            return (*found, 1)
         return (*found, 1 + self._hints[0].run(ids, at + CHUNK_ID_BYTES))
 
     def find_many(self, ids: bytes, found: Found) -> list[int]:

@@ -7,7 +7,7 @@ docs/format.md, "Log" and "Repair".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -72,10 +72,8 @@ def _survey(log: Logbook) -> LogState:
     last = {client: known.number for client, known in memory.known.items()}
     state.keys |= {client: known.key for client, known in memory.known.items()}
     listed = log.list_names()
-    named = sorted(listed)
-    places = {name: place for place, names in listed.items() for name in names}
-    for name, got in read_several(log.read_object, sorted(places)):
-        client, number = places[name]
+    named = sorted((*place, name) for place, names in listed.items() for name in names)
+    for (client, number, name), got in read_several(lambda item: log.read_object(item[2]), named):
         if isinstance(got, ObjectMissing):
             raise got
         if isinstance(got, Corruption):
@@ -88,7 +86,7 @@ def _survey(log: Logbook) -> LogState:
             state.keys.setdefault(entry.client, entry.key)
         for head in entry.heads:
             last[head.client] = max(last.get(head.client, -1), head.number)
-    for client, number in named:
+    for client, number in listed:
         # A name alone says that there was such an entry where it can be the next object of that client.
         if number <= last.get(client, -1) + ENTRIES_MAX:
             last[client] = max(last.get(client, -1), number)
@@ -100,7 +98,7 @@ def _survey(log: Logbook) -> LogState:
     for client, number in sorted(last.items()):
         for gap in _gaps(client, number, state.entries.get(client, {})):
             (state.lost if losses.has(gap.client, gap.first, gap.last) else state.gaps).append(gap)
-        _check_chain(log, client, state)
+        _check_chain(log, client, state, listed)
     if state.gaps:
         _remember(log, state)
     return state
@@ -114,7 +112,9 @@ def _gaps(client: bytes, last: int, entries: dict[int, Entry]) -> Iterator[Gap]:
         following = number + 1
 
 
-def _check_chain(log: Logbook, client: bytes, state: LogState) -> None:
+def _check_chain(
+    log: Logbook, client: bytes, state: LogState, listed: Mapping[tuple[bytes, int], Sequence[str]]
+) -> None:
     """Checks every entry that is there and not only what is new: signatures, and that each follows the one before."""
     known: Known | None = None
     key = state.keys.get(client, b"")
@@ -123,7 +123,8 @@ def _check_chain(log: Logbook, client: bytes, state: LogState) -> None:
             known = Known(number - 1, entry.previous, key)
         problem = log.problem(entry, known)
         if problem:
-            state.damaged.setdefault(object_name(client, number), problem)
+            for name in listed.get((client, number)) or [object_name(client, number)]:
+                state.damaged.setdefault(name, problem)
         known = Known(number, entry.hash, key)
 
 

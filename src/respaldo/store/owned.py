@@ -7,6 +7,8 @@ docs/format.md, "Clients that cannot read" (the owner's half).
 from __future__ import annotations
 
 import contextlib
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,19 +16,20 @@ from typing import Final, Self
 
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
-from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
+from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES, Sealer
 from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config, parse_config
-from respaldo.format.header import HEADER
+from respaldo.format.header import HEADER, Header
 from respaldo.format.notice import Notice, notice_name, parse_notice_name
 from respaldo.format.pack import TRAILER_BYTES, parse_footer
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
+from respaldo.store.counted import Counted
 from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
@@ -38,6 +41,7 @@ from respaldo.store.telling import Telling
 
 MOVED_BYTES_MAX: Final = 16 << 20
 """So many bytes of footers a notice repeats: it is built in memory, and read in one piece by its client."""
+_COMPARED: Final = "compared"
 NOTICES_MAX: Final = 16
 """So many notices whose condemnations are gone are left; more become one."""
 
@@ -72,8 +76,9 @@ class OwnedArea(Repo):
         rings = AreaRings(ring, client, backend, header)
         if enrolment.rights:
             rings.sealing = OwnersRing(ring, enrolment, backend, header, clock=clock, random=random)
+        counted = Counted(backend, partial(_removed, rings, header, random)) if client.removal is not None else None
         opened = cls(
-            backend,
+            counted or backend,
             header,
             Epoch.only(ring),
             cache_dir=cache_dir,
@@ -83,6 +88,8 @@ class OwnedArea(Repo):
             rings=rings,
         )
         opened.area = rings
+        if counted is not None:
+            counted.known = opened.index.lengths
         opened.telling = ClientTelling(opened)
         rings.recall(opened.vault, opened.index)
         return opened
@@ -110,7 +117,34 @@ class OwnedArea(Repo):
     def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
         """Brings the index up to date; what does not open may be of a run that has begun since the last time."""
         self.area.look_again()
-        return super().synchronise(progress, lenient=lenient)
+        listing = super().synchronise(progress, lenient=lenient)
+        self._find_lies()
+        return listing
+
+    def _find_lies(self) -> None:
+        """Remembers which copies of chunks are none, where the lengths that packs give them differ.
+
+        Whoever lays out a file that is to be restored goes by lengths. A copy of the right length that is none is found
+        out when it is read, and passed over then.
+        """
+        packs = hashlib.sha256(b"".join(sorted(self.index.lengths()))).digest()
+        if self.index.record(_COMPARED) == packs:
+            return
+        lies: defaultdict[PackName, int] = defaultdict(int)
+        for copies in self.index.duplicates():
+            if len({self.source.locate_row(*copy).length for copy in copies}) > 1:
+                for number, row in copies:
+                    pack = self.index.pack(number)
+                    if pack is not None and not self.source.holds(number, row):
+                        lies[pack.name] |= 1 << row
+        self.spoilt.note(lies)
+        self.index.put_records({_COMPARED: packs})
+
+
+def _removed(rings: AreaRings, header: Header, random: Random) -> Sealer | None:
+    """Returns what tells what runs wrote that came after their client was removed; None where there are none."""
+    found = rings.removed()
+    return None if found is None else Sealer(found, header.repository, random, header.suite)
 
 
 class ClientTelling(Telling):

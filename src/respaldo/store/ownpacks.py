@@ -7,7 +7,6 @@ for another price: without either the client stores everything again. Never says
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName
 from respaldo.core.private import write_file
+from respaldo.core.seams import Random
 from respaldo.format.header import close_object, unclose_object
 from respaldo.format.segment import SEGMENT_RAW_BYTES_MAX, Listed, Segment, parse_segment
 from respaldo.store.packs import Finished
@@ -28,8 +28,9 @@ _SUFFIX: Final = ".packs"
 class OwnPacks:
     """Is the directory of those lists."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, random: Random) -> None:
         self.path = path
+        self._random = random
 
     def add(self, session: bytes, packs: Iterable[Finished]) -> None:
         """Notes packs that are durable in storage. Raises OSError."""
@@ -75,7 +76,7 @@ class OwnPacks:
 
     def _put(self, session: bytes, packs: list[Listed]) -> None:
         data = close_object(Segment(session=session, packs=tuple(packs)).encode())
-        path = self.path / (os.urandom(RANDOM_ID_BYTES).hex() + _SUFFIX)
+        path = self.path / (self._random(RANDOM_ID_BYTES).hex() + _SUFFIX)
         write_file(path, data, durable=True)
 
 

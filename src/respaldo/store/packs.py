@@ -18,7 +18,7 @@ from respaldo.core.errors import Corruption, ObjectExists
 from respaldo.core.ids import CHUNK_ID_BYTES, Kind, PackName, pack_object
 from respaldo.core.seams import Buffer
 from respaldo.format import frame
-from respaldo.format.columns import u32_array
+from respaldo.format.columns import u32_array, u32_bytes
 from respaldo.format.pack import (
     BLOCK_ROW,
     FOOTER_RAW_BYTES_MAX,
@@ -51,6 +51,20 @@ class Block:
     def sealed_length(self) -> int:
         """The number of bytes it takes in the pack."""
         return len(self.head) + len(self.body)
+
+
+def block_of(footer: Footer, number: int, head: bytes, body: bytes) -> Block:
+    """Returns a block of another pack, under a seal that it has there or has been given, to go into one as it is."""
+    row, first = footer.blocks[number], footer.first_rows[number]
+    end = first + row.chunks
+    return Block(
+        kind=Kind(row.kind),
+        head=head,
+        body=body,
+        raw_length=row.raw_length,
+        ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
+        lengths=u32_bytes(footer.lengths[first:end]),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,8 +138,7 @@ class Repo:
     Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
     """
 
-    runs: ClientRuns | None = None
-    """Of a client that cannot read what earlier sessions wrote: the keys of the one at work."""
+    runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
     telling = Telling()
     """Whom a collector tells what it does."""
 
@@ -204,9 +203,8 @@ class Repo:
 
         Raises `KeyRotated` where the key was rotated meanwhile: no old key speaks for all any more.
         """
-        log = self.log
         require_newest(self.backend, self.epoch)
-        if log is not None:
+        if (log := self.log) is not None:
             with_ballast(self.backend, lambda: log.append(verb, subjects, note))
 
     @classmethod
@@ -353,7 +351,10 @@ class Repo:
         return listing
 
     def _reload(self) -> None:
+        before = dict(self.index.lengths())
         self.synchronise(lenient=True)
+        if self.runs is None and before == self.index.lengths() and self.segments.doubt():  # nothing has moved
+            self.synchronise(lenient=True)
 
     def _read_footers(self, listing: Listing, names: list[PackName]) -> None:
         """Enters packs that no segment lists, from their own footers; many together, since each time costs as much."""

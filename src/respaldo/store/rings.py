@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from respaldo.backend.base import Backend
@@ -200,6 +200,15 @@ class AreaRings(RunRings):
         self.sealing: KeyRing = owner
         self.client = client
         self._owner_sign = Signer(owner.admin_seed).public
+        self._removed: dict[bytes, RunRing] = {}
+        """Runs of the client that do not count because it had been removed."""
+
+    def removed(self) -> RemovedRings | None:
+        """Returns what opens what runs wrote that began after the client was removed; None where there are none."""
+        if self.client.removal is None:
+            return None
+        self.known()
+        return RemovedRings(dict(self._removed)) if self._removed else None
 
     def _read(self, session: bytes) -> Known:
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
@@ -213,9 +222,11 @@ class AreaRings(RunRings):
             header_hash=self._header.hash,
         )
         by_owner = run.author is Author.OWNER
+        ring = owners_ring(run, self.sealing.box_seed, self._header)
         if not by_owner and not self._may(session):
+            self._removed[session] = ring
             raise Corruption(run_name(session), "its client had been removed when it came")
-        return Known(run.time_ns, owners_ring(run, self.sealing.box_seed, self._header).master, by_owner)
+        return Known(run.time_ns, ring.master, by_owner)
 
     def _may(self, session: bytes) -> bool:
         removal = self.client.removal
@@ -247,3 +258,24 @@ class AreaRings(RunRings):
                 ):
                     if by_owner or self._may(session):
                         self._known[session] = Known(time_ns, root, bool(by_owner))
+
+
+class RemovedRings:
+    """Opens what runs wrote that do not count, so that it can be told from what is damaged. Seals nothing."""
+
+    def __init__(self, rings: Mapping[bytes, RunRing]) -> None:
+        self._rings = rings
+
+    @property
+    def sealing(self) -> KeyRing:
+        """None: ValueError."""
+        msg = "nothing is sealed under a run that does not count"
+        raise ValueError(msg)
+
+    def opening(self, kind: str, name: str) -> Iterable[KeyRing]:
+        """Returns the rings that an object may have been sealed under."""
+        if kind in BY_SNAPSHOT:
+            session = parse_random_leaf(name.partition("/")[2].partition(".")[0])
+            ring = None if session is None else self._rings.get(session)
+            return () if ring is None else (ring,)
+        return self._rings.values()

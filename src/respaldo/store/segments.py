@@ -15,15 +15,15 @@ from functools import partial
 from typing import Protocol
 
 from respaldo.backend.base import Backend
-from respaldo.core.errors import Corruption, ObjectExists, RespaldoError
-from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SegmentName, segment_object
+from respaldo.core.errors import Corruption, ObjectExists, RespaldoError, StorageFailed
+from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SegmentName, pack_object, segment_object
 from respaldo.core.seams import Progress
-from respaldo.format.pack import parse_footer
+from respaldo.format.pack import Footer, parse_footer
 from respaldo.format.segment import SEGMENT_BYTES_MAX, Listed, Segment, parse_segment
 from respaldo.store.index import Index
 from respaldo.store.merged import Standing, Unread, list_hashes, name_hashes
-from respaldo.store.packrow import Entering
-from respaldo.store.packs import Finished
+from respaldo.store.packrow import Entering, Indexed
+from respaldo.store.packs import Finished, read_footer
 from respaldo.store.several import read_several
 from respaldo.store.tiers import Extent, plan
 from respaldo.store.vault import Vault
@@ -51,6 +51,7 @@ class Segments:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._standing = Standing(store.index, "segments")
+        self._doubted = False
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -121,6 +122,41 @@ class Segments:
                 continue
             entered.add(item.pack)
             yield item.pack, item.length_bytes, footer, item.footer
+
+    def doubt(self) -> list[Corruption]:
+        """Asks all packs for their own footers, once; what segments say otherwise counts no more.
+
+        A chunk that no segment knows of may be there all the same: nobody may count it as lost before. Returns the
+        segments that say of a pack what that does not say itself; packs that cannot be asked stay as they are.
+        """
+        if self._doubted:
+            return []
+        self._doubted = True
+        index = self._store.index
+        wrong: dict[PackName, tuple[Indexed, Footer, bytes]] = {}
+        for pack, got in read_several(self._own_footer, list(index.packs())):
+            if isinstance(got, tuple) and got[1] != index.footer(pack.number):
+                wrong[pack.name] = (pack, *got)
+        if not wrong:
+            return []
+        index.forget_packs([pack for pack, _, _ in wrong.values()])
+        index.add_packs((pack.name, pack.length_bytes, footer, encoded) for pack, footer, encoded in wrong.values())
+        lying = []
+        for name, segment in read_several(self.read, list(self.listed())):
+            listed = segment.packs if isinstance(segment, Segment) else ()
+            for item in listed:
+                if item.pack in wrong and item.footer != wrong[item.pack][2]:
+                    reason = f"it does not repeat the footer of {pack_object(item.pack)}"
+                    lying.append(Corruption(segment_object(name), reason))
+                    break
+        self._store.damaged += lying
+        return lying
+
+    def _own_footer(self, pack: Indexed) -> tuple[Footer, bytes] | None:
+        try:
+            return read_footer(self._store.backend, self._store.vault, pack.name, pack.length_bytes)
+        except StorageFailed:
+            return None
 
     def packs_listed(self) -> set[PackName]:
         """Returns the packs that a segment lists, read from storage; raises `Corruption`."""

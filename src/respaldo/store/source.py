@@ -169,6 +169,18 @@ class ChunkSource:
         if blake3(raw, key=self._id_keys[kind]).digest() != chunk_id:
             raise Corruption(f"{kind.word} chunk {chunk_id.hex()[:16]}", "its bytes do not have its id")
 
+    def holds(self, pack: int, row: int) -> bool:
+        """Whether what a pack holds in a row has the id that it gives it; False also where that cannot be read now."""
+        try:
+            footer = self._opened(pack).footer
+            at = Location(pack, *footer.place(row))
+            raw = memoryview(self.block(pack, at.block, as_stored=True))
+            kind = Kind(footer.blocks[at.block].kind)
+            self.check(kind, footer.chunk_id(row), raw[at.offset : at.offset + at.length])
+        except (Corruption, ObjectMissing):
+            return False
+        return True
+
     def has(self, chunk_id: ChunkId) -> bool:
         """Whether a pack holds a chunk, as far as the index knows."""
         return self._index.find(chunk_id, usable_only=False) is not None

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from respaldo.catalog.trees import Reader, TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, RespaldoError
-from respaldo.core.model import Content, Entry
+from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.store.blocks import Blocks
 from respaldo.store.fetch import Fetcher
@@ -22,6 +22,8 @@ from respaldo.views.content import WITHOUT_CONTENT, ZEROS, Contents
 from respaldo.views.walk import walk
 
 EMPTY = hashlib.sha256().digest()
+HOLES_SUMMED_BYTES = 1 << 30
+"""Of a file with more of them no checksum is made by the way: a terabyte of zeros takes a quarter of an hour."""
 Failed = Callable[[bytes, RespaldoError | str], None]
 
 
@@ -61,14 +63,15 @@ class SummingAhead(Ahead):
     def pieces(self, entry: Entry) -> Iterator[tuple[int, Buffer | None]]:
         """Yields the pieces of a file as `Ahead.pieces` does."""
         hasher = hashlib.sha256()
+        holes = 0
         for length, raw in super().pieces(entry):
-            if raw is None:
+            if raw is not None:
+                hasher.update(raw)
+            elif (holes := holes + length) <= HOLES_SUMMED_BYTES:
                 for at in range(0, length, len(ZEROS)):
                     hasher.update(ZEROS[: length - at])
-            else:
-                hasher.update(raw)
             yield length, raw
-        if entry.size:
+        if entry.size and holes <= HOLES_SUMMED_BYTES:
             self._known.add(entry.content, hasher.digest())
 
 
@@ -97,11 +100,16 @@ class Checksums:
 
     def of(self, top: Entry) -> Iterator[Checksum]:
         """Yields the checksum of every file below a directory, or of one file, in the order of names."""
+        self._cancel.check()
         if not top.is_dir:
             yield from self._one(b"./" + top.name, top)
             return
-        for path, entry in walk(self._trees, top, b"./"):
+        for path, entry in walk(self._trees, top, b"./", failed=self._unread):
+            self._cancel.check()
             yield from self._one(path, entry)
+
+    def _unread(self, path: bytes, error: Corruption | ChunkMissing, lost: bool) -> None:  # noqa: FBT001 - walk's
+        self._failed(path, WITHOUT_CONTENT[Mark.LOST] if lost else error)
 
     def _one(self, path: bytes, entry: Entry) -> Iterator[Checksum]:
         if not entry.is_regular:
@@ -121,10 +129,10 @@ class Checksums:
         if known is not None and not self._anew:
             return known
         self._progress.at(path)
-        self._cancel.check()
         hasher = hashlib.sha256()
         try:
             for raw in self._contents.read(entry):
+                self._cancel.check()  # one file may take hours
                 hasher.update(raw)
         except (Corruption, ChunkMissing) as error:
             self._failed(path, error)

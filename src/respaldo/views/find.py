@@ -1,30 +1,29 @@
 """Finding: entries by name, path, size, time and type across snapshots, with the versions of each.
 
 Names are looked at once for all directories with the same ones, and directories once for all snapshots that hold them:
-the register (`respaldo.views.register`) says which. Only what leads to something found is gone through by path, with
+the register (`respaldo.catalog.register`) says which. Only what leads to something found is gone through by path, with
 the set of snapshots as the bits of a number.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import lmdb
 
+from respaldo.catalog.register import NOWHERE, OTHER, RUN, UNKNOWN, Recorded, Register, handle_of
 from respaldo.core.errors import ChunkMissing
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Entry, Mark
-from respaldo.views.condense import handle_of
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.criteria import Criteria
-from respaldo.views.register import NOWHERE, OTHER, RUN, UNKNOWN, Base, Recorded, Register
+from respaldo.views.family import Family, Members
 from respaldo.views.row import unpack, version_of
 from respaldo.views.shelf import Index, Shelf, Source
 
-_FEW = 8
 _OTHER = bytes([OTHER])
 Trees = dict[bytes, int]
 """Trees by handle, with the snapshots that hold them at one path."""
@@ -117,7 +116,6 @@ class Find:
         self._leads: dict[bytes, bool] = {NOWHERE: False, UNKNOWN: True}
         self._shapes: dict[bytes, tuple[bytes, list[bytes]]] = {}
         self._leading_places: dict[bytes, list[int]] = {}
-        self._fit: dict[bytes, bytes | None] = {}
         self.unread: list[Unread] = []
         """What could not be looked into, in the order of paths; whole when `run` is."""
 
@@ -194,10 +192,10 @@ class Find:
                     reason = WITHOUT_CONTENT[Mark.LOST] if lost else str(error)
                     self.unread.append(Unread(path=at.path, held=held, reason=reason, lost=lost))
                 elif self._leads[found.shape]:
-                    groups.setdefault((found.names, found.base), []).append((found, held))
+                    groups.setdefault((self._shape(found.shape)[0], found.base), []).append((found, held))
             waiting = {}
             for (names, base), members in groups.items():
-                self._gather(self._list(names), self._register.base(base), members, gathered, waiting)
+                self._gather(self._list(names), Family(self._register, base), members, gathered, waiting)
         for name in sorted({*gathered.here, *gathered.inside}):
             where = at.path + b"/" + name
             if not self._criteria.leads_on(where, at.depth + 1):
@@ -208,17 +206,15 @@ class Find:
                 lost = any(self._entry(row).mark is Mark.LOST for row in gathered.folders.get(name, ()))
                 yield _At(where, at.depth + 1, gathered.inside[name], lost)
 
-    def _gather(
-        self, listed: _Listed, base: Base, members: list[tuple[Recorded, int]], gathered: _Gathered, runs: Trees
-    ) -> None:
+    def _gather(self, listed: _Listed, family: Family, members: Members, gathered: _Gathered, runs: Trees) -> None:
         """Adds what trees with one base hold: of all of them what stands in that, and of each where it differs."""
         if listed.wanted:
-            for row, key, held in _spread(base.rows, [(found.rows, held) for found, held in members], listed.wanted):
-                _add(gathered.here, listed.names[row], key, held)
+            for row, packed, held in family.rows(members, listed.wanted):
+                _add(gathered.here, listed.names[row], packed, held)
         below = {place for shape in {found.shape for found, _ in members} for place in self._leading(shape)}
         if not below:
             return
-        for place, tree, held in _spread(base.below, [(found.below, held) for found, held in members], sorted(below)):
+        for place, tree, held in family.below(members, sorted(below)):
             name = listed.names[listed.folders[place]]
             if not name:
                 runs[tree] = runs.get(tree, 0) | held
@@ -226,8 +222,8 @@ class Find:
                 _add(gathered.inside, name, tree, held)
         if self._shelf.failed:
             places = [listed.folders[place] for place in below if listed.names[listed.folders[place]]]
-            for row, key, _ in _spread(base.rows, [(found.rows, held) for found, held in members], places):
-                gathered.folders.setdefault(listed.names[row], set()).add(key)
+            for row, packed, _ in family.rows(members, places) if places else ():
+                gathered.folders.setdefault(listed.names[row], set()).add(packed)
 
     def _leading(self, shape: bytes) -> list[int]:
         """Returns which of the directories and runs in a shape lead to something found."""
@@ -249,38 +245,17 @@ class Find:
         versions = [Version(path=path, entry=self._entry(key, name), held=held) for held, _, key in found.values()]
         return sorted(versions, key=lambda version: version.first)
 
-    def _entry(self, key: bytes, name: bytes = b"") -> Entry:
+    @staticmethod
+    def _entry(packed: bytes, name: bytes = b"") -> Entry:
         try:
-            return unpack(self._register.row(key), name)
+            return unpack(packed, name)
         except (ValueError, TypeError, struct.error) as error:
             raise lmdb.CorruptedError(f"a row of the register is none: {error}") from None
 
-    def _fitting(self, key: bytes) -> bytes | None:
+    def _fitting(self, packed: bytes) -> bytes | None:
         """Returns what makes a row a version, None where it is not looked for."""
-        if key not in self._fit:
-            packed = self._register.row(key)
-            fits = self._criteria.any_entry or self._criteria.fits(self._entry(key))
-            self._fit[key] = version_of(packed) if fits else None
-        return self._fit[key]
-
-
-def _spread(
-    base: Sequence[bytes], members: Sequence[tuple[Mapping[int, bytes], int]], places: Sequence[int]
-) -> Iterator[tuple[int, bytes, int]]:
-    """Yields (place, key, snapshots) of what stands at some places, each place of the base once for all members."""
-    everywhere = 0
-    others: dict[int, int] = {}
-    wanted = set(places) if len(places) > _FEW else places
-    for changed, held in members:
-        everywhere |= held
-        for place, key in changed.items():
-            if place in wanted:
-                others[place] = others.get(place, 0) | held
-                yield place, key, held
-    for place in places:
-        held = everywhere & ~others.get(place, 0)
-        if held:
-            yield place, base[place], held
+        fits = self._criteria.any_entry or self._criteria.fits(self._entry(packed))
+        return version_of(packed) if fits else None
 
 
 def _add(found: dict[bytes, dict[bytes, int]], name: bytes, key: bytes, held: int) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from respaldo.catalog.register import FOLDER, NOWHERE, Register, handle_of
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Entry, Mark
-from respaldo.views.condense import handle_of
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.diff import plain_fields
-from respaldo.views.register import FOLDER, NOWHERE, RUN, Base, Register
+from respaldo.views.family import Family
 from respaldo.views.row import pack_entry, unpack, version_of
 from respaldo.views.walk import tree_of
 
@@ -55,7 +55,7 @@ class _Registered:
     def __init__(self, register: Register) -> None:
         self._register = register
         self._spots: dict[tuple[bytes, bytes], tuple[int, int] | None] = {}
-        self._bases: dict[bytes, Base] = {}
+        self._families: dict[bytes, Family] = {}
         self._found: dict[tuple[bytes, bytes], Point] = {}
 
     def find(self, root: bytes, names: Sequence[bytes]) -> Point:
@@ -77,17 +77,17 @@ class _Registered:
             found = self._register.tree(waiting.pop())
             if found is None:  # below it all is entered
                 continue
-            base = self._bases.get(found.base)
-            if base is None:
-                base = self._bases[found.base] = self._register.base(found.base)
-            if not base.rows and base.below:  # runs
-                waiting += [found.below.get(place, run) for place, run in enumerate(base.below)]
+            family = self._families.get(found.base)
+            if family is None:
+                family = self._families[found.base] = Family(self._register, found.base)
+            runs = family.runs(found)
+            if runs:
+                waiting += runs
                 continue
-            spot = self._spot(found.names, name)
+            spot = self._spot(self._register.shape(found.shape)[0], name)
             if spot is not None:
                 row, place = spot
-                below = found.below.get(place) or base.below[place] if place >= 0 else NOWHERE
-                return Point(self._register.row(found.rows.get(row) or base.rows[row]), below)
+                return Point(family.row(found, row), family.tree(found, place) if place >= 0 else NOWHERE)
         return Point()
 
     def _spot(self, key: bytes, name: bytes) -> tuple[int, int] | None:
@@ -98,7 +98,7 @@ class _Registered:
             at = (b"\0" + joined).find(b"\0" + name + b"\0")
             if at >= 0:
                 row = joined.count(b"\0", 0, at)
-                spot = (row, kinds.count(FOLDER, 0, row) if kinds[row] in {FOLDER, RUN} else -1)
+                spot = (row, kinds.count(FOLDER, 0, row) if kinds[row] == FOLDER else -1)
             self._spots[key, name] = spot
         return self._spots[key, name]
 

@@ -6,19 +6,14 @@ Of a directory it is not what is in it; of a hard link, that it is one. Never ho
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
 
 import msgpack
-from blake3 import blake3
 
+from respaldo.core.ids import CHUNK_ID_BYTES
 from respaldo.core.model import Content, Entry, Mark
-from respaldo.format.leafcheck import default_count
 from respaldo.format.tree import META, Leaf
 from respaldo.kernel import layout
 
-T = TypeVar("T")
-KEY_BYTES = 16
 _KEPT = 32
 """So many bytes of a row of metadata come first: all but the time of birth."""
 _OF_DIRECTORIES = 16
@@ -26,77 +21,52 @@ _OF_DIRECTORIES = 16
 _GROUP = bytes(16)
 
 
-def key_of(packed: bytes) -> bytes:
-    """Returns what stands for some bytes here."""
-    return blake3(packed).digest(KEY_BYTES)
-
-
 class Packer:
-    """Makes rows of the entries of one leaf, which is validated, and of leaves that are like it but for some rows."""
+    """Makes rows of the entries of one leaf, and of leaves that are like it but for metadata and ids of some rows."""
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf
-        self._spots = _spots(leaf)
+        self._spots = leaf.spots()
         self._targets = _targets(leaf)
+        self._plain = not (leaf.levels or leaf.targets or leaf.xattrs or leaf.marks or leaf.links)
+        self._owners: dict[bytes, tuple[str, str]] = {}
 
-    def pack(self, row: int, meta: bytes, content: bytes) -> bytes:
-        """Returns the row of an entry, out of columns that are the leaf's, or are like them but for some rows."""
+    def pack(self, row: int, meta: bytes, ids: bytes) -> bytes:
+        """Returns the row of an entry, out of its metadata and the ids of its content."""
         leaf = self._leaf
-        head = meta[row * META.size : row * META.size + _KEPT]
-        mode = head[0] | head[1] << 8
-        uid, gid = int.from_bytes(head[4:8], "little"), int.from_bytes(head[8:12], "little")
-        ids = b"" if stat.S_ISDIR(mode) else content[self._spots[row] : self._spots[row + 1]]
-        more: list[object] = [
-            leaf.levels[row][0] if row in leaf.levels else 0,
-            ids,
-            self._targets.get(row, b""),
-            leaf.xattrs.get(row, ()),
-            leaf.users.get(uid, ""),
-            leaf.groups.get(gid, ""),
-            leaf.marks.get(row, 0),
-            int(row in leaf.links),
-        ]
+        owners = self._owners.get(meta[4:12])
+        if owners is None:
+            uid, gid = int.from_bytes(meta[4:8], "little"), int.from_bytes(meta[8:12], "little")
+            owners = self._owners[meta[4:12]] = leaf.users.get(uid, ""), leaf.groups.get(gid, "")
+        if stat.S_ISDIR(meta[0] | meta[1] << 8):
+            ids = b""
+        if self._plain:
+            more: list[object] = [0, ids, b"", (), *owners, 0, 0]
+        else:
+            more = [
+                leaf.levels[row][0] if row in leaf.levels else 0,
+                ids,
+                self._targets.get(row, b""),
+                leaf.xattrs.get(row, ()),
+                *owners,
+                leaf.marks.get(row, 0),
+                int(row in leaf.links),
+            ]
         packed: bytes = msgpack.packb(more, unicode_errors="surrogateescape")
-        return head + packed
+        return meta[:_KEPT] + packed
 
-    def filled(self) -> list[int]:
-        """Returns the rows that have content."""
-        return [row for row in range(len(self._spots) - 1) if self._spots[row] < self._spots[row + 1]]
+    def own(self, row: int) -> bytes:
+        """Returns the row of an entry of the leaf itself."""
+        at = row * META.size
+        return self.pack(row, self._leaf.meta[at : at + META.size], self.ids(row))
 
-    def differ_only(self, one: bytes, other: bytes, rows: Iterable[int]) -> bool:
-        """Whether two contents of one length are the same but for some rows."""
-        spots = self._spots
-        for row in rows:
-            start, end = spots[row], spots[row + 1]
-            other = other[:start] + one[start:end] + other[end:]
-        return one == other
+    def ids(self, row: int) -> bytes:
+        """Returns the ids of an entry's content, of a directory that of its tree."""
+        return self._leaf.content[self._spots[row] * CHUNK_ID_BYTES : self._spots[row + 1] * CHUNK_ID_BYTES]
 
-    def below(self, row: int, content: bytes) -> bytes:
-        """Returns the id of a directory's tree, empty where it has none."""
-        return content[self._spots[row] : self._spots[row + 1]]
-
-    def row_at(self, place: int, rows: list[int]) -> int:
-        """Returns which of some rows the content at an offset belongs to."""
-        spots = self._spots
-        low, high = 0, len(rows) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if spots[rows[middle] + 1] <= place:
-                low = middle + 1
-            else:
-                high = middle
-        return rows[low]
-
-
-def _spots(leaf: Leaf) -> list[int]:
-    """Returns where in the content each entry's ids begin, and where the last ones end."""
-    spots = [0]
-    at = 0
-    for row, (mode, _, _, _, size, _, _) in enumerate(META.iter_unpack(leaf.meta)):
-        level = leaf.levels.get(row)
-        at += 32 * (level[1] if level else default_count(mode, size, leaf.marks.get(row, 0)))
-        spots.append(at)
-    return spots
+    def cells(self, row: int) -> range:
+        """Returns which of the ids of the leaf's content are an entry's."""
+        return range(self._spots[row], self._spots[row + 1])
 
 
 def _targets(leaf: Leaf) -> dict[int, bytes]:
@@ -104,48 +74,6 @@ def _targets(leaf: Leaf) -> dict[int, bytes]:
         return {}
     links = (row for row, item in enumerate(META.iter_unpack(leaf.meta)) if stat.S_ISLNK(item[0]))
     return dict(zip(links, leaf.targets.split(b"\0"), strict=False))
-
-
-def parted(one: Leaf, other: Leaf) -> tuple[Leaf, Leaf]:
-    """Returns what two validated leaves do not have in common, or both as they are where that is not seen at once.
-
-    Two versions of a directory mostly differ in a few rows, and making an entry of one takes longer than comparing it.
-    """
-    alike = ("names", "targets", "levels", "links", "xattrs", "marks", "users", "groups")
-    if any(getattr(one, name) != getattr(other, name) for name in alike) or len(one.content) != len(other.content):
-        return one, other
-    packer = Packer(one)
-    spots = _spots(one)
-    if spots != _spots(other):
-        return one, other
-    rows = set(differing(one.meta, other.meta, META.size))
-    if not packer.differ_only(one.content, other.content, rows):
-        filled = packer.filled()
-        rows |= {packer.row_at(at * 32, filled) for at in differing(one.content, other.content, 32)}
-    kept = sorted(rows)
-    if any(stat.S_ISLNK(one.meta[row * META.size] | one.meta[row * META.size + 1] << 8) for row in kept):
-        return one, other
-    return _part(one, kept, spots), _part(other, kept, spots)
-
-
-def _part(leaf: Leaf, rows: list[int], spots: list[int]) -> Leaf:
-    names = leaf.names.split(b"\0")
-    places = {row: place for place, row in enumerate(rows)}
-
-    def of(mapping: Mapping[int, T]) -> dict[int, T]:
-        return {places[row]: value for row, value in mapping.items() if row in places}
-
-    return Leaf(
-        names=b"".join([names[row] + b"\0" for row in rows]),
-        meta=b"".join([leaf.meta[row * META.size : (row + 1) * META.size] for row in rows]),
-        content=b"".join([leaf.content[spots[row] : spots[row + 1]] for row in rows]),
-        levels=of(leaf.levels),
-        links=of(leaf.links),
-        xattrs=of(leaf.xattrs),
-        marks=of(leaf.marks),
-        users=leaf.users,
-        groups=leaf.groups,
-    )
 
 
 def pack_entry(entry: Entry) -> bytes:
@@ -211,17 +139,3 @@ def unpack(packed: bytes, name: bytes) -> Entry:
         group=group,
         mark=Mark(mark),
     )
-
-
-def differing(one: bytes, other: bytes, width: int) -> Iterator[int]:
-    """Yields the numbers of the rows of a width that differ in two columns of one length: by halves, few rows do."""
-    stack = [(0, len(one) // width)]
-    while stack:
-        low, high = stack.pop()
-        if one[low * width : high * width] == other[low * width : high * width]:
-            continue
-        if high - low == 1:
-            yield low
-            continue
-        middle = (low + high) // 2
-        stack += [(middle, high), (low, middle)]

@@ -13,19 +13,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol
 
+from respaldo.catalog.condense import Condensed, Condenser
+from respaldo.catalog.register import NOWHERE, UNKNOWN, Item, Register, handle_of, packed_tree, shape_of
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId, Kind, pack_object
 from respaldo.core.seams import Buffer
 from respaldo.format.pack import parse_footer
 from respaldo.store.packrow import Indexed
 from respaldo.store.source import OPENED_AT_ONCE, Location
-from respaldo.views.condense import Condensed, Condenser, Item, handle_of
-from respaldo.views.register import NOWHERE, UNKNOWN, Register, packed_tree
-from respaldo.views.row import key_of
 
 _AHEAD = 6
 _ROOTS_TOGETHER = 12
-_FRESH_MAX = 20_000
+_FRESH_MAX = 4000
+_SHAPES_KEPT = 100_000
 
 
 class Source(Protocol):
@@ -56,6 +56,8 @@ class Shelf:
         self._condenser = Condenser(register)
         self._taken: dict[bytes, Condensed] = {}
         """Of the snapshots that are read together, by id; those too that nobody asked for."""
+        self._shapes: dict[bytes, bytes] = {b"": NOWHERE}
+        """Of trees, by id."""
         self.failed: dict[bytes, RespaldoError] = {}
         """Trees that cannot be read, and why, by handle."""
         self.trees = 0
@@ -93,25 +95,26 @@ class Shelf:
     def _entered(self, roots: list[bytes]) -> Iterator[Item]:
         """Yields what is to be entered, in an order in which nothing refers to what is not entered yet."""
         yield from self._rid()
-        shapes: dict[bytes, bytes] = {}
+        shapes = self._shapes
+        if len(shapes) > _SHAPES_KEPT:
+            shapes.clear()
         loose: set[bytes] = set()
         put: list[Item] = []
         for tree in self._upward(roots):
             found = self._taken[tree]
-            below = [self._shape(child, shapes) if child else NOWHERE for child in found.ids]
-            packed = found.names + b"".join(below)
-            handle, shape = handle_of(tree), key_of(packed)
-            recorded = found.recorded(shape)
-            put.append(("shapes", shape, packed))
+            below = [shapes.get(child) or self._shape(child) for child in found.ids]
+            shape, items = shape_of(found.names, below)
+            put += items
+            handle, recorded = handle_of(tree), found.with_shape(shape)
             shapes[tree] = shape
+            self.trees += 1
             if UNKNOWN in below or not loose.isdisjoint(found.ids):
                 loose.add(tree)
                 self._register.loose[handle] = recorded
             else:
                 put.append(("trees", handle, packed_tree(handle, recorded)))
-        self.trees += len(shapes)
         yield from put
-        yield from (("roots", handle_of(root), b"") for root in roots if root in shapes and root not in loose)
+        yield from (("roots", handle_of(root), b"") for root in roots if root in self._taken and root not in loose)
 
     def _rid(self) -> Iterator[Item]:
         fresh, self._condenser.fresh = self._condenser.fresh, []
@@ -134,11 +137,10 @@ class Shelf:
             stack.pop()
             yield tree
 
-    def _shape(self, tree: bytes, shapes: dict[bytes, bytes]) -> bytes:
-        shape = shapes.get(tree)
-        if shape is None:
-            entered = self._register.tree(handle_of(tree))
-            shape = shapes[tree] = UNKNOWN if entered is None else entered.shape
+    def _shape(self, tree: bytes) -> bytes:
+        """Returns the shape of a tree that was not entered just now."""
+        entered = self._register.tree(handle_of(tree))
+        shape = self._shapes[tree] = UNKNOWN if entered is None else entered.shape
         return shape
 
     def _fetch(self, trees: list[bytes], pool: ThreadPoolExecutor) -> None:

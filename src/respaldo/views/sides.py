@@ -11,7 +11,8 @@ from itertools import chain
 from typing import Protocol
 
 from respaldo import kernel
-from respaldo.catalog.trees import TreeReader
+from respaldo.catalog.parted import parted
+from respaldo.catalog.trees import TreeReader, check_run
 from respaldo.core.errors import ChunkMissing, Corruption, SourceError
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry, Mark
@@ -24,7 +25,6 @@ from respaldo.kernel.layout import ENTRY_FAILED, IDENT, META
 from respaldo.store.source import Location
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.diff import plain_fields
-from respaldo.views.row import parted
 from respaldo.views.walk import tree_of
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -104,8 +104,9 @@ class Snapshots:
             return opened.entries()
         runs = [run for run in opened if run not in common]
         try:
+            last = b""
             for run in runs:
-                self._trees.opened(run)
+                last = check_run(self._trees.opened(run), last, f"tree {run.hex()[:16]}")
         except (ChunkMissing, Corruption) as error:
             self._tell(entry, path, error)
             return iter(())

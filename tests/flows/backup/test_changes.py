@@ -8,8 +8,9 @@ import stat
 
 import pytest
 
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.snapshots import forget
-from respaldo.catalog.trees import TreeReader, put_tree
+from respaldo.catalog.trees import TreeReader
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.changes import COUNT_MAX, ChangeCount

@@ -5,6 +5,7 @@ import pytest
 from respaldo.backend.memory import MemoryBackend
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import pack_object
+from respaldo.flows.gc.choose import settle_duplicates
 from respaldo.flows.gc.sound import needed_after_all
 from respaldo.store.bitmaps import Bitmaps
 from tests.protocol.ground import Cancel, lay_ground, prune
@@ -40,6 +41,33 @@ def test_sound_copy_of_a_damaged_chunk_stays(tmp_path):
         stay, damages = needed_after_all(repo, live, [numbers[1]], Cancel())
         assert stay == {numbers[1]}
         assert [error.name for error in damages] == [pack_object(first)]
+
+
+def test_sound_copy_stays_where_the_damaged_one_is_to_be_copied(tmp_path):
+    """Both packs are to go, and the copy that is live is the damaged one: it cannot be copied, so the other one stays.
+
+    The next time that one is the live one.
+    """
+    backend = MemoryBackend()
+    initialise(backend)
+    with opened(backend, tmp_path / "cache") as repo:
+        chunks = list(pieces(20, seed=1))
+        _, [first] = store(repo, chunks)
+        repo.index.usable = set()
+        _, [second] = store(repo, chunks)
+        numbers = [repo.index.number_of(name) for name in (first, second)]
+        repo.index.usable = set(numbers)
+        live = Bitmaps()
+        live.add_run(numbers[0], 0, 20)
+        content = bytearray(backend.get(pack_object(first)))
+        content[200] ^= 1
+        backend.damage(pack_object(first), bytes(content))
+        stay, damages = needed_after_all(repo, live, numbers, Cancel())
+        assert stay == {numbers[1]}
+        assert len(damages) == 1
+        settle_duplicates(repo, live)
+        assert live.number(numbers[1]).bit_count() == 20
+        assert not live.number(numbers[0])
 
 
 def test_pack_whose_live_content_is_damaged_stays(ground):

@@ -6,8 +6,9 @@ import stat
 import pytest
 
 from respaldo.backend.memory import MemoryBackend
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.snapshots import decide, put_pending
-from respaldo.catalog.trees import ListBuilder, put_tree
+from respaldo.catalog.trees import ListBuilder
 from respaldo.core.errors import ChunkMissing
 from respaldo.core.ids import ChunkId, Kind, SnapshotId
 from respaldo.core.seams import Cancel, Silent

@@ -424,6 +424,18 @@ def test_the_figures_of_a_snapshot_suffice_where_there_is_room(world, tmp_path, 
     assert world.restore(entry, tmp_path / "t", figures=figures).created == 1
 
 
+def test_figures_that_say_too_little_fill_no_disk(world, tmp_path, monkeypatch):
+    """What holds more than it says is counted as soon as that shows; with room for it, all of it is restored."""
+    entry = world.directory(b"", world.file(b"f", os.urandom(100_000)), world.file(b"g", os.urandom(100_000)))
+    for figures, match in ((Figures(files=2, length_bytes=100_000), "195.3 KiB"), (Figures(files=1), "195.3 KiB")):
+        monkeypatch.setattr(space.Room, "at", staticmethod(lambda _: space.Room(150_000, -1)))
+        with pytest.raises(TargetError, match=f"at least {match} are needed") as caught:
+            world.restore(entry, tmp_path / "t", figures=figures)
+        assert "holds more than it says" in caught.value.hint
+        monkeypatch.setattr(space.Room, "at", staticmethod(lambda _: space.Room(300_000, 9)))
+        assert world.restore(entry, tmp_path / f"u{figures.length_bytes}", figures=figures).created == 2
+
+
 @pytest.mark.root
 def test_a_target_that_fills_up_stops_the_run(world, tmp_path):
     """ENOSPC is an error of the target, not of a file; what was written is whole, and no temporary is left."""

@@ -39,4 +39,4 @@ def _short_runs(monkeypatch):
         ("RUN_ENTRIES_MAX", 5),
         ("_RUN_MASK", 3),
     ):
-        monkeypatch.setattr(f"respaldo.catalog.trees.{name}", value)
+        monkeypatch.setattr(f"respaldo.catalog.runs.{name}", value)

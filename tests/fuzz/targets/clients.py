@@ -15,10 +15,7 @@ _SEED = bytes(range(32))
 _PUBLIC = box.box_public(_SEED)
 _ABOUT = {"purpose": "root", "header_hash": b"h" * 32, "name": "runs/" + "ab" * 16}
 _NAMES: Sequence[tuple[Callable[[str], object], Callable[..., str]]] = (
-    (
-        enrolment.parse_enrolled_name,
-        lambda found: (enrolment.removal_name if found[1] else enrolment.enrolment_name)(found[0]),
-    ),
+    (enrolment.parse_record_name, enrolment.RecordName.object_name),
     (epoch.parse_record_name, lambda found: epoch.record_name(*found)),
     (epoch.parse_retiring_name, epoch.retiring_name),
     (notice.parse_notice_name, notice.notice_name),
@@ -62,7 +59,8 @@ TARGETS = [
         parse=_name,
         seeds=lambda: (
             *(name.encode() for name in (epoch.record_name(3, 1 << 60), epoch.retiring_name(0))),
-            *(name.encode() for name in (enrolment.removal_name(b"C" * 16), enrolment.enrolment_name(b"C" * 16))),
+            enrolment.RecordName(client=b"C" * 16).object_name().encode(),
+            enrolment.RecordName(client=b"C" * 16, removed=True, copy=True, epoch=3).object_name().encode(),
             *(name.encode() for name in (notice.notice_name(b"n" * 16), runrecord.run_name(b"r" * 16))),
         ),
         form=Form.TEXT,

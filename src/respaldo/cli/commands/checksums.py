@@ -106,7 +106,10 @@ def command(settings: Settings, *, name: str, read_data: bool, host: str) -> int
             else:
                 sys.stdout.flush()
                 for item in counted(sums):
-                    sys.stdout.buffer.write(item.line())
+                    if sys.stdout.isatty():  # names as `sha256sum -c` reads them are nothing for a terminal
+                        show.out(show.shown(item.line().rstrip(b"\n")))
+                    else:
+                        sys.stdout.buffer.write(item.line())
                 sys.stdout.buffer.flush()
     if damaged:
         return 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 
 from respaldo.cli import show
 from respaldo.cli.kinds import type_of
-from respaldo.cli.names import of_snapshots
+from respaldo.cli.names import of_snapshots, say_damaged
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.cli.values import MOMENT, SIZE
@@ -42,8 +43,9 @@ _KINDS = {
         "snapshots: how many were looked through; found: a list of path, type, size, mtime_ns, mode, first and last "
         "(snapshots that hold this version), first_time, last_time, count (of those that hold it); failed: how many "
         "directories could not be looked into; unread: a list of them with path, first, last, reason, lost (whether a "
-        "repair has given them up). The first search looks through everything and remembers the names, later ones only "
-        "through what is new."
+        "repair has given them up); damaged: names of records of snapshots that could not be read. What this machine's "
+        "snapshots hold is known to it; the first search looks through all others and remembers the names, later ones "
+        "only through what is new."
     ),
 )
 @click.argument("pattern", metavar="PATTERN")
@@ -109,15 +111,19 @@ def command(
                     "snapshots": len(snapshots),
                     "failed": len(finding.unread),
                     "unread": [_unread_fields(item, snapshots) for item in finding.unread],
+                    "damaged": [error.name for error in repository.looking.damaged],
                 },
             )
         else:
-            for version in found:
+            for number, version in enumerate(found):
                 if not settings.quiet:
                     show.out(_line(version, snapshots))
+                    if not number:
+                        sys.stdout.flush()  # whoever reads a pipe sees at once that there is something
         for item in finding.unread:
             show.err(f"warning: {_unread(item, snapshots)}")
-    return max((3 if item.lost else 4 for item in finding.unread), default=0)
+        damaged = say_damaged(repository.looking.damaged)
+    return max((damaged, *(3 if item.lost else 4 for item in finding.unread)))
 
 
 def _unread(item: Unread, snapshots: Sequence[Snapshot]) -> str:

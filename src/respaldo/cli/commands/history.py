@@ -10,7 +10,7 @@ import click
 
 from respaldo.cli import show
 from respaldo.cli.kinds import type_of
-from respaldo.cli.names import of_snapshots
+from respaldo.cli.names import of_snapshots, say_damaged
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import NoSuchSnapshot, UsageError
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         "path; snapshots: how many cover the path; versions, oldest first: a list of path, first and last (those in a "
         "row that hold it), first_time, last_time, count, present; where it is present also type, size, mtime_ns, and "
         "changed: what differs from the version before (content, mode, owner, mtime, …; of a directory entries); where "
-        "a directory on the way could not be read, unread (why) and lost (whether a repair has given it up)."
+        "a directory on the way could not be read, unread (why) and lost (whether a repair has given it up); "
+        "damaged: names of records of snapshots that could not be read."
     ),
 )
 @click.argument("path", metavar="PATH")
@@ -51,6 +52,8 @@ def command(settings: Settings, *, path: str, host: str, tags: tuple[str, ...], 
     with settings.open() as repository:
         snapshots = repository.looking.snapshots(host=host, tags=tags, kind=kind, covering=wanted)
         steps = list(repository.looking.history(snapshots, wanted)) if snapshots else []
+        damaged = repository.looking.damaged
+    status = say_damaged(damaged)
     while steps and steps[0].entry is None and not steps[0].unread:
         del steps[0]
     if not steps:
@@ -60,13 +63,14 @@ def command(settings: Settings, *, path: str, host: str, tags: tuple[str, ...], 
         **show.path_fields(wanted),
         "snapshots": len(snapshots),
         "versions": [_fields(step, snapshots, wanted) for step in steps],
+        "damaged": [error.name for error in damaged],
     }
     settings.report(value, _table(steps, snapshots))
     unread = [step for step in steps if step.unread]
     for step in unread:
         span = f"{snapshots[step.first].hex[:8]} … {snapshots[step.last].hex[:8]}"
         show.err(f"warning: it could not be looked at in {span}: {show.shown(step.unread)}")
-    return max((3 if step.lost else 4 for step in unread), default=0)
+    return max((status, *(3 if step.lost else 4 for step in unread)))
 
 
 def _table(steps: Sequence[State], snapshots: Sequence[Snapshot]) -> str:

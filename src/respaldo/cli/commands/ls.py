@@ -14,11 +14,15 @@ from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 
 if TYPE_CHECKING:
+    from respaldo.core.errors import RespaldoError
     from respaldo.core.model import Entry
+
+_UNREAD_KEPT = 1000
 
 
 @page(
     "ls",
+    statuses=(3,),
     examples=(
         ("What the newest snapshot holds of a directory:", "respaldo ls latest:/home/ana/Documents"),
         ("All of a snapshot, with sizes and times:", "respaldo ls -lR 4f1c09ab"),
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
     ),
     notes=(
         "snapshot, path, entries: a list of path (path_b64 beside it, its bytes in base64, where it is not UTF-8), "
-        "type, mode, uid, gid, user, group, size, mtime_ns, target (of a symlink), mark (why something is missing)."
+        "type, mode, uid, gid, user, group, size, mtime_ns, target (of a symlink), mark (why something is missing); "
+        "unread: a list of path, reason, lost (whether a repair has given it up) of directories that could not be read."
     ),
 )
 @click.argument("name", metavar="SNAPSHOT[:PATH]", type=SNAPSHOT)
@@ -35,21 +40,32 @@ if TYPE_CHECKING:
 @click.option("--recursive", "-R", is_flag=True, help="Everything below, not only what is directly in it.")
 @host_option
 def command(settings: Settings, *, name: str, long: bool, recursive: bool, host: str) -> int:
-    """List a directory of a snapshot, or one file. Paths are absolute, as they were backed up."""
+    """List a directory of a snapshot, or one file. Paths are absolute, as they were backed up.
+
+    A directory that is damaged is named, and the rest is listed: status 4; 3 where a repair has given it up.
+    """
+    unread: list[dict[str, object]] = []
+    status = 0
+
+    def failed(path: bytes, error: RespaldoError, lost: bool) -> None:
+        nonlocal status
+        status = max(status, 3 if lost else 4)
+        if settings.json and len(unread) < _UNREAD_KEPT:
+            unread.append({**show.path_fields(path), "reason": str(error), "lost": lost})
+        where = f"of {show.shown(path or b'/')}, entries may be missing"
+        show.err(f"warning: {where}: {show.shown(str(error))}")
+
     with settings.open() as repository:
         found = repository.find(name, host=host)
-        entries = repository.ls(found, recursive=recursive)
+        entries = repository.ls(found, recursive=recursive, failed=failed)
         if settings.json:
-            value = {
-                "snapshot": found.snapshot.hex,
-                **show.path_fields(found.path),
-                "entries": [_fields(path, entry) for path, entry in entries],
-            }
-            show.out(show.document(value))
-            return 0
+            about = {"snapshot": found.snapshot.hex, **show.path_fields(found.path)}
+            rows = (_fields(path, entry) for path, entry in entries)
+            show.long_document("entries", rows, lambda: about | {"unread": unread})
+            return status
         for path, entry in entries:
             show.out(_long(path, entry) if long else show.shown(path) + ("/" if entry.is_dir else ""))
-    return 0
+    return status
 
 
 def _long(path: bytes, entry: Entry) -> str:

@@ -74,7 +74,7 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
         plan = repair.plan
         if dry_run:
             settings.report(_plan_fields(plan) | {"dry_run": True}, _plan_text(plan))
-            return _DAMAGED if plan.steps else 0
+            return plan.exit_status
         if not (plan.empty or yes or _agreed(settings, plan)):
             return _DAMAGED
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:
@@ -84,7 +84,7 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
     if settings.quiet and not settings.json:
         for step in result.left:
             show.err(f"error: {show.shown(str(step))}")
-    return result.exit_status
+    return max(result.exit_status, _DAMAGED if repository.history.findings else 0)
 
 
 def _agreed(settings: Settings, plan: RepairPlan) -> bool:

@@ -158,10 +158,10 @@ def command(
         if endangered:
             lines.append("what is there would be put away first, as a snapshot with the tag safety")
         settings.report(head | previews.fields(tree) | {"safety": bool(endangered)}, "\n".join(lines))
-        return 3 if any(what == "failed" for what in tree.counts) else 0
+        return tree.exit_status
     if dry_run:
         settings.report(head | _plan_fields(plan), _plan_text(plan, found, target))
-        return 3 if plan.failed else 0
+        return plan.exit_status
     settings.report(head | _fields(result) | {"safety": put_away}, _text(result, found, target))
     for missed in result.missed:
         example = show.shown(missed.example)

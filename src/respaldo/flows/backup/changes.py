@@ -9,10 +9,12 @@ that holds the same tree. One thread.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from respaldo.catalog.trees import RUN_ENTRIES_SPLIT, TreeReader
+from respaldo.catalog.parted import parted
+from respaldo.catalog.runs import RUN_ENTRIES_SPLIT, Run, without_runs
+from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.flows.backup.frame import Frame
@@ -25,6 +27,7 @@ COUNT_MAX = (1 << 63) - 1
 """Trees may share subtrees, so that a few of them stand for more entries than there can be."""
 _GONE = (ChunkMissing, ObjectMissing, Corruption)
 """What says that a tree is not to be had; a storage that fails says nothing about that, and ends the run as ever."""
+_SHORT_BYTES = RUN_ENTRIES_SPLIT * META.size
 _Row = tuple[bytes, bytes | None, tuple[object, ...]]
 """A name; of a directory its tree's id, empty where it has none, else None; of all else what a restore brings back."""
 
@@ -71,7 +74,21 @@ class ChangeCount:
             self._added += totals.files + totals.others
         elif tree != before and not (frame.same is not None and frame.same.tree == before) and self._known:
             with self._failing():
-                self._compare(self._leaves_before(frame), [leaf if leaf is not None else self._remembered(frame)])
+                if frame.runs and leaf is not None:
+                    self._compare_runs(before, frame.runs, leaf)
+                    return
+                after = leaf if leaf is not None else self._remembered(frame)
+                short = self._short_before(frame)
+                if short is not None:
+                    parts = parted(short, after)
+                    self._compare(parts[:1], parts[1:])
+                else:
+                    self._compare(self._leaves_before(frame), [after])
+
+    def _compare_runs(self, before: ChunkId, runs: Sequence[Run], leaf: Leaf) -> None:
+        """Compares a long directory with what it was: where both have the same runs, there is nothing to see."""
+        shared = {run for run, _ in self._trees.runs(before)}.intersection(run for run, _ in runs)
+        self._compare(self._trees.leaves(before, shared), without_runs(leaf, runs, shared))
 
     def settle_file(self, path: bytes, root_before: ChunkId | None, leaf: Leaf) -> None:
         """Counts a file that is all there is in a snapshot; ``leaf``: that of its directory."""
@@ -94,14 +111,18 @@ class ChangeCount:
 
     def _leaves_before(self, frame: Frame) -> Iterator[Leaf]:
         """Returns a directory as it was; a long one run by run: whole, it takes much memory a second time."""
-        before = frame.parent_tree
-        if before is None:
-            return iter(())
+        short = self._short_before(frame)
+        if short is not None:
+            return iter([short])
+        return iter(()) if frame.parent_tree is None else self._trees.leaves(frame.parent_tree)
+
+    def _short_before(self, frame: Frame) -> Leaf | None:
+        """Returns a short directory as it was, where it is remembered."""
         remembered = self._memo.get(frame.key) if self._memo is not None else None
-        if remembered is not None and remembered.tree == before and len(frame.meta) <= RUN_ENTRIES_SPLIT * META.size:
+        if remembered is not None and remembered.tree == frame.parent_tree and len(frame.meta) <= _SHORT_BYTES:
             with suppress(ValueError):
-                return iter([leaf_as_encoded(bytes(remembered.leaf))])
-        return self._trees.leaves(before)
+                return leaf_as_encoded(bytes(remembered.leaf))
+        return None
 
     def _remembered(self, frame: Frame) -> Leaf:
         remembered = self._memo.get(frame.key) if self._memo is not None else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from respaldo.core.model import Entry, Mark
 from respaldo.core.seams import Progress
@@ -20,6 +21,7 @@ from respaldo.flows.backup.options import BackupOptions, Counts
 from respaldo.flows.backup.paranoid import Paranoid
 from respaldo.flows.backup.reader import SMALL_BYTES
 from respaldo.flows.backup.trust import Trust
+from respaldo.format.columns import u32_array
 from respaldo.format.tree import META
 from respaldo.kernel import layout, scan
 from respaldo.kernel.layout import IDENT
@@ -95,8 +97,8 @@ class Entries:
         large: list[int] = []
         unchanged: list[int] = []
         dropped, empty = frame.dropped, before.is_empty
-        columns = zip(frame.name_list, META.iter_unpack(frame.meta), IDENT.iter_unpack(frame.ident), strict=True)
-        for row, (name, (mode, _, _, _, size, _, _), (_, ctime_ns, links, flags)) in enumerate(columns):
+        self._carry(frame, before, taken=taken)
+        for row, name, (mode, _, _, _, size, _, _), (_, ctime_ns, links, flags) in _others(frame):
             if row in dropped:
                 continue
             # A time of modification may lie in the future for ever; the status change time is the system's own.
@@ -137,6 +139,20 @@ class Entries:
             for row in unchanged:
                 self.paranoid.look_at(frame, row, frame.content(row))
             frame.reread = True
+
+    def _carry(self, frame: Frame, before: Before, *, taken: bool) -> None:
+        """Carries over what is as it was, unless somebody wants to look at it in spite of that."""
+        if not taken or self.paranoid is not None or before.is_empty:
+            return
+        before.carry_into(frame)
+        files = sum(part.length for part in frame.carried)
+        if files:
+            words = u32_array(frame.meta)
+            low, high = words[_SIZE_WORD::_META_WORDS], words[_SIZE_WORD + 1 :: _META_WORDS]
+            spans = [slice(part.row, part.row + part.length) for part in frame.carried]
+            length = sum(sum(low[span]) + (sum(high[span]) << 32) for span in spans)
+            self._counts.files_unchanged += files
+            self._progress.advance(files=files, length_bytes=length)
 
     def _directory(self, frame: Frame, row: int, flags: int) -> None:
         if (
@@ -216,8 +232,26 @@ class Entries:
         self.files.xattrs_by_name(frame, row)
 
 
+def _others(frame: Frame) -> Iterator[tuple[int, bytes, tuple[int, ...], tuple[int, ...]]]:
+    """Yields row, name, metadata and identity of what is not carried over."""
+    at = 0
+    for start, length in [*((part.row, part.length) for part in frame.carried), (len(frame.name_list), 0)]:
+        meta = frame.meta[at * META_BYTES : start * META_BYTES]
+        ident = frame.ident[at * IDENT_BYTES : start * IDENT_BYTES]
+        yield from zip(
+            range(at, start),
+            frame.name_list[at:start],
+            META.iter_unpack(meta),
+            IDENT.iter_unpack(ident),
+            strict=True,
+        )
+        at = start + length
+
+
 def _readlink(path: bytes, dir_fd: int | None) -> bytes:
     return os.readlink(path, dir_fd=dir_fd)
 
 
+_META_WORDS = META_BYTES // 4
+_SIZE_WORD = 4
 _TRY_AGAIN = frozenset({Mark.UNREADABLE, Mark.CHANGED, Mark.LOST})

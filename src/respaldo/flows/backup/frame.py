@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from respaldo.catalog.runs import Span
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Content, Mark
 from respaldo.flows.backup.compare import UNPROVEN, UNSETTLED
@@ -44,6 +47,23 @@ class Node:
     source: bool = False
     nested: frozenset[bytes] = frozenset()
     """Of the topmost: recorded paths that were named as sources and lie inside others."""
+
+
+class Carried(NamedTuple):
+    """Is files that are as they were: their first row, that in the leaf remembered, how many, the ids of content."""
+
+    row: int
+    there: int
+    length: int
+    ids: bytes
+
+
+class Like(NamedTuple):
+    """Is a tree that files were carried over from, and the names of the owners that stand in it, by number."""
+
+    tree: ChunkId
+    users: dict[int, str]
+    groups: dict[int, str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,6 +122,11 @@ class Frame:
     subdirs: list[int] = field(default_factory=list)
     settled: set[int] = field(default_factory=set)
     """Subdirectories whose own attributes are known from last time."""
+    carried: list[Carried] = field(default_factory=list)
+    """Files that nothing else here says anything about, but for ``levels`` and ``xattrs``; ascending."""
+    like: Like | None = None
+    runs: list[tuple[ChunkId, int]] = field(default_factory=list)
+    """The runs that it is stored in, none where it is short."""
     next: int = 0
     children: list[bytes] = field(default_factory=list)
     same: Same | None = None
@@ -223,7 +248,7 @@ class Frame:
         leaf = Leaf(
             names=names,
             meta=meta,
-            content=b"".join([contents[row] for row in kept if row in contents]),
+            content=self._joined() if self.carried else b"".join([contents[row] for row in kept if row in contents]),
             targets=b"".join([self.targets.get(row, b"") + b"\0" for row in rows_of_links]),
             levels=_renumbered(self.levels, renumber),
             links=_renumbered(self.links, renumber),
@@ -233,6 +258,17 @@ class Frame:
             groups=_named(words[2::_META_WORDS], owners.group) if with_names else {},
         )
         return leaf, Totals(files, others, length)
+
+    def _joined(self) -> bytes:
+        """Returns the ids of all content in the order of rows."""
+        parts = [(part.row, part.ids) for part in self.carried]
+        parts += [(row, ids) for row, ids in self.contents.items() if row not in self.dropped]
+        return b"".join([ids for _, ids in sorted(parts)])
+
+    def spans(self) -> list[Span]:
+        """Returns where the files that are carried lie in the leaf, and where they lay in the one remembered."""
+        dropped = sorted(self.dropped)
+        return [Span(row - bisect_left(dropped, row), there, length) for row, there, length, _ in self.carried]
 
 
 def _named(numbers: Iterable[int], name_of: Callable[[int], str]) -> dict[int, str]:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
+from respaldo.catalog.feed import FedSink, Feed
+from respaldo.catalog.register import FOLDER_NAME
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import Catalogue, Snapshot, load
-from respaldo.catalog.trees import Sink, TreeReader, put_tree
+from respaldo.catalog.trees import Sink, TreeReader
 from respaldo.chunk.chunker import Chunker, ChunkerParams
 from respaldo.core.errors import Interrupted, StorageFailed, UsageError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName, SnapshotId
@@ -148,7 +151,7 @@ class _Run:
         self._wanting = Wanting()
 
     def walk(self, root: Node, recorded: tuple[bytes, ...]) -> BackupResult:
-        with Session(self._repo, self._progress) as session:
+        with Session(self._repo, self._progress) as session, self._feed() as feed:
             if self._options.dry_run:
                 self._repo.synchronise(self._progress)
                 catalogue = load(self._repo)
@@ -189,6 +192,7 @@ class _Run:
             )
             walker = Walker(
                 sink=sink,
+                tree_sink=FedSink(sink, feed),
                 entries=entries,
                 memo=memo,
                 trust=trust,
@@ -229,6 +233,7 @@ class _Run:
             self._changes = walker.changes.total
             manifest = self._manifest(session, sink, tree, recorded, parent, reader)
             snapshot = session.commit(manifest, trust.relied)
+            feed.root(tree)
             if self._memo is not None:
                 if paranoid is not None:
                     keep_start(self._memo, recorded, paranoid.sample.next)
@@ -275,6 +280,9 @@ class _Run:
             snapshot = session.commit(manifest, set())
             session.tidy(catalogue)
             return BackupResult(snapshot=snapshot, manifest=manifest, healed=session.sink.healed)
+
+    def _feed(self) -> Feed:
+        return Feed(self._repo.cache_dir / FOLDER_NAME, frozen=self._options.dry_run)
 
     def _reader(self, sink: Sink, progress: Progress | None = None) -> FileReader:
         low, mean, high, strict, loose = self._repo.config.chunker

@@ -14,7 +14,9 @@ from array import array
 
 from blake3 import blake3
 
-from respaldo.catalog.trees import Sink, TreeReader, put_tree
+from respaldo.catalog.runs import RUN_ENTRIES_SPLIT, Alike, put_runs, put_tree
+from respaldo.catalog.trees import Sink, TreeReader, TreeSink
+from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
@@ -29,7 +31,7 @@ from respaldo.flows.backup.opening import frame_of_directory, frame_of_node, fra
 from respaldo.flows.backup.options import BackupOptions, Counts
 from respaldo.flows.backup.reader import open_source
 from respaldo.flows.backup.trust import Trust
-from respaldo.format.tree import META
+from respaldo.format.tree import META, Leaf
 from respaldo.fs.match import CACHE_TAG, CACHE_TAG_NAME, Rules, is_cache_tag
 from respaldo.fs.meta import FileSystem, Names, filesystem_kind
 from respaldo.kernel import scan
@@ -46,6 +48,7 @@ class Walker:
         self,
         *,
         sink: Sink,
+        tree_sink: TreeSink,
         entries: Entries,
         memo: Memo | None,
         trust: Trust,
@@ -60,6 +63,7 @@ class Walker:
         cancel: Cancel,
     ) -> None:
         self._sink = sink
+        self._tree_sink = tree_sink
         self._entries = entries
         self._memo = memo
         self._trust = trust
@@ -327,12 +331,12 @@ class Walker:
                 self._memo.stamp(frame.key)
                 return frame.same.tree
             leaf = with_new_children(self._memo, frame)
-            tree = put_tree(self._sink, leaf, self._name_order)
+            tree = self._put(frame, leaf)
             self.changes.settle(frame, tree, leaf, frame.same.totals)
             remember_again(self._memo, frame, self._rules_of(frame), tree, leaf)
             return tree
         leaf, totals = frame.leaf(self._owners)
-        tree = put_tree(self._sink, leaf, self._name_order)
+        tree = self._put(frame, leaf)
         self._counts.files += totals.files
         self._counts.others += totals.others
         self._counts.length_bytes += totals.length_bytes
@@ -340,6 +344,26 @@ class Walker:
         if self._memo is not None:
             remember(self._memo, frame, self._rules_of(frame), tree, leaf, totals)
         return tree
+
+    def _put(self, frame: Frame, leaf: Leaf) -> ChunkId:
+        """Stores a directory; of a long one only the runs in which something has changed."""
+        if len(leaf) <= RUN_ENTRIES_SPLIT:
+            return put_tree(self._tree_sink, leaf, self._name_order)
+        tree, frame.runs = put_runs(self._tree_sink, leaf, self._name_order, self._alike(frame, leaf))
+        return tree
+
+    def _alike(self, frame: Frame, leaf: Leaf) -> Alike | None:
+        """Returns what a directory has in common with the tree remembered, which is in a snapshot that is relied on."""
+        like = frame.like
+        if like is None:
+            return None
+        for names, then in ((leaf.users, like.users), (leaf.groups, like.groups)):
+            if any(names.get(number, "") != name for number, name in then.items()):
+                return None
+        try:
+            return Alike(self._trees.runs(like.tree), frame.spans())
+        except (ChunkMissing, Corruption):
+            return None
 
     def save_open(self) -> None:
         """Remembers what is known of directories that are not finished, for a run that is cut off."""

@@ -26,6 +26,17 @@ MISSING_KEPT = 1 << 18
 Position = tuple[int, int]
 
 
+def doubt_segments(repo: Repo, findings: Findings) -> bool:
+    """Asks the packs what they hold, where segments are in doubt; returns whether that was something else."""
+    lying = repo.segments.doubt()
+    for error in lying:
+        findings.add(error.name, error.reason)
+    if lying:
+        repo.source.forget_positions()
+        repo.synchronise(lenient=True)
+    return bool(lying)
+
+
 class Chunks:
     """Finds and reads chunks, and keeps account of those that cannot be had."""
 
@@ -70,6 +81,8 @@ class Chunks:
     def position(self, chunk_id: ChunkId, blame: list[Finding]) -> Position | None:
         """Returns where a sound copy of a chunk lies; else None, and says in ``blame`` what took it."""
         found = self._repo.index.find(chunk_id, usable_only=False)
+        if found is None and doubt_segments(self._repo, self._findings):
+            found = self._repo.index.find(chunk_id, usable_only=False)
         if found is None and self.quiet:
             blame.append(self.nowhere)
             return None

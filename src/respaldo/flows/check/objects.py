@@ -33,6 +33,7 @@ from respaldo.flows.check.packs import NOT_ITS_NAME, Pieces
 from respaldo.flows.check.result import Note
 from respaldo.format.catalogue import Row
 from respaldo.format.config import parse_config
+from respaldo.format.enrolment import parse_client_record
 from respaldo.format.header import HEADER
 from respaldo.format.logbook import object_name, parse_object
 from respaldo.format.protection import parse_pin, parse_trashed
@@ -128,6 +129,7 @@ class Inspector:
         self._records("trash", "trash", parse_trashed)
         self._records("verified", "verified", parse_verified)
         self._records("sums", "sums", parse_sums)
+        self._records("enrolled", "client", parse_client_record)
 
     def _log(self) -> list[Note]:
         """Reads the log from its beginning, and names what is damaged or gone; returns what is known to be."""

@@ -13,7 +13,7 @@ from respaldo.catalog.snapshots import Snapshot, list_pending
 from respaldo.catalog.sums import SumsKept
 from respaldo.core.ids import PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.check.chunks import Chunks
+from respaldo.flows.check.chunks import Chunks, doubt_segments
 from respaldo.flows.check.findings import Findings
 from respaldo.flows.check.lost import blame_packs
 from respaldo.flows.check.objects import Inspector, Inventory
@@ -68,6 +68,8 @@ def examine(
     findings = Findings()
     inventory = Inspector(repo, findings, cancel).take()
     read = _Read()
+    if options.read_data and options.subset is None:
+        doubt_segments(repo, findings)
     surveyed = None
     if sums is not None:  # which files there are is to be known first; where all is sound, once is enough
         before = Findings()

@@ -18,15 +18,14 @@ from blake3 import blake3
 
 from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, pack_object
+from respaldo.core.ids import ChunkId, Kind, pack_object
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.copying.needs import GONE
-from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.bitmaps import Bitmaps, set_bits
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.header import still_there
-from respaldo.store.packs import Block
+from respaldo.store.packs import Block, block_of
 from respaldo.store.repo import Repo
 from respaldo.store.source import FETCHED_AT_ONCE
 
@@ -168,7 +167,6 @@ class Mover:
             raw = self._source.vault.decompressor.decompress(message, row.raw_length, task.what)
         if not task.whole:
             return _Part(raw)
-        first = footer.first_rows[task.block]
         key, view, at = self._source.ring.id_keys[kind], memoryview(raw), 0
         for number in task.rows:
             length = footer.lengths[number]
@@ -176,15 +174,7 @@ class Mover:
                 raise Corruption(task.what, "a chunk does not have its id")
             at += length
         head, body = self._target.vault.sealer.seal(kind.word, "", row.raw_length, message)
-        end = first + row.chunks
-        return Block(
-            kind=kind,
-            head=head,
-            body=body,
-            raw_length=row.raw_length,
-            ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
-            lengths=u32_bytes(footer.lengths[first:end]),
-        )
+        return block_of(footer, task.block, head, body)
 
     # --- in the caller's -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from respaldo.catalog.trees import Sink, TreeReader, put_tree
+from respaldo.catalog.runs import put_tree
+from respaldo.catalog.trees import Sink, TreeReader
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.model import Content, Mark

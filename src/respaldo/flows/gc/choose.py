@@ -74,6 +74,7 @@ def settled_duplicates(repo: Repo, live: Bitmaps) -> Iterator[tuple[list[Positio
         usable = [copy for copy in copies if copy[0] in index.usable]
         if not marked or not usable:
             continue
+        usable = [copy for copy in usable if not index.spoilt.get(copy[0], 0) >> copy[1] & 1] or usable
         yield marked, max(usable, key=lambda copy: (share(copy[0]), copy))
 
 

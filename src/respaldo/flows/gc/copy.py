@@ -11,20 +11,20 @@ returns. Implements docs/format.md, "Prune" (G2, G5).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from respaldo.codec.seal import HEAD_BYTES
 from respaldo.core.errors import Corruption, ObjectMissing
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, pack_object
+from respaldo.core.ids import Kind, PackName, pack_object
 from respaldo.core.seams import Cancel
-from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import BlockRow, Footer, parse_footer
 from respaldo.store.ballast import with_ballast
 from respaldo.store.bitmaps import Bitmaps, Position, set_bits
 from respaldo.store.chunks import ChunkSink
-from respaldo.store.packs import Block, Finished, open_block
+from respaldo.store.packs import Finished, block_of, open_block
 from respaldo.store.repo import Repo
 
 
@@ -39,6 +39,8 @@ class Copier:
         self._sink = ChunkSink.into(repo, collector)
         self._believed: dict[int, bool] = {}
         """Packs, and whether what they are said to hold may be believed unread."""
+        self._lies: defaultdict[PackName, int] = defaultdict(int)
+        """Rows of packs that do not hold what they are said to hold."""
         self.blocks = 0
         self.chunks = 0
         self.made: list[Finished] = []
@@ -60,7 +62,10 @@ class Copier:
             if not part:
                 continue
             self._cancel.check()
-            wanted = list(self._wanted(Kind(block.kind), footer, first, set_bits(part, block.chunks)))
+            wanted = list(self._wanted(footer, first, set_bits(part, block.chunks)))
+            if self._lies:  # before anything is put, which would be deduplicated against them
+                self._repo.spoilt.note(self._lies)
+                self._lies.clear()
             if not wanted:
                 continue
             try:
@@ -74,17 +79,17 @@ class Copier:
         block = footer.blocks[at]
         sealed = self._repo.backend.get(what, footer.offsets[at], block.sealed_length)
         if len(wanted) == block.chunks:
-            self._whole(block, footer, footer.first_rows[at], sealed, what)
+            self._whole(footer, at, sealed, what)
         else:
             self._part(block, footer, wanted, sealed, what)
 
-    def _wanted(self, kind: Kind, footer: Footer, first: int, bits: bytes) -> Iterator[int]:
+    def _wanted(self, footer: Footer, first: int, bits: bytes) -> Iterator[int]:
         """Yields the rows of a block that are live and have no usable copy; marks the copies of the others."""
         for row, bit in enumerate(bits, first):
             if not bit:
                 continue
             found = self._repo.index.find(footer.chunk_id(row), usable_only=True)
-            if found is None or not (self._believes(found[0]) or self._is_there(kind, footer.chunk_id(row), found)):
+            if found is None or not (self._believes(found[0]) or self._is_there(found)):
                 yield row
             else:
                 self._live.add(found)
@@ -101,18 +106,17 @@ class Copier:
             self._believed[number] = bool(encoded) and parse_footer(encoded, "pack").session == self._collector
         return self._believed[number]
 
-    def _is_there(self, kind: Kind, chunk_id: ChunkId, found: Position) -> bool:
-        """Whether a chunk is where a pack is said to hold it."""
-        source = self._repo.source
-        try:
-            at = source.locate_row(*found)
-            raw = memoryview(source.block(at.pack, at.block, as_stored=True))
-            source.check(kind, chunk_id, raw[at.offset : at.offset + at.length])
-        except (Corruption, ObjectMissing):
-            return False
-        return True
+    def _is_there(self, found: Position) -> bool:
+        """Whether a chunk is where a pack is said to hold it; takes note of a lie."""
+        if self._repo.source.holds(*found):
+            return True
+        pack = self._repo.index.pack(found[0])
+        if pack is not None:
+            self._lies[pack.name] |= 1 << found[1]
+        return False
 
-    def _whole(self, block: BlockRow, footer: Footer, first: int, sealed: bytes, what: str) -> None:
+    def _whole(self, footer: Footer, at: int, sealed: bytes, what: str) -> None:
+        block, first = footer.blocks[at], footer.first_rows[at]
         if len(sealed) != block.sealed_length or sealed[24:HEAD_BYTES] != block.commitment:
             raise Corruption(what, "a block is not the one that the footer describes")
         kind = Kind(block.kind)
@@ -126,17 +130,7 @@ class Copier:
                 _, offset, length = footer.place(row)
                 self._repo.source.check(kind, footer.chunk_id(row), raw[offset : offset + length])
             head, body = sealer.seal(kind.word, "", block.raw_length, message)
-        end = first + block.chunks
-        self._sink.copy(
-            Block(
-                kind=kind,
-                head=head,
-                body=body,
-                raw_length=block.raw_length,
-                ids=footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
-                lengths=u32_bytes(footer.lengths[first:end]),
-            )
-        )
+        self._sink.copy(block_of(footer, at, head, body))
         self.blocks += 1
 
     def _part(self, block: BlockRow, footer: Footer, wanted: list[int], sealed: bytes, what: str) -> None:

@@ -99,6 +99,8 @@ class Mark:
         """What is told of all that is met: `live`, unless a subclass wants to know more."""
         self.roots = Roots(committed={}, undecided={}, unreadable={})
         self.listing = Listing(packs={}, condemned=frozenset())
+        self.anew = 0
+        """How often all was marked anew."""
         self.trees = 0
         self.references = 0
 
@@ -162,6 +164,7 @@ class Mark:
         self._done[snapshot] = root
 
     def _clear(self) -> None:
+        self.anew += 1
         self.live = self.marks = Bitmaps()
         self._done.clear()
         self._later.clear()

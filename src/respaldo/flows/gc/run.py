@@ -77,6 +77,13 @@ class Collector:
         self._deleted_packs = self._deleted_bytes = 0
         self._new_packs = self._new_bytes = 0
         self._blocks = self._chunks = 0
+        self._made: set[int] = set()
+        """Numbers of the packs that this run has made."""
+        self._stay: set[int] = set()
+        """Packs that cannot go, because copies elsewhere are damaged."""
+        self._later: set[int] = set()
+        """Packs whose turn has not come."""
+        self._anew = 0
         self._moved: list[Finished] = []
         """What was copied and nobody was told of yet."""
 
@@ -124,12 +131,13 @@ class Collector:
             length_bytes=sum(pack.length_bytes for pack in (*plan.dead, *plan.repack)),
         )
         going = [pack.number for pack in (*plan.dead, *plan.repack)]
-        stay, damages = needed_after_all(repo, self._mark.live, going, self._cancel)
-        self._damages += damages
+        self._later = set(going)
+        self._anew = self._mark.anew
+        self._spare(going)
         full = False
-        self._round([pack for pack in plan.dead if pack.number not in stay])
+        self._round(plan.dead)
         try:
-            for batch in self._batches([pack for pack in plan.repack if pack.number not in stay]):
+            for batch in self._batches([pack for pack in plan.repack if pack.number not in self._stay]):
                 self._round(batch)
         except _NoRoomError:
             full = True
@@ -176,7 +184,8 @@ class Collector:
     def _round(self, packs: Sequence[PackPlan]) -> None:
         """Copies what is live out of some packs (G2), condemns them (G3), looks again (G5), deletes them (G6)."""
         self._cancel.check()
-        packs = self._copied(packs)
+        self._later -= {pack.number for pack in packs}
+        packs = self._copied([pack for pack in packs if pack.number not in self._stay])
         if not packs:
             return
         moved, self._moved = self._moved, []
@@ -219,6 +228,8 @@ class Collector:
 
     def _count(self, copier: Copier) -> None:
         self._moved += copier.made
+        numbers = (self._repo.index.number_of(item.name) for item in copier.made)
+        self._made.update(number for number in numbers if number is not None)
         self._new_packs += len(copier.made)
         self._new_bytes += sum(item.length_bytes for item in copier.made)
         self._blocks += copier.blocks
@@ -232,10 +243,32 @@ class Collector:
         for _ in range(_TRIES):
             self._mark.update()
             try:
-                return with_ballast(self._repo.backend, lambda: self._save(own))
+                doubtful = self._doubtful(own)
+                return with_ballast(self._repo.backend, lambda: self._save(own)) | doubtful
             except ObjectMissing:
                 self._repo.source.forget_positions()  # another collector was faster: what was in it is elsewhere
         raise StorageFailed("packs", "what is needed moved again and again while it was copied", retryable=True)
+
+    def _spare(self, going: Collection[int]) -> None:
+        """Finds out which packs cannot go."""
+        live, sound = self._mark.live, self._made
+        stay, damages = needed_after_all(self._repo, live, going, self._cancel, known_sound=sound)
+        self._damages += damages
+        self._stay |= stay
+
+    def _doubtful(self, own: set[int]) -> set[int]:
+        """Returns which of some packs cannot go, because what a root needs was found in others that nobody has read.
+
+        Where it was marked anew, another copy may be the live one than the one that was read; and in an area, where any
+        copy may be a lie, that of a root that was not there before. Packs that are planned to go later stay, too.
+        """
+        if self._repo.telling.trusted and self._mark.anew == self._anew:
+            return set()
+        if self._mark.anew != self._anew:
+            self._anew = self._mark.anew
+            settle_duplicates(self._repo, self._mark.live)
+        self._spare(own | self._later)
+        return self._stay & own
 
     def _save(self, own: set[int]) -> set[int]:
         """Copies whatever a root needs and that has no copy outside condemned packs, whoever condemned them."""

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 
 from blake3 import blake3
 
-from respaldo.catalog.trees import Sink, put_tree
+from respaldo.catalog.runs import put_tree
+from respaldo.catalog.trees import Sink
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.seams import Cancel
-from respaldo.format.enrolment import enrolment_name, parse_enrolled_name, removal_name
 from respaldo.format.logbook import object_name, parse_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.areas import renewed_name
 from respaldo.store.census import take_census
 from respaldo.store.markers import read_markers
 from respaldo.store.repo import Repo
 
+_FOLDERS: Final = ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled")
+
 
 def renew_objects(repo: Repo, cancel: Cancel) -> int:
     """Makes small objects of earlier epochs again; returns how many."""
-    census = take_census(
-        repo.backend,
-        repo.vault,
-        ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled"),
-        cancel.check,
-    )
+    census = take_census(repo.backend, repo.vault, _FOLDERS, cancel.check)
     renewed = 0
 
     def each(folder: str, renew: Callable[[str], object]) -> None:
@@ -53,7 +51,7 @@ def renew_objects(repo: Repo, cancel: Cancel) -> int:
         repo.backend.discard(item.name for item in config)
         renewed += len(config)
     each("log", lambda name: again("log", name, _log_name(name, repo.epoch.number)))
-    each("enrolled", lambda name: again("client", name, _enrolled_name(name, repo.epoch.number)))
+    each("enrolled", lambda name: again("client", name, renewed_name(name, repo.epoch.number)))
     each("sums", lambda name: again("sums", name, "sums/" + repo.random(RANDOM_ID_BYTES).hex()))
     each("verified", lambda name: again("verified", name, "verified/" + repo.random(RANDOM_ID_BYTES).hex()))
     # Their names are all that matters of pins, and the moment without a record of the trash only shows a snapshot.
@@ -62,14 +60,6 @@ def renew_objects(repo: Repo, cancel: Cancel) -> int:
     repo.backend.discard(item.name for item in census.older_than(repo.epoch.number, "catalogue"))
     repo.backend.discard(read_markers(repo).stale)
     return renewed
-
-
-def _enrolled_name(name: str, epoch: int) -> str:
-    parsed = parse_enrolled_name(name)
-    if parsed is None:
-        raise ObjectMissing(name)
-    client, removed = parsed
-    return (removal_name if removed else enrolment_name)(client, epoch)
 
 
 def _log_name(name: str, epoch: int) -> str:

@@ -90,6 +90,11 @@ class RepairPlan:
         """Whether there is nothing to do."""
         return len(self.left) == len(self.steps)
 
+    @property
+    def exit_status(self) -> int:
+        """4 where anything is damaged: packs that no segment lists are what a run that was cut off leaves."""
+        return _DAMAGED if any(step.verb is not Verb.LIST for step in self.steps) or self.faults else 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairResult:

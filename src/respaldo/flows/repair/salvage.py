@@ -17,13 +17,12 @@ from typing import Self
 from blake3 import blake3
 
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
-from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind, PackName, pack_object
+from respaldo.core.ids import ChunkId, Kind, PackName, pack_object
 from respaldo.core.seams import Cancel
-from respaldo.format.columns import u32_bytes
 from respaldo.format.pack import Footer
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.header import still_there
-from respaldo.store.packs import Block, open_block, read_footer
+from respaldo.store.packs import block_of, open_block, read_footer
 from respaldo.store.repo import Repo
 
 _PIECE_BYTES = 4 << 20
@@ -136,20 +135,9 @@ class Salvage:
 
     def _copy(self, part: Part) -> None:
         block = part.footer.blocks[part.number]
-        first = part.footer.first_rows[part.number]
-        end = first + block.chunks
         sealer = self._repo.vault.sealer
         head, body = sealer.renew(part.kind.word, "", block.raw_length, part.sealed, "a block that was checked")
-        self.sink.copy(
-            Block(
-                kind=part.kind,
-                head=head,
-                body=body,
-                raw_length=block.raw_length,
-                ids=part.footer.ids[first * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES],
-                lengths=u32_bytes(part.footer.lengths[first:end]),
-            )
-        )
+        self.sink.copy(block_of(part.footer, part.number, head, body))
 
     def _has(self, kind: Kind, chunk_id: ChunkId) -> bool:
         """Whether a chunk has a copy that is sound, or is on its way into a pack."""

@@ -75,7 +75,7 @@ class RestorePlan:
     """Is what a run would do: numbers of names, bytes of files that would be written or deleted.
 
     ``actions`` are the first ten thousand that change something; ``failures`` what cannot be restored as far as is
-    known without reading content.
+    known without reading content, and ``damaged`` of them because of damage.
     """
 
     directories: int
@@ -89,7 +89,13 @@ class RestorePlan:
     delete_bytes: int
     actions: tuple[Action, ...]
     failed: int
+    damaged: int
     failures: tuple[tuple[bytes, str], ...]
+
+    @property
+    def exit_status(self) -> int:
+        """0 all can be done as far as is known, 3 not all, 4 because of damage."""
+        return _status(failed=self.failed, damaged=self.damaged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,8 @@ class RestoreResult:
     @property
     def exit_status(self) -> int:
         """0 done, 3 a file could not be written or read, 4 damage was found."""
-        if self.damaged:
-            return 4
-        return 3 if self.failed else 0
+        return _status(failed=self.failed, damaged=self.damaged)
+
+
+def _status(*, failed: int, damaged: int) -> int:
+    return 4 if damaged else 3 if failed else 0

@@ -21,12 +21,15 @@ from respaldo.flows.restore.begin import Restore, open_folder, planner_of, root_
 from respaldo.flows.restore.plan import Planner
 from respaldo.flows.restore.present import same_xattrs
 from respaldo.flows.restore.steps import Batch, Enter, Fail, Leave, Link, Make, Remove, Stay, Step, There, Touch, Write
+from respaldo.flows.restore.tally import is_damage
 from respaldo.fs.meta import beside, read_xattrs
 from respaldo.fs.place import Folder
 from respaldo.fs.remove import measure
 from respaldo.fs.settle import Owners
 
 ROWS_KEPT = 10_000
+ROW_BYTES_KEPT = 4 << 20
+"""Of their paths: a directory in a directory in a directory makes long ones."""
 QUIET_KEPT = 20
 """So many names of each directory are shown that stay as they are: directories, and what the snapshot does not have."""
 _PERMISSIONS = 0o7777
@@ -81,7 +84,8 @@ class Row:
 class Preview:
     """Is what a restore would do: rows in the order of a tree, the target first, and what becomes of all names.
 
-    ``cut``: how many names that change are not among the rows, because there are too many.
+    ``cut``: how many names that change are not among the rows, because there are too many. ``damaged``: whether
+    something cannot be restored because what is stored of it is damaged.
     """
 
     rows: tuple[Row, ...]
@@ -89,6 +93,12 @@ class Preview:
     write_bytes: int
     delete_bytes: int
     cut: int
+    damaged: bool
+
+    @property
+    def exit_status(self) -> int:
+        """0 all can be restored as far as is known, 3 not all, 4 because of damage."""
+        return 4 if self.damaged else 3 if self.counts.get(What.FAILED) else 0
 
 
 class _Named(NamedTuple):
@@ -101,6 +111,7 @@ class _Named(NamedTuple):
     before: int | None = None
     number: int = 1
     reason: str = ""
+    damaged: bool = False
 
 
 @dataclass(slots=True)
@@ -192,7 +203,7 @@ class _Look:
         elif isinstance(step, Remove) and not step.leftover:
             yield from self._removed(step)
         elif isinstance(step, Fail):
-            yield _Named(What.FAILED, step.name, 0, 0, reason=str(step.error))
+            yield _Named(What.FAILED, step.name, 0, 0, reason=str(step.error), damaged=is_damage(step.error))
 
     def kept(self) -> Iterator[_Named]:
         """Yields what the snapshot does not have and stays in the directory that is left; of a single file none."""
@@ -261,7 +272,8 @@ class _Sketch:
         self._frames: list[_Frame] = []
         self._counts: Counter[What] = Counter()
         self._write_bytes = self._delete_bytes = 0
-        self._cut = 0
+        self._cut = self._row_bytes = 0
+        self._damaged = False
 
     @property
     def top(self) -> _Frame:
@@ -278,9 +290,9 @@ class _Sketch:
     def add(self, named: _Named) -> None:
         """Takes note of a name in the directory at hand."""
         frame = self.top
-        if not named.name:  # the directory itself
+        self._damaged = self._damaged or named.damaged
+        if not named.name:  # the directory itself, which is counted when it is left
             frame.reason = named.reason
-            self._counts[named.what] += 1
             return
         frame.counts[named.what] += named.number
         self._counts[named.what] += named.number
@@ -333,7 +345,8 @@ class _Sketch:
         return frame.quiet[what] <= QUIET_KEPT
 
     def _append(self, row: Row) -> int:
-        if len(self._rows) >= ROWS_KEPT:
+        self._row_bytes += len(row.path)
+        if len(self._rows) >= ROWS_KEPT or self._row_bytes > ROW_BYTES_KEPT:
             self._cut += row.what not in _QUIET
             return -1
         self._rows.append(row)
@@ -351,4 +364,5 @@ class _Sketch:
             write_bytes=self._write_bytes,
             delete_bytes=self._delete_bytes,
             cut=self._cut,
+            damaged=self._damaged,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from respaldo.core.errors import TargetError
 from respaldo.core.model import Entry
@@ -20,7 +20,7 @@ from respaldo.flows.restore.files import Files
 from respaldo.flows.restore.jobs import BatchJob, Job, Jobs
 from respaldo.flows.restore.options import RestorePlan, RestoreResult
 from respaldo.flows.restore.site import Site
-from respaldo.flows.restore.space import Room, most, refuse, survey
+from respaldo.flows.restore.space import Promise, Room, most, refuse, survey
 from respaldo.flows.restore.steps import Batch, Link, Make, Stay, Step, Touch, Write
 from respaldo.flows.restore.tally import Tally
 from respaldo.flows.restore.write import Writer
@@ -66,34 +66,39 @@ def run_restore(
     root = root_of(restore)
     with ExitStack() as stack:
         folder = open_folder(stack, restore, root, looks_only=False)
-        _check_space(restore, root, cancel)
+        promise = _check_space(restore, root, cancel)
         target = stack.enter_context(Target(root.target, random=random))
         run = _Run(restore, root, target, tally, progress, cancel, random)
-        run.execute(folder)
+        run.execute(folder, promise)
     if restore.options.verify:
         _read_back(restore, root, tally, cancel)
     return tally.as_result(clock.monotonic_ns() - began_ns)
 
 
-def _check_space(restore: Restore, root: Root, cancel: Cancel) -> None:
-    """Raises `TargetError` where the target is too small; most often the snapshot's figures suffice to tell."""
+def _check_space(restore: Restore, root: Root, cancel: Cancel, *, exactly: bool = False) -> Promise | None:
+    """Raises `TargetError` where the target is too small.
+
+    Most often the snapshot's figures suffice to tell, unless ``exactly`` is wanted; they are returned, to be kept to.
+    """
     options = restore.options
     if not options.check_space or options.sparse:
-        return
+        return None
     fd = _open_above(root.target)
     try:
         room = Room.at(fd)
     finally:
         os.close(fd)
     figures = most(restore.manifest.figures)
-    if figures is not None and room.fits(figures):
-        return
+    if figures is not None and room.fits(figures) and not exactly:
+        return Promise(figures)
     with ExitStack() as stack:
         folder = open_folder(stack, restore, root, looks_only=True)
         steps = planner_of(restore, cancel).steps(root.entry, root.base, folder, leaves=root.leaves())
-        need = survey(steps, Contents(restore.blocks, restore.trees))
+        stack.callback(steps.close)
+        need = survey(steps, Contents(restore.blocks, restore.trees), room)
     if not room.fits(need):
-        raise refuse(root.target, need, room)
+        raise refuse(root.target, need, room, begun=exactly)
+    return None
 
 
 def _open_above(path: bytes) -> int:
@@ -151,20 +156,24 @@ class _Run:
             random=random,
         )
 
-    def execute(self, folder: Folder | None) -> None:
+    def execute(self, folder: Folder | None, promise: Promise | None) -> None:
         """Plans, orders and writes; what is planned stays some blocks ahead of what is written."""
         restore, root = self._restore, self._root
         planner = planner_of(restore, self._cancel)
-        with Fetcher(restore.blocks, self._cancel) as fetcher:
+        # Closed where a run ends early, because it has directories of the target open.
+        steps = planner.steps(root.entry, root.base, folder, leaves=root.leaves())
+        with Fetcher(restore.blocks, self._cancel) as fetcher, closing(steps):
             jobs = Jobs(restore.blocks, Contents(restore.blocks, restore.trees), fetcher)
             files = Files(self._site, jobs, fetcher)
             writer = Writer(self._site, files, fetcher, self._progress)
             try:
                 queue: deque[Job] = deque()
                 ahead = 0
-                for step in planner.steps(root.entry, root.base, folder, leaves=root.leaves()):
+                for step in steps:
                     if not self._whole:
                         self._announce(step)
+                    if promise is not None and promise.breaks(step):
+                        promise = _check_space(restore, root, self._cancel, exactly=True)
                     for job in jobs.of(step, planner.folder):
                         queue.append(job)
                         ahead += _weight(job)

@@ -47,11 +47,38 @@ def most(figures: Figures) -> Need | None:
     return Need(figures.length_bytes, figures.files + figures.directories + figures.others)
 
 
-def survey(steps: Iterable[Step], contents: Contents) -> Need:
-    """Adds up what a plan needs: holes not counted, and what is replaced only once, as long as both are there."""
+class Promise:
+    """Is what a snapshot's figures say that it needs, which is compared with the plan as that comes.
+
+    Anybody may have written them: what holds more than it says could fill the disk of whoever restores it.
+    """
+
+    def __init__(self, need: Need) -> None:
+        self._left = Need(need.length_bytes, need.inodes)
+
+    def breaks(self, step: Step) -> bool:
+        """Whether the plan, with one more step, is more than was promised."""
+        if isinstance(step, Batch):
+            self._left.length_bytes -= sum(step.files.sizes)
+            self._left.inodes -= len(step.files)
+        elif isinstance(step, Write):
+            self._left.length_bytes -= step.entry.size
+            self._left.inodes -= 1
+        elif isinstance(step, Enter | Make) and step.there is There.NOTHING:
+            self._left.inodes -= 1
+        return self._left.length_bytes < 0 or self._left.inodes < 0
+
+
+def survey(steps: Iterable[Step], contents: Contents, room: Room) -> Need:
+    """Adds up what a plan needs: holes not counted, and what is replaced only once, as long as both are there.
+
+    Ends where there is no room for it.
+    """
     need = Need()
     replaced = 0
     for step in steps:
+        if not room.fits(need):
+            break
         if isinstance(step, Batch):
             need.length_bytes += sum(step.files.sizes)
             need.inodes += len(step.files)
@@ -68,13 +95,14 @@ def survey(steps: Iterable[Step], contents: Contents) -> Need:
     return need
 
 
-def refuse(target: bytes, need: Need, room: Room) -> TargetError:
-    """Returns the error for a target that is too small."""
+def refuse(target: bytes, need: Need, room: Room, *, begun: bool = False) -> TargetError:
+    """Returns the error for a target that is too small; ``begun``: for what was not known before."""
+    written = "the snapshot holds more than it says, and something was written" if begun else "nothing was written"
     if need.length_bytes > room.length_bytes:
-        reason = f"{_shown(need.length_bytes)} are needed, {_shown(room.length_bytes)} are free"
-        return TargetError(target, reason, hint="make room, restore a part, or restore elsewhere; nothing was written")
-    reason = f"{need.inodes} files and directories are needed, {room.inodes} more fit"
-    return TargetError(target, reason, hint="restore a part, or restore elsewhere; nothing was written")
+        reason = f"at least {_shown(need.length_bytes)} are needed, {_shown(room.length_bytes)} are free"
+        return TargetError(target, reason, hint=f"make room, restore a part, or restore elsewhere; {written}")
+    reason = f"at least {need.inodes} files and directories are needed, {room.inodes} more fit"
+    return TargetError(target, reason, hint=f"restore a part, or restore elsewhere; {written}")
 
 
 def _shown(length_bytes: int) -> str:

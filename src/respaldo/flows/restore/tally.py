@@ -10,6 +10,11 @@ from respaldo.core.seams import Progress
 from respaldo.flows.restore.options import ACTIONS_KEPT, FAILURES_KEPT, Action, Missed, RestorePlan, RestoreResult, Verb
 
 
+def is_damage(error: Exception | str) -> bool:
+    """Whether an error says that what is stored is damaged or missing."""
+    return isinstance(error, Corruption | ChunkMissing | ObjectMissing)
+
+
 class Tally:
     """Counts. One thread."""
 
@@ -46,7 +51,7 @@ class Tally:
             self._still_there(error)
         reason = f"{error}{and_so}"
         self.failed += 1
-        if isinstance(error, Corruption | ChunkMissing | ObjectMissing):
+        if is_damage(error):
             self.damaged += 1
         if len(self.failures) < FAILURES_KEPT:
             self.failures.append((path, reason))
@@ -97,6 +102,7 @@ class Tally:
             delete_bytes=self.delete_bytes,
             actions=tuple(self._actions),
             failed=self.failed,
+            damaged=self.damaged,
             failures=tuple(self.failures),
         )
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from respaldo.catalog.trees import Sink, put_tree
+from respaldo.catalog.runs import put_tree
+from respaldo.catalog.trees import Sink
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Mark
