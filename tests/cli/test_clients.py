@@ -82,6 +82,45 @@ def test_client_backs_up_and_reads_nothing(cli, place, machines):
     assert not cli("snapshots", "--json").json["snapshots"]
 
 
+@pytest.mark.parametrize(
+    "words", [("key", "rotate"), ("key", "passwd"), ("key", "add"), ("unlock",), ("mount", "there"), ("bench",)]
+)
+def test_nobody_is_asked_for_a_passphrase_that_is_of_no_use(cli, place, machines, words):
+    """What is the owner's alone is refused before a secret is looked for; so is what an area has none of."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    assert "owner alone" in machines(place / "web", *words, expected=1).err
+    if words[0] == "key":
+        missing = place / "no such key"
+        assert "leave out --client" in cli(*words, "--client", "web", "--key-file", missing, expected=2).err
+
+
+def test_write_only_excludes_rights(cli, place, machines):
+    """Nobody is left to guess which of the two was meant."""
+    for right in ("--list", "--restore"):
+        ran = cli("key", "client", "add", "web", "--write-only", right, "--out", place / "web", expected=2)
+        assert "exclude each other" in ran.err
+    assert not (place / "web").exists()
+
+
+def test_clients_that_share_a_name_are_named_by_ids(cli, place, machines):
+    """Which is said where the name does not tell."""
+    added = []
+    for number in range(2):
+        made = cli("key", "client", "add", "web", "--out", place / f"web{number}", "--json").json
+        added.append(made["client"]["id"])
+        cli("key", "client", "remove", "web")
+    assert "by its id" in cli("snapshots", "--client", "web", expected=2).err
+    assert not cli("snapshots", "--client", added[0][:12], "--json").json["snapshots"]
+
+
+def test_client_that_lists_is_told_whose_log_it_sees(cli, place, machines):
+    """An empty log would look like one that was taken away."""
+    cli("key", "client", "add", "ana", "--list", "--out", place / "ana")
+    machines(place / "ana", "snapshot", place / "source")
+    assert "for the owner to read" in machines(place / "ana", "log", "show").err
+    assert "for the owner to read" not in machines(place / "ana", "log", "show", "--access").err
+
+
 def test_client_with_the_right_to_restore_does(cli, place, machines):
     """And sees its own snapshots only."""
     cli("snapshot", place / "source")
@@ -111,6 +150,8 @@ def test_credential_of_another_repository_is_refused(cli, place, machines, monke
     before = sorted(os.listdir(place / "other"))
     ran = machines(place / "web", "snapshot", place / "source", "-r", place / "other", expected=4)
     assert "not the one of the area" in ran.err
+    assert "with -r" in ran.err
+    assert "respaldo verify" not in ran.err
     assert sorted(os.listdir(place / "other")) == before
 
 

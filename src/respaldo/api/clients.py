@@ -91,7 +91,8 @@ class Clients:
             found = [item for item in known if item.enrolment.client.hex().startswith(name)]
         if len(found) != 1:
             what = "several clients are called so" if found else "there is no such client"
-            raise UsageError(f"{what}: {name}", hint="list them with: respaldo key client list")
+            how = "name one by its id, as listed by" if found else "list them with"
+            raise UsageError(f"{what}: {name}", hint=f"{how}: respaldo key client list")
         return found[0]
 
     def _make_area(self, client: bytes) -> Backend:

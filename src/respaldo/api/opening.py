@@ -118,7 +118,12 @@ def open_as_client(
         limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
         header, wrapped = read_header_mended(wrapped if limit is None else limit)
         if header.hash != credential.header_hash:
-            raise Corruption(HEADER, f"it is not the one of the area of the client {credential.name}")
+            raise Corruption(
+                HEADER,
+                f"it is not the one of the area of the client {credential.name}",
+                hint="name the repository that the client was added to, or its area, with -r; if this is it, the area is "
+                "gone from it, or something else stands in its place: ask its owner",
+            )
         if reads and not credential.rights:
             raise NotEntitled(credential.name, LIST)
         clock, cache = SystemClock(), places.cache_dir

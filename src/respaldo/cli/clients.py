@@ -12,6 +12,7 @@ import click
 from respaldo.cli import show
 from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
 from respaldo.cli.settings import Settings
+from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
     from respaldo.api import ClientInfo
@@ -43,17 +44,19 @@ def group() -> None:
     ),
     notes=f"client ({_FIELDS}), area (where it lies), file.",
 )
-@click.option("--write-only", is_flag=True, help="It may write and not read: so are all that are added here.")
+@click.option("--write-only", is_flag=True, help="It may write and read nothing, as without --list and --restore.")
 @click.option("--list", "lists", is_flag=True, help="It may see what it has stored: names, sizes, times.")
 @click.option("--restore", is_flag=True, help="It may read what it has stored.")
 @click.option("--out", required=True, metavar="FILE", help="Write the credential here; the file must not exist.")
 @click.argument("name")
-def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: bool, restore: bool) -> int:  # noqa: ARG001
+def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: bool, restore: bool) -> int:
     """Add a client NAME that can write and not read, and write its credential to a file.
 
     Nobody can make the file again: a client that has lost it is removed and added anew. Whoever has it can write as
     this client, and with --list or --restore read what that wrote.
     """
+    if write_only and (lists or restore):
+        raise UsageError("--write-only and --list or --restore exclude each other")
     rights = (*(("list",) if lists or restore else ()), *(("restore",) if restore else ()))
     with settings.open(writes=True, secret=settings.secret()) as repository, _new_file(out) as file:
         added = repository.clients.add(name, rights)

@@ -90,9 +90,14 @@ class Settings:
             yield Places(cache_dir=Path(folder), state_dir=state)
 
     def secret(self) -> Secret:
-        """Returns the secret that opens the repository."""
-        from respaldo.cli.passphrase import find_secret  # start-up time
+        """Returns the secret that opens the repository; nobody is asked for one that is of no use."""
+        from respaldo.cli.passphrase import find_secret, read_credential  # start-up time
+        from respaldo.cli.rights import check_area, check_right  # start-up time
 
+        if path := self._client_file():
+            check_right(read_credential(path))
+        if self.client:
+            check_area()
         return find_secret(self.password_file, self.key_file, recovery=self.recovery)
 
     def place(self) -> str:

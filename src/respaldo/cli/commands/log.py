@@ -70,7 +70,10 @@ def command() -> None:
 @click.option("--until", type=PAST, metavar="TIME", help="Only before that time.")
 @click.option("--access/--no-access", default=None, help="Only what this client was handed; or only what was signed.")
 def show_(settings: Settings, *, since: int | None, until: int | None, access: bool | None) -> int:
-    """Show what all clients did, and what this one was handed, by time, each by its own clock."""
+    """Show what all clients did, and what this one was handed, by time, each by its own clock.
+
+    A client that cannot read the repository sees the second alone.
+    """
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until")
     with settings.open(reports=True) as repository:
@@ -78,6 +81,8 @@ def show_(settings: Settings, *, since: int | None, until: int | None, access: b
         entries = [] if access else repository.history.entries()
         accesses = [] if access is False else repository.history.accesses.entries()
         findings = repository.history.findings
+    if settings.is_client() and not access and settings.level >= 0:
+        show.err("note: what was signed is for the owner to read; this is what was handed out here")
 
     def wanted(item: Logged | Accessed) -> bool:
         return (since is None or item.time_ns >= since) and (until is None or item.time_ns < until)
