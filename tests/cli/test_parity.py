@@ -177,3 +177,16 @@ def test_mend_is_for_repositories(cli, place):
     """Where there is no repository, it says so."""
     (place / "empty").mkdir()
     cli("parity", "mend", "-r", place / "empty", expected=10)
+
+
+def test_parity_holds_across_a_rotation(cli, tree, protected):
+    """What says that an epoch is retiring holds nothing but a closing hash: it is sound, and mended by its copy."""
+    cli("key", "rotate")
+    assert cli("key", "reencrypt", "--json").json["retired"] == [0]
+    assert cli("verify", "--read-data").status == 0
+    sign = protected / "epochs" / f"{0:016x}.retiring"
+    content = sign.read_bytes()
+    sign.write_bytes(bytes(len(content)))
+    assert f"mended: epochs/{sign.name}" in cli("parity", "mend").out
+    assert sign.read_bytes() == content
+    assert cli("verify", "--read-data").status == 0

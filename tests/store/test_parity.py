@@ -136,7 +136,7 @@ def test_mend_refuses_above_the_share():
     assert mend(backend, name) is None
 
 
-@pytest.mark.parametrize("length", [100, 4096, 4097, 12_000, COPIED_BYTES_MAX])
+@pytest.mark.parametrize("length", [32, 100, 4096, 4097, 12_000, COPIED_BYTES_MAX])
 def test_mend_small_objects_by_their_copy(length):
     """A small object comes back whatever is left of it; or of its copy, as long as each sector is sound in one."""
     content = closed(length)

@@ -75,7 +75,7 @@ def is_sound(name: str, data: bytes) -> bool:
     folder, _, leaf = name.partition("/")
     if folder in NAMED_BY_HASH:
         return hashlib.sha256(data).digest() == parse_hash_leaf(leaf)
-    return len(data) > HASH_BYTES and hashlib.sha256(data[:-HASH_BYTES]).digest() == data[-HASH_BYTES:]
+    return len(data) >= HASH_BYTES and hashlib.sha256(data[:-HASH_BYTES]).digest() == data[-HASH_BYTES:]
 
 
 @dataclass(slots=True)
@@ -223,7 +223,7 @@ def mend(backend: Backend, name: str) -> bytes | None:
 def _from_copy(name: str, found: Read, copy: Read) -> bytes | None:
     """Puts an object together from sectors of it and of its copy: which are right, only the whole can tell."""
     for length in dict.fromkeys((len(copy.data), len(found.data))):
-        if not HASH_BYTES < length <= COPIED_BYTES_MAX:
+        if not HASH_BYTES <= length <= COPIED_BYTES_MAX:
             continue
         choices = []
         for number in range(-(-length // SECTOR_BYTES)):
