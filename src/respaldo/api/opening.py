@@ -121,8 +121,8 @@ def open_as_client(
             raise Corruption(
                 HEADER,
                 f"it is not the one of the area of the client {credential.name}",
-                hint="name the repository that the client was added to, or its area, with -r; if this is it, the area is "
-                "gone from it, or something else stands in its place: ask its owner",
+                hint="name the repository that the client was added to, or its area, with -r; if this is it, the area "
+                "is gone from it, or something else stands in its place: ask its owner",
             )
         if reads and not credential.rights:
             raise NotEntitled(credential.name, LIST)

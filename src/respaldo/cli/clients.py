@@ -47,7 +47,13 @@ def group() -> None:
 @click.option("--write-only", is_flag=True, help="It may write and read nothing, as without --list and --restore.")
 @click.option("--list", "lists", is_flag=True, help="It may see what it has stored: names, sizes, times.")
 @click.option("--restore", is_flag=True, help="It may read what it has stored.")
-@click.option("--out", required=True, metavar="FILE", help="Write the credential here; the file must not exist.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=str),
+    help="Write the credential here; the file must not exist.",
+)
 @click.argument("name")
 def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: bool, restore: bool) -> int:
     """Add a client NAME that can write and not read, and write its credential to a file.

@@ -57,7 +57,7 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
                 show.err("nothing was changed")
                 return 1
         _report(settings, slots.rotate(plan), left_out=plan.left_out)
-        if repository.clients.listed()[0]:
+        if settings.level >= 0 and repository.clients.listed()[0]:
             show.err(
                 "note: the areas of clients keep their keys; to shut somebody out of one who could open this "
                 "repository, remove its client and add it again"

@@ -114,7 +114,13 @@ def show_(settings: Settings, *, since: int | None, until: int | None, access: b
     notes="head; svg (the file that was written, or null).",
 )
 @click.option("--qr/--no-qr", default=None, help="Print it as a QR code, too: by default on a terminal alone.")
-@click.option("--svg", default="", metavar="FILE", help="Write a page with it and its QR code; FILE is new.")
+@click.option(
+    "--svg",
+    default="",
+    metavar="FILE",
+    type=click.Path(path_type=str),
+    help="Write a page with it and its QR code; FILE is new.",
+)
 def head(settings: Settings, *, qr: bool | None, svg: str) -> int:
     """Print how far the log goes, as a word: whoever has it can tell later whether something was taken back.
 
