@@ -299,3 +299,9 @@ def test_completion_leaves_out_labels_that_a_terminal_would_obey(cli, spawn, tre
     environment = os.environ | {"_RESPALDO_COMPLETE": "zsh_complete", "COMP_WORDS": "respaldo ls ", "COMP_CWORD": "2"}
     out, _ = spawn(env=environment).communicate()
     assert b"\x1b" not in out
+
+
+@pytest.mark.parametrize("words", [("log", "head", "--svg"), ("key", "client", "add", "--out")])
+def test_completion_of_files_that_are_made(spawn, words):
+    """The shell completes them: what is printed is only that it is a file."""
+    assert completed(spawn, *words, "") == {""}
