@@ -16,9 +16,9 @@ from pathlib import Path
 
 from respaldo.api import Places, Secret, init, open_repository
 from respaldo.backend.open import open_backend
+from respaldo.catalog.runs import put_tree
 from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import outcome_name, pending_name
-from respaldo.catalog.runs import put_tree
 from respaldo.codec.padding import SMALL_STEP_BYTES, padded
 from respaldo.codec.seal import OVERHEAD_BYTES
 from respaldo.codec.slots import STANDARD
