@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pathlib import Path
 PRIVATE_BYTES_MAX = 3 << 30
 WALL_S = 120
 GRACE_S = 60
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Ended:
     """Is what a command came to.
 
     ``status``: the exit status, negative for a signal. ``peak_mib``: the most memory that it had, beyond what the
-    process began with. ``interrupted``: whether it had to be.
+    process began with. ``interrupted``: whether it had to be. ``cpu_s``: the time that it computed.
     """
 
     status: int
@@ -39,6 +41,7 @@ class Ended:
     err: str
     peak_mib: int
     interrupted: bool
+    cpu_s: float
 
 
 class Runner:
@@ -83,6 +86,7 @@ class Runner:
             err=err.read_text("utf-8", "surrogateescape"),
             peak_mib=answer["peak_kib"] >> 10,
             interrupted=answer["interrupted"],
+            cpu_s=answer["cpu_s"],
         )
 
 
@@ -130,16 +134,8 @@ def _run(job) -> dict[str, object]:
         finally:
             os._exit(status)
     os.close(writing)
-    end = time.monotonic() + WALL_S
-    interrupted = False
-    while True:
-        ended, result = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            break
-        if not interrupted and (_cpu_s(pid) > job["timeout"] or time.monotonic() > end):
-            interrupted = True
-            os.kill(pid, signal.SIGINT)
-        time.sleep(0.002)
+    interrupted = _watch(pid, job["timeout"])
+    _, result, used = os.wait4(pid, 0)
     # Not to its end: what mounts leaves a process behind, that may hold it.
     os.set_blocking(reading, False)
     try:
@@ -147,7 +143,27 @@ def _run(job) -> dict[str, object]:
     except BlockingIOError:
         peak = b""
     os.close(reading)
-    return {"status": os.waitstatus_to_exitcode(result), "peak_kib": int(peak or b"0"), "interrupted": interrupted}
+    return {
+        "status": os.waitstatus_to_exitcode(result),
+        "peak_kib": int(peak or b"0"),
+        "interrupted": interrupted,
+        "cpu_s": used.ru_utime + used.ru_stime,
+    }
+
+
+def _watch(pid: int, timeout_s: float) -> bool:
+    """Waits for the end of a process, which is not reaped; tells whether it had to be interrupted."""
+    end = time.monotonic() + WALL_S
+    interrupted = False
+    ended = os.pidfd_open(pid)
+    try:
+        while not select.select([ended], [], [], LOOK_S)[0]:
+            if not interrupted and (_cpu_s(pid) > timeout_s or time.monotonic() > end):
+                interrupted = True
+                os.kill(pid, signal.SIGINT)
+    finally:
+        os.close(ended)
+    return interrupted
 
 
 def _import_all() -> None:

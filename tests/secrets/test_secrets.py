@@ -99,7 +99,7 @@ class Run:
                 check=False,
             ).returncode
         assert expected is None or status == expected, (words, err.read_text(), out.read_text())
-        return out.read_text() + err.read_text()
+        return out.read_text(errors="replace") + err.read_text()
 
     def seen(self, kind: str) -> list[tuple[str, str]]:
         """Returns what was logged of a kind: (mode or needle, path)."""
