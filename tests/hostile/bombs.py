@@ -244,7 +244,9 @@ def three_thousand_levels(forger: Forger):
     good(forger, (b"deep", DIRECTORY, tree))
 
 
-@scenario("trees that contain themselves", statuses=DAMAGED | {"find": 0, "repair": 4}, there=GOOD | {"branch": "directory"})
+@scenario(
+    "trees that contain themselves", statuses=DAMAGED | {"find": 0, "repair": 4}, there=GOOD | {"branch": "directory"}
+)
 def branches_of_branches(forger: Forger):
     """A long directory whose runs are long directories, twenty thousand of them."""
     leaf = forger.tree((b"file", FILE, b"file"))

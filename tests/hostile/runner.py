@@ -45,9 +45,15 @@ class Ended:
 
 
 class Runner:
-    """Holds the process that forks. A context manager."""
+    """Holds the process that forks. A context manager.
+
+    ``environment``: that of the process, where it is not ours; ``more``: what else `subprocess.Popen` is to be told.
+    """
 
     _jobs = 0
+
+    def __init__(self, environment=None, **more) -> None:
+        self._more = {"env": environment, **more}
 
     def __enter__(self):
         self._process = subprocess.Popen(
@@ -56,6 +62,7 @@ class Runner:
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
             text=True,
+            **self._more,
         )
         return self
 
@@ -66,13 +73,17 @@ class Runner:
 
     def __call__(self, words, place: Path, environment, timeout_s: float = 20.0) -> Ended:
         """Runs a command; what it prints goes through files in a directory. ``timeout_s``: of computing."""
-        out, err = place / "out", place / "err"
+        return self.into(words, place / "out", place / "err", environment, timeout_s=timeout_s)
+
+    def into(self, words, out: Path, err: Path, environment, *, place: Path | None = None, timeout_s=20.0) -> Ended:
+        """Runs a command, in a directory where one is given; what it prints goes into two files."""
         self._jobs += 1
         job = {
             "number": self._jobs,
-            "words": list(words),
+            "words": [os.fspath(word) for word in words],
             "out": str(out),
             "err": str(err),
+            "place": os.fspath(place or "."),
             "environment": environment,
             "timeout": timeout_s,
         }
@@ -104,9 +115,11 @@ def _child(job, writing: int) -> int:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(job["environment"])
+    os.chdir(job["place"])
     faulthandler.dump_traceback_later(WALL_S + GRACE_S, exit=True)
     resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES_MAX, PRIVATE_BYTES_MAX))
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    with open(os.open("/proc/self/clear_refs", os.O_WRONLY), "w") as references:
+        references.write("5")  # forgets the peak so far
     before = _memory("VmRSS")
     status = main(job["words"])
     sys.stdout.flush()
