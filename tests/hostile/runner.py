@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pathlib import Path
 PRIVATE_BYTES_MAX = 3 << 30
 WALL_S = 120
 GRACE_S = 60
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Ended:
     """Is what a command came to.
 
     ``status``: the exit status, negative for a signal. ``peak_mib``: the most memory that it had, beyond what the
-    process began with. ``interrupted``: whether it had to be.
+    process began with. ``interrupted``: whether it had to be. ``cpu_s``: the time that it computed.
     """
 
     status: int
@@ -39,12 +41,19 @@ class Ended:
     err: str
     peak_mib: int
     interrupted: bool
+    cpu_s: float
 
 
 class Runner:
-    """Holds the process that forks. A context manager."""
+    """Holds the process that forks. A context manager.
+
+    ``environment``: that of the process, where it is not ours; ``more``: what else `subprocess.Popen` is to be told.
+    """
 
     _jobs = 0
+
+    def __init__(self, environment=None, **more) -> None:
+        self._more = {"env": environment, **more}
 
     def __enter__(self):
         self._process = subprocess.Popen(
@@ -53,6 +62,7 @@ class Runner:
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
             text=True,
+            **self._more,
         )
         return self
 
@@ -63,13 +73,17 @@ class Runner:
 
     def __call__(self, words, place: Path, environment, timeout_s: float = 20.0) -> Ended:
         """Runs a command; what it prints goes through files in a directory. ``timeout_s``: of computing."""
-        out, err = place / "out", place / "err"
+        return self.into(words, place / "out", place / "err", environment, timeout_s=timeout_s)
+
+    def into(self, words, out: Path, err: Path, environment, *, place: Path | None = None, timeout_s=20.0) -> Ended:
+        """Runs a command, in a directory where one is given; what it prints goes into two files."""
         self._jobs += 1
         job = {
             "number": self._jobs,
-            "words": list(words),
+            "words": [os.fspath(word) for word in words],
             "out": str(out),
             "err": str(err),
+            "place": os.fspath(place or "."),
             "environment": environment,
             "timeout": timeout_s,
         }
@@ -83,6 +97,7 @@ class Runner:
             err=err.read_text("utf-8", "surrogateescape"),
             peak_mib=answer["peak_kib"] >> 10,
             interrupted=answer["interrupted"],
+            cpu_s=answer["cpu_s"],
         )
 
 
@@ -100,9 +115,11 @@ def _child(job, writing: int) -> int:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(job["environment"])
+    os.chdir(job["place"])
     faulthandler.dump_traceback_later(WALL_S + GRACE_S, exit=True)
     resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES_MAX, PRIVATE_BYTES_MAX))
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    with open(os.open("/proc/self/clear_refs", os.O_WRONLY), "w") as references:
+        references.write("5")  # forgets the peak so far
     before = _memory("VmRSS")
     status = main(job["words"])
     sys.stdout.flush()
@@ -130,16 +147,8 @@ def _run(job) -> dict[str, object]:
         finally:
             os._exit(status)
     os.close(writing)
-    end = time.monotonic() + WALL_S
-    interrupted = False
-    while True:
-        ended, result = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            break
-        if not interrupted and (_cpu_s(pid) > job["timeout"] or time.monotonic() > end):
-            interrupted = True
-            os.kill(pid, signal.SIGINT)
-        time.sleep(0.002)
+    interrupted = _watch(pid, job["timeout"])
+    _, result, used = os.wait4(pid, 0)
     # Not to its end: what mounts leaves a process behind, that may hold it.
     os.set_blocking(reading, False)
     try:
@@ -147,7 +156,27 @@ def _run(job) -> dict[str, object]:
     except BlockingIOError:
         peak = b""
     os.close(reading)
-    return {"status": os.waitstatus_to_exitcode(result), "peak_kib": int(peak or b"0"), "interrupted": interrupted}
+    return {
+        "status": os.waitstatus_to_exitcode(result),
+        "peak_kib": int(peak or b"0"),
+        "interrupted": interrupted,
+        "cpu_s": used.ru_utime + used.ru_stime,
+    }
+
+
+def _watch(pid: int, timeout_s: float) -> bool:
+    """Waits for the end of a process, which is not reaped; tells whether it had to be interrupted."""
+    end = time.monotonic() + WALL_S
+    interrupted = False
+    ended = os.pidfd_open(pid)
+    try:
+        while not select.select([ended], [], [], LOOK_S)[0]:
+            if not interrupted and (_cpu_s(pid) > timeout_s or time.monotonic() > end):
+                interrupted = True
+                os.kill(pid, signal.SIGINT)
+    finally:
+        os.close(ended)
+    return interrupted
 
 
 def _import_all() -> None:

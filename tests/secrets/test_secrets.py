@@ -23,7 +23,9 @@ import pytest
 
 from respaldo.api import Places, Secret, open_repository
 from respaldo.cli.run import COMMANDS
-from respaldo.codec.keys import SEALED_KINDS
+from respaldo.codec.keys import KEY_BYTES, SEALED_KINDS
+from respaldo.format.credential import parse_credential
+from tests.hostile.runner import Runner
 
 PASS, SECOND, WRONG = "sesame-4f1c-opens", "sesame-77aa-second", "sesame-0bad-wrong"
 CONTENT = b"known content of a file, not to be seen anywhere: 1f0e9d8c"
@@ -54,6 +56,7 @@ class Run:
         self.out = place / "out"
         self.out.mkdir()
         self.count = 0
+        self._runner: Runner | None = None
         for name in ("tmp", "run"):
             (place / name).mkdir(mode=0o700)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RESPALDO_")}
@@ -70,6 +73,7 @@ class Run:
 
     def seek(self, **needles: bytes) -> None:
         """Looks for these from now on."""
+        self.stop()
         for name, needle in needles.items():
             self.needles[name] = needle
             if not needle.isascii() or name.startswith("key"):
@@ -81,25 +85,26 @@ class Run:
         """Runs a command; returns what it printed, which went into files."""
         self.count += 1
         out, err = (self.out / f"{self.count}-{words[0]}.{name}" for name in ("out", "err"))
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            status = subprocess.run(
-                [sys.executable, "-m", "respaldo", *map(os.fspath, words)],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=self.place / "tmp",
-                env=self.environment
-                | {
-                    "LD_PRELOAD": str(self.library),
-                    "WATCH_LOG": str(self.log),
-                    "WATCH_NEEDLES": str(self.place / "needles"),
-                }
-                | environment,
-                umask=0,
-                check=False,
-            ).returncode
-        assert expected is None or status == expected, (words, err.read_text(), out.read_text())
-        return out.read_text() + err.read_text()
+        status = self._started().into(words, out, err, environment, place=self.place / "tmp").status
+        assert expected is None or status == expected, (words, err.read_text(), out.read_text(errors="replace"))
+        return out.read_text(errors="replace") + err.read_text()
+
+    def _started(self) -> Runner:
+        """Returns the process of which every command is a fork, and which knows the needles that there are now."""
+        if self._runner is None:
+            watching = {
+                "LD_PRELOAD": str(self.library),
+                "WATCH_LOG": str(self.log),
+                "WATCH_NEEDLES": str(self.place / "needles"),
+            }
+            self._runner = Runner(self.environment | watching, umask=0).__enter__()
+        return self._runner
+
+    def stop(self) -> None:
+        """Ends that process, if there is one."""
+        if self._runner is not None:
+            self._runner.__exit__(None, None, None)
+        self._runner = None
 
     def seen(self, kind: str) -> list[tuple[str, str]]:
         """Returns what was logged of a kind: (mode or needle, path)."""
@@ -129,21 +134,8 @@ def run(tmp_path_factory, watch):
         noise=NOISE,
     )
     made("init", "--password-file", place / "pass", "--new-key-file", place / "asked.key", "--parity", "5%")
-    secret = Secret(passphrase=PASS.encode())
-    places = Places(cache_dir=place / "aside" / "cache", state_dir=place / "aside" / "state")
-    with open_repository(str(place / "repository"), secret, places=places) as repository:
-        ring = repository._repo.ring
-        made.seek(
-            key_master=ring.master,
-            key_root=ring._root,
-            key_hedge=ring.hedge,
-            key_chunker=ring.chunker_secret,
-            key_links=ring.link_group,
-            key_names=ring.name_order,
-            **{f"key_id_{kind.word}": found for kind, found in ring.id_keys.items()},
-            **{f"key_seal_{kind}": ring.seal_key(kind) for kind in SEALED_KINDS},
-            key_asked=bytes.fromhex((place / "asked.key").read_text().strip()),
-        )
+    seek_keys(made, "first")
+    made.seek(key_asked=bytes.fromhex((place / "asked.key").read_text().strip()))
     by_file = {"RESPALDO_PASSWORD_FILE": str(place / "pass")}
     made("key", "add", "--new-password-file", place / "second", "--label", "second", **by_file)
     made("key", "recovery", "--output", place / "asked.txt", "--svg", place / "asked.svg", "--json", **by_file)
@@ -179,7 +171,9 @@ def run(tmp_path_factory, watch):
         ("restore", "latest", str(place / "asked-restored"), "--verify", "-vv"),
     ):
         made(*command, **by_file)
-    every_other_command(made, tree, by_file)
+    # By a key from here on: a passphrase takes its time, and was among the needles often enough.
+    by_key = {"RESPALDO_KEY_FILE": str(place / "asked.key")}
+    every_other_command(made, tree, by_key)
     # What goes wrong, with traces.
     for debug in ({}, {"RESPALDO_DEBUG": "1"}):
         made("snapshots", "--password-file", place / "wrong", expected=None, **debug)
@@ -198,15 +192,16 @@ def run(tmp_path_factory, watch):
     made("unlock", "--status", "--json")
     made("lock")
     made("key", "passwd", "--password-file", place / "second", "--new-password-file", place / "wrong")
-    return made
+    yield made
+    made.stop()
 
 
-def every_other_command(made: Run, tree: Path, by_file: dict[str, str]) -> None:
+def every_other_command(made: Run, tree: Path, by_key: dict[str, str]) -> None:
     """Does what the other commands do; `test_all_commands_ran` sees that none that was added is left out."""
     place = made.place
-    there = {**by_file, "RESPALDO_OTHER_PASSWORD_FILE": str(place / "second")}
+    there = {**by_key, "RESPALDO_OTHER_PASSWORD_FILE": str(place / "second")}
     target = {"RESPALDO_REPOSITORY": str(place / "repository-2"), "RESPALDO_PASSWORD_FILE": str(place / "second")}
-    head = made("log", "head", **by_file).split()[-1]
+    head = made("log", "head", **by_key).split()[-1]
     for command in (
         ("diff", f"latest:{tree}", "--live", "-vv"),
         ("dump", "latest:" + str(tree / "text"), "--json"),
@@ -230,12 +225,74 @@ def every_other_command(made: Run, tree: Path, by_file: dict[str, str]) -> None:
         ("repair", "--yes", "--read-data", "-vv"),
         ("completion", "bash"),
     ):
-        made(*command, **by_file)
-    like = {**there, **target, "RESPALDO_OTHER_PASSWORD_FILE": str(place / "pass")}
+        made(*command, **by_key)
+    like = {**target, "RESPALDO_OTHER_PASSWORD_FILE": str(place / "pass")}
     made("init", "--like", str(place / "repository"), **like)
     made("copy", "--to", str(place / "repository-2"), "-vv", **there)
     made("sync", "--to", str(place / "repository-2"), "--json", **there)
-    made("key", "remove", "--label", "second", expected=None, **by_file)
+    made("key", "remove", "--label", "second", expected=None, **by_key)
+    as_clients(made, tree, by_key)
+    made("key", "rotate", "--yes", "-vv", "--json", **by_key)
+    seek_keys(made, "rotated")
+    made("snapshot", tree, "-vv", **by_key)
+    for command in (
+        ("key", "reencrypt", "--json", "-vv"),
+        ("key", "epochs", "--json"),
+        ("ls", "latest"),
+        ("log", "show"),
+        ("log", "show", "--access", "--json"),
+        ("log", "show", "--access", "-vv"),
+    ):
+        made(*command, **by_key)
+
+
+def seek_keys(made: Run, name: str) -> None:
+    """Looks for all keys that the repository has now, from now on."""
+    place = made.place
+    secret = Secret(passphrase=PASS.encode())
+    places = Places(cache_dir=place / "aside" / "cache", state_dir=place / "aside" / "state")
+    with open_repository(str(place / "repository"), secret, places=places) as repository:
+        ring = repository._repo.ring
+        found = {
+            "master": ring.master,
+            "root": ring._root,
+            "hedge": ring.hedge,
+            "chunker": ring.chunker_secret,
+            "links": ring.link_group,
+            "names": ring.name_order,
+        }
+        found |= {f"id_{kind.word}": key for kind, key in ring.id_keys.items()}
+        found |= {f"seal_{kind}": ring.seal_key(kind) for kind in SEALED_KINDS}
+    made.seek(**{f"key_{what}_{name}": key for what, key in found.items()})
+
+
+def as_clients(made: Run, tree: Path, by_key: dict[str, str]) -> None:
+    """Adds a client that reads nothing and one that reads its own; lets both work, and one try what it may not."""
+    place = made.place
+    made("key", "client", "add", "web", "--write-only", "--out", place / "asked-web", "--json", "-vv", **by_key)
+    made("key", "client", "add", "ana", "--restore", "--out", place / "asked-ana", **by_key)
+    for name in ("web", "ana"):
+        credential = parse_credential((place / f"asked-{name}").read_bytes(), name)
+        parts = [credential.sign_seed, credential.box_seed]
+        parts += [
+            credential.content_keys[at : at + KEY_BYTES] for at in range(0, len(credential.content_keys), KEY_BYTES)
+        ]
+        made.seek(
+            **{f"key_{number}_of_{name}": part for number, part in enumerate(parts)},
+            **{f"text_{name}": (place / f"asked-{name}").read_bytes().split()[-1][40:90]},
+        )
+    for name in ("web", "ana"):
+        there = {f"XDG_{kind}_HOME": str(place / "home" / name / kind.lower()) for kind in ("CACHE", "STATE")}
+        for debug in ({}, {"RESPALDO_DEBUG": "1"}):
+            may = 0 if name == "ana" else None
+            made("snapshot", tree, "--client-file", place / f"asked-{name}", "-vv", "--json", **there, **debug)
+            made("snapshots", "--client-file", place / f"asked-{name}", "-vv", expected=may, **there, **debug)
+            into = place / f"asked-restored-{name}-{len(debug)}"
+            made("restore", "latest", into, "--client-file", place / f"asked-{name}", expected=may, **there, **debug)
+    made("snapshots", "--client", "web", **by_key)
+    made("restore", "latest", place / "asked-restored-of-web", "--client", "web", "-vv", **by_key)
+    made("key", "client", "list", "--json", **by_key)
+    made("key", "client", "remove", "web", "--json", **by_key)
 
 
 def is_asked(path: str) -> bool:
@@ -251,8 +308,9 @@ def name_of(run, number):
 def test_no_needle_was_written_but_where_it_was_asked_for(run):
     """To no file, temporary ones included, no pipe and no terminal; the agent gets the master key, and nothing else."""
     found = [(name_of(run, number), path) for number, path in run.seen("W") if not is_asked(path)]
-    to_agent = [item for item in found if item[1].startswith(("pipe:", "socket:")) and item[0] == "key_master"]
-    fed = {item for item in found if item[1].startswith("pipe:") and item[0] == "passphrase"}  # by cat, to us
+    to_agent = [item for item in found if item[1].startswith(("pipe:", "socket:")) and "key_master" in item[0]]
+    # By cat, to us, as it was told: the passphrase, and what was to be backed up.
+    fed = {item for item in found if item[1].startswith("pipe:") and item[0] in {"passphrase", "content"}}
     assert sorted(set(found) - set(to_agent) - fed) == []
     assert len(to_agent) == 1
 
