@@ -23,7 +23,7 @@ from respaldo.core.seams import Buffer
 
 _TAKEN_BYTES_MAX = 8 << 20
 _WAITING_BYTES_MAX = 1 << 20
-_WAITING_MAX = 1000
+_WAITING_MAX = 8000
 _BASES_BYTES_MAX = 4 << 20
 _FAILED = (StorageFailed, lmdb.Error, OSError)
 
@@ -72,6 +72,7 @@ class Feed:
             if self._register is None or self._condenser is None:
                 self._register = Register(self._path)
                 self._condenser = Condenser(self._register, trusted=True, bases_bytes_max=_BASES_BYTES_MAX)
+            self._condenser.alone = self._register.is_empty()
             for tree, raw in taken:
                 self._enter(self._register, self._condenser, tree, raw)
             if root and self._shape(self._register, handle_of(root)):
@@ -82,11 +83,11 @@ class Feed:
 
     def _enter(self, register: Register, condenser: Condenser, tree: bytes, raw: bytes) -> None:
         handle = handle_of(tree)
-        if handle in self._shapes or register.has(handle):
+        if handle in self._shapes or (not condenser.alone and register.has(handle)):
             return
         found = condenser.condense(tree, raw)
         items, condenser.fresh = condenser.fresh, []
-        shape = self._shape_like_base(register, found)
+        shape = self._shape_like_base(register, found) if found.ids else found.names
         if shape is None:
             below = [self._shape(register, handle_of(child)) for child in found.ids]
             if b"" not in below:
@@ -96,7 +97,7 @@ class Feed:
             items.append(("trees", handle, packed_tree(handle, found.with_shape(shape))))
             self._shapes[handle] = shape
         self._waiting += items
-        self._waiting_bytes += sum(len(value) for _, _, value in items)
+        self._waiting_bytes += len(raw)
         if self._waiting_bytes > _WAITING_BYTES_MAX or len(self._waiting) > _WAITING_MAX:
             self._settle(register)
 

@@ -25,7 +25,7 @@ from respaldo.format.columns import u32_array, u32_bytes
 from respaldo.format.tree import META
 from respaldo.store.local import Environment
 
-LAYOUT = "register 2"
+LAYOUT = "register 3"
 FOLDER_NAME = "register"
 """What it is called among the caches of a repository."""
 KEY_BYTES = 16
@@ -35,6 +35,7 @@ UNKNOWN = b"\xff" * KEY_BYTES
 """The shape of what could not be read: it may hold anything."""
 FOLDER, RUN, OTHER = ord("D"), ord("R"), ord("-")
 """What a name in a list stands for: a directory, a run of a long one (its name is empty), anything else."""
+_OTHER = bytes([OTHER])
 NO_CELL = 0xFFFFFFFF
 """The cell of a directory that has no tree."""
 _CHECK_BYTES = 8
@@ -44,7 +45,7 @@ _BASE = struct.Struct(f"<{KEY_BYTES}sI")
 """Key of the names, number of directories."""
 _LENGTH = struct.Struct("<I")
 _U32_BYTES = 4
-_PER_TRANSACTION = 2000
+_PER_TRANSACTION = 8000
 _BYTES_PER_TRANSACTION = 2 << 20
 _DEAD_MIN = 32
 """So many roots, and half of all, have to be of snapshots that are gone before everything is thrown away."""
@@ -82,7 +83,10 @@ class Recorded(NamedTuple):
 
 
 class Names(NamedTuple):
-    """Is a list of names: joined, each followed by NUL, and of each what it stands for."""
+    """Is a list of names: joined, each followed by NUL, and of each what it stands for.
+
+    Entered without that where none stands for a directory or a run: then what is entered ends with NUL.
+    """
 
     joined: bytes
     kinds: bytes
@@ -131,6 +135,8 @@ class Register:
     def names(self, key: bytes) -> Names:
         """Returns a list of names."""
         found = self._named("names", key)
+        if not found or found.endswith(b"\0"):
+            return Names(found, _OTHER * found.count(b"\0"))
         (length,) = _LENGTH.unpack_from(found)
         return Names(found[_LENGTH.size : _LENGTH.size + length], found[_LENGTH.size + length :])
 
@@ -179,6 +185,12 @@ class Register:
         """Returns the base that was made last for names, by the key of their column."""
         return self._get("latest", names)
 
+    def is_empty(self) -> bool:
+        """Whether no tree is entered."""
+        if self._txn is None:
+            self._txn = self._environment.begin_read()
+        return not self._txn.stat(self._environment.dbs["trees"])["entries"]
+
     def has(self, handle: bytes) -> bool:
         """Whether a tree is entered, and all that is below it."""
         return self._get("trees", handle) is not None
@@ -191,9 +203,12 @@ class Register:
             self._environment.write(partial(self._put, part))
 
     def _put(self, part: Sequence[Item], txn: lmdb.Transaction) -> None:
-        dbs = self._environment.dbs
+        values: dict[str, dict[bytes, bytes]] = {}
         for database, key, value in part:
-            txn.put(key, value, db=dbs[database], overwrite=database == "latest")
+            values.setdefault(database, {})[key] = value
+        for database, found in values.items():
+            with txn.cursor(db=self._environment.dbs[database]) as cursor:
+                cursor.putmulti(sorted(found.items()), overwrite=database == "latest")
 
     def keep(self, living: Collection[bytes]) -> None:
         """Throws everything away where most of it was found in snapshots that have gone. ``living``: handles."""
@@ -227,7 +242,7 @@ def handle_of(tree: bytes) -> bytes:
 
 
 def _check(handle: bytes, body: bytes) -> bytes:
-    return blake3(body).update(handle).digest(_CHECK_BYTES)
+    return blake3(handle + body).digest(_CHECK_BYTES)
 
 
 def shape_of(names: bytes, below: Sequence[bytes]) -> tuple[bytes, list[Item]]:
@@ -241,18 +256,23 @@ def shape_of(names: bytes, below: Sequence[bytes]) -> tuple[bytes, list[Item]]:
 
 def packed_names(names: Names) -> bytes:
     """Returns a list of names as it is entered."""
+    if not names.kinds.strip(_OTHER):
+        return names.joined
     return _LENGTH.pack(len(names.joined)) + names.joined + names.kinds
 
 
 def packed_base(handle: bytes, base: Base) -> bytes:
     """Returns a base as it is entered."""
-    body = b"".join((_BASE.pack(base.names, len(base.folders)), u32_bytes(base.folders), base.raw))
+    body = _BASE.pack(base.names, len(base.folders)) + u32_bytes(base.folders) + base.raw
     return _check(handle, body) + body
 
 
 def packed_tree(handle: bytes, found: Recorded) -> bytes:
     """Returns a tree as it is entered."""
     shape, base, rows, meta, cells, ids = found
+    if not rows and not cells:
+        body = _TREE.pack(shape, base, 0, 0)
+        return _check(handle, body) + body
     body = b"".join(
         (_TREE.pack(shape, base, len(rows) // _U32_BYTES, len(cells) // _U32_BYTES), rows, meta, cells, ids)
     )
