@@ -44,6 +44,9 @@ _TREE = struct.Struct(f"<{KEY_BYTES}s{KEY_BYTES}sII")
 _BASE = struct.Struct(f"<{KEY_BYTES}sI")
 """Key of the names, number of directories."""
 _LENGTH = struct.Struct("<I")
+_PILE = struct.Struct(f"<{CHUNK_ID_BYTES}sI")
+"""Root, number of trees. Follow: their ids, their lengths, their bytes."""
+_NUMBER_BYTES = 8
 _U32_BYTES = 4
 _PER_TRANSACTION = 8000
 _BYTES_PER_TRANSACTION = 2 << 20
@@ -92,11 +95,21 @@ class Names(NamedTuple):
     kinds: bytes
 
 
+class Pile(NamedTuple):
+    """Is trees that wait to be entered: each with its id, after all that is below it.
+
+    ``root``: that of a snapshot which is committed, empty where there is none yet.
+    """
+
+    trees: list[tuple[bytes, bytes]]
+    root: bytes = b""
+
+
 class Register:
     """Keeps what was found in trees."""
 
     def __init__(self, path: Path) -> None:
-        databases = dict.fromkeys(("names", "bases", "shapes", "trees", "latest", "roots"), False)
+        databases = dict.fromkeys(("names", "bases", "shapes", "trees", "latest", "roots", "piles"), False)
         self._environment = Environment(path, layout=LAYOUT, databases=databases)
         self._txn: lmdb.Transaction | None = None
         self.loose: dict[bytes, Recorded] = {}
@@ -209,6 +222,47 @@ class Register:
         for database, found in values.items():
             with txn.cursor(db=self._environment.dbs[database]) as cursor:
                 cursor.putmulti(sorted(found.items()), overwrite=database == "latest")
+
+    def put_pile(self, pile: Pile) -> None:
+        """Lays trees by, to be entered when somebody needs them, after those that were laid by before."""
+        body = _PILE.pack(pile.root or bytes(CHUNK_ID_BYTES), len(pile.trees))
+        lengths = array("I", [len(raw) for _, raw in pile.trees])
+        ids, raws = (b"".join(column) for column in zip(*pile.trees, strict=True)) if pile.trees else (b"", b"")
+        body = b"".join((body, ids, u32_bytes(lengths), raws))
+
+        def put(txn: lmdb.Transaction) -> None:
+            with txn.cursor(db=self._environment.dbs["piles"]) as cursor:
+                number = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 0
+                key = number.to_bytes(_NUMBER_BYTES, "big")
+                cursor.put(key, _check(key, body) + body)
+
+        self._end_read()
+        self._environment.write(put)
+
+    def pile(self) -> tuple[bytes, Pile] | None:
+        """Returns what was laid by first, and its key."""
+        if self._txn is None:
+            self._txn = self._environment.begin_read()
+        with self._txn.cursor(db=self._environment.dbs["piles"]) as cursor:
+            if not cursor.first():
+                return None
+            key = bytes(cursor.key())
+        found = self._checked("piles", key) or b""
+        root, count = _PILE.unpack_from(found, _CHECK_BYTES)
+        ids_at = _CHECK_BYTES + _PILE.size
+        lengths_at = ids_at + count * CHUNK_ID_BYTES
+        at = lengths_at + count * _U32_BYTES
+        trees: list[tuple[bytes, bytes]] = []
+        for row, length in enumerate(u32_array(found[lengths_at:at])):
+            tree = found[ids_at + row * CHUNK_ID_BYTES : ids_at + (row + 1) * CHUNK_ID_BYTES]
+            trees.append((tree, found[at : at + length]))
+            at += length
+        return key, Pile(trees, root if any(root) else b"")
+
+    def drop_pile(self, key: bytes) -> None:
+        """Takes away what was laid by, when it is entered."""
+        self._end_read()
+        self._environment.write(lambda txn: txn.delete(key, db=self._environment.dbs["piles"]))
 
     def keep(self, living: Collection[bytes]) -> None:
         """Throws everything away where most of it was found in snapshots that have gone. ``living``: handles."""
