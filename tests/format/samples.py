@@ -169,6 +169,8 @@ ENROLMENT = enrolment.Enrolment(
     time_ns=1_780_000_000_000_000_000,
 )
 REMOVAL = enrolment.Removal(client=b"C" * 16, time_ns=1_780_000_000_000_000_000, runs=frozenset({b"2" * 16, b"1" * 16}))
+ENROLLED_AS = enrolment.RecordName(client=ENROLMENT.client)
+REMOVED_AS = enrolment.RecordName(client=REMOVAL.client, removed=True)
 RUN = runrecord.Run(
     author=runrecord.Author.CLIENT,
     client=b"C" * 16,
@@ -282,8 +284,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "condemnation": lambda data: snapshot.parse_condemnation(data, "x"),
     "marker": lambda data: snapshot.parse_marker(data, "x"),
     "config": lambda data: config.parse_config(data, "x"),
-    "enrolment": lambda data: enrolment.parse_enrolment(data, "x"),
-    "removal": lambda data: enrolment.parse_removal(data, "x"),
+    "enrolment": lambda data: enrolment.parse_client_record(data, ENROLLED_AS.object_name()),
+    "removal": lambda data: enrolment.parse_client_record(data, REMOVED_AS.object_name()),
     "run": lambda data: runrecord.parse_run(data, runrecord.run_name(SESSION)),
     "notice": lambda data: notice.parse_notice(data, "x"),
     "pin": lambda data: protection.parse_pin(data, "x"),

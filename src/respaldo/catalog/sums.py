@@ -3,7 +3,8 @@
 A row says of a content, by its ids, what SHA-256 it has: a fact that no snapshot and no time changes, and that content
 which many snapshots share needs once. Never trusted over the data: it can be computed again, and whoever wants to be
 sure does. Invariant: rows go into the repository create-only, in records of bounded size; one that is missing costs
-time and nothing else. Implements docs/format.md, "Sums".
+time and nothing else. A row in the cache has a check of its own, since a bit that rots there would be told as a file's
+SHA-256. Implements docs/format.md, "Sums".
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import lmdb
+from blake3 import blake3
 
 from respaldo.core.errors import Corruption, ObjectMissing, StorageDenied, StorageFull
 from respaldo.core.ids import RANDOM_ID_BYTES
@@ -25,7 +27,8 @@ from respaldo.store.ordinals import ROWS_PER_TRANSACTION
 from respaldo.store.repo import Repo
 
 FOLDER = "sums"
-LAYOUT = "sums 1"
+LAYOUT = "sums 2"
+_CHECK_BYTES = 4
 
 
 def read_sums(repo: Repo, name: str) -> Sums:
@@ -39,6 +42,10 @@ def put_sums(repo: Repo, rows: dict[bytes, bytes]) -> str:
     name = f"{FOLDER}/{repo.random(RANDOM_ID_BYTES).hex()}"
     repo.backend.put(name, [repo.vault.seal_record(FOLDER, name, sums_of(rows).encode())])
     return name
+
+
+def _check(key: bytes, digest: bytes) -> bytes:
+    return blake3(key + digest).digest(_CHECK_BYTES)
 
 
 class SumsKept:
@@ -71,9 +78,13 @@ class SumsKept:
         found = self._fresh.get(key)
         if found is None:
             with self._environment.read() as txn:
-                value = txn.get(key, db=self._rows)
-                found = None if value is None else bytes(value)
+                found = self._cached(txn, key)
         return found
+
+    def _cached(self, txn: lmdb.Transaction, key: bytes) -> bytes | None:
+        value = bytes(txn.get(key, default=b"", db=self._rows))
+        digest = value[:-_CHECK_BYTES]
+        return digest if value and value == digest + _check(key, digest) else None
 
     def add(self, content: Content, digest: bytes) -> None:
         """Remembers the SHA-256 of a content that was read and checked."""
@@ -88,9 +99,7 @@ class SumsKept:
         """Returns the numbers of those keys of contents whose SHA-256 nobody has computed yet."""
         with self._environment.read() as txn:
             return [
-                number
-                for number, key in enumerate(keys)
-                if key not in self._fresh and txn.get(key, db=self._rows) is None
+                number for number, key in enumerate(keys) if key not in self._fresh and self._cached(txn, key) is None
             ]
 
     def learn(self, key: bytes, digest: bytes) -> None:
@@ -121,7 +130,7 @@ class SumsKept:
 
             def put(txn: lmdb.Transaction, part: list[tuple[bytes, bytes]] = part) -> None:
                 for key, digest in part:
-                    txn.put(key, digest, db=self._rows)
+                    txn.put(key, digest + _check(key, digest), db=self._rows)
 
             self._environment.write(put)
         if name:

@@ -140,7 +140,6 @@ class Repo:
 
     runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
     telling = Telling()
-    """Whom a collector tells what it does."""
 
     def __init__(
         self,

@@ -12,15 +12,18 @@ import pytest
 from respaldo.backend.faults import Faults
 from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import load
-from respaldo.catalog.sums import SumsKept
+from respaldo.catalog.sums import FOLDER, LAYOUT, SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.ids import pack_object
+from respaldo.core.model import Content
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.backup.options import BackupOptions
 from respaldo.flows.backup.run import run_backup
 from respaldo.flows.check import run, sums
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import run_verify
+from respaldo.format.verification import content_key
+from respaldo.store.local import Environment
 from respaldo.store.repo import Repo
 from tests.flows.check.scenes import EVERYTHING, flipped
 from tests.store.repositories import initialise, opened, replica
@@ -182,3 +185,24 @@ def test_packs_may_come_in_any_order(edited, tmp_path, monkeypatch):
 
         monkeypatch.setattr(run, "inspect_all", shuffled)
         assert set(verified(objects, tmp_path / str(seed), SUMS)[1]) == digests
+
+
+def test_bit_that_rots_in_the_cache_is_no_digest(edited, tmp_path):
+    """It is computed again, and never told or put into the repository."""
+    content, digest = Content(ids=b"C" * 32), b"D" * 32
+    key = content_key(content)
+    with opened(replica(edited[0]), tmp_path) as repo:
+        with SumsKept(repo) as known:
+            known.add(content, digest)
+        kept = Environment(repo.cache_dir / FOLDER, layout=LAYOUT, databases={"rows": False, "records": False})
+        with kept.read() as txn:
+            row = bytearray(txn.get(key, db=kept.dbs["rows"]))
+        row[3] ^= 1
+        kept.write(lambda txn: txn.put(key, bytes(row), db=kept.dbs["rows"]))
+        kept.close()
+        with SumsKept(repo) as known:
+            assert known.find(content) is None
+            assert known.lacking([key]) == [0]
+            known.add(content, digest)
+        with SumsKept(repo) as known:
+            assert known.find(content) == digest

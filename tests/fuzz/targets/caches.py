@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from array import array
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,15 @@ from typing import Generic, TypeVar
 
 import lmdb
 
-from respaldo.catalog import decided
+from respaldo.catalog import decided, register
+from respaldo.catalog.condense import Condenser
 from respaldo.core.errors import Corruption
-from respaldo.core.ids import ChunkId, PackName
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, PackName
 from respaldo.flows.backup.memo import Memo, Totals
 from respaldo.flows.check.verified import Verified
 from respaldo.format.header import close_object
 from respaldo.format.segment import Segment
-from respaldo.format.tree import leaf_as_encoded
+from respaldo.format.tree import META, leaf_as_encoded, parse_tree
 from respaldo.ops.agent import wire
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED, Environment
@@ -32,7 +34,7 @@ from respaldo.store.ownpacks import OwnPacks
 from respaldo.store.recollection import Known, Memory, parse_memory
 from respaldo.store.spoilt import Spoilt
 from respaldo.store.tiers import Extent
-from respaldo.views import register, row
+from respaldo.views import row
 from tests.format import samples
 from tests.fuzz.mutate import Form
 from tests.fuzz.target import Target
@@ -212,7 +214,7 @@ def _own_packs(data: bytes) -> None:
     folder = _PLACE / "own"
     folder.mkdir(exist_ok=True)
     (folder / "one.packs").write_bytes(data)
-    noted = OwnPacks(folder)
+    noted = OwnPacks(folder, bytes)
     assert tuple(noted) in {(), _NOTED.packs} or data != close_object(_NOTED.encode())
 
 
@@ -221,28 +223,40 @@ def _own_packs(data: bytes) -> None:
 
 _REGISTER = _Once(lambda: register.Register(_PLACE / "register"))
 _HANDLE = b"h" * register.KEY_BYTES
+_BASE_HANDLE = b"b" * register.KEY_BYTES
+_LEAF_RAW = samples.LEAF.encode()
 _RECORDED = register.Recorded(
-    b"n" * register.KEY_BYTES,
-    b"s" * register.KEY_BYTES,
-    b"b" * register.KEY_BYTES,
-    {3: b"r" * register.KEY_BYTES},
-    {0: b"t" * register.KEY_BYTES, 2: register.NOWHERE},
+    b"s" * register.KEY_BYTES, _BASE_HANDLE, b"\3\0\0\0", b"m" * META.size, b"\1\0\0\0", b"t" * CHUNK_ID_BYTES
 )
+_BASE = register.Base(b"n" * register.KEY_BYTES, array("I", [2, register.NO_CELL]), _LEAF_RAW)
 
 
 def _registered(data: bytes) -> None:
-    """Reads a tree of the register, and lists of names, shapes and bases."""
+    """Reads a tree of the register, a base, a list of names and a shape."""
     names = _REGISTER()
     names._end_read()
-    _put(names._environment, "trees", _HANDLE, data)
-    for database in ("names", "bases", "shapes"):
-        _put(names._environment, database, _HANDLE, data)
-    for read in (names.tree, names.names, names.base, names.shape):
+    for database, handle, read in (
+        ("trees", _HANDLE, names.tree),
+        ("bases", _BASE_HANDLE, names.base),
+        ("names", _HANDLE, names.names),
+        ("shapes", _HANDLE, names.shape),
+    ):
+        _put(names._environment, database, handle, data)
         try:
-            found = read(_HANDLE)
+            found = read(handle)
         except lmdb.CorruptedError:
             continue
-        assert found is None or found == _RECORDED, "what was not entered is believed"
+        finally:
+            names._end_read()
+        assert found in (_RECORDED, _BASE), "what was not entered is believed"
+
+
+def _condensed(data: bytes) -> None:
+    """Condenses a tree that is held against another one: what is not parsed for it must be sound all the same."""
+    condenser = Condenser(_REGISTER())
+    condenser.condense(b"L" * CHUNK_ID_BYTES, _LEAF_RAW)
+    condenser.condense(b"O" * CHUNK_ID_BYTES, data)
+    parse_tree(data, "x")
 
 
 _MEMORY = Memory(
@@ -299,7 +313,17 @@ TARGETS = [
     Target(
         name="register",
         parse=_registered,
-        seeds=lambda: (register.packed_tree(_HANDLE, _RECORDED), register.packed_names(register.Names(b"a\0", b"-"))),
+        seeds=lambda: (
+            register.packed_tree(_HANDLE, _RECORDED),
+            register.packed_base(_BASE_HANDLE, _BASE),
+            register.packed_names(register.Names(b"a\0", b"-")),
+        ),
+    ),
+    Target(
+        name="condensed",
+        parse=_condensed,
+        seeds=lambda: (_LEAF_RAW, samples.BRANCH.encode()),
+        modules=("respaldo.catalog.condense",),
     ),
     Target(
         name="register-row",
