@@ -24,6 +24,9 @@ from respaldo.core.seams import Buffer
 
 _TAKEN_BYTES_MAX = 8 << 20
 _PILE_BYTES_MAX = 1 << 20
+_FEW_BYTES = 128 << 10
+"""So little is laid by where something waits already: entering that would take longer than the snapshot."""
+_PILES_MAX = 1000
 _WAITING_BYTES_MAX = 1 << 20
 _WAITING_MAX = 8000
 _BASES_BYTES_MAX = 4 << 20
@@ -71,7 +74,8 @@ class Feed:
         try:
             if self._register is None:
                 self._register = Register(self._path)
-            if self.first:
+            few = sum(len(raw) for _, raw in pile.trees) <= _FEW_BYTES
+            if self.first or (few and 0 < self._register.count("piles") < _PILES_MAX):
                 self._register.put_pile(pile)
             else:
                 enter_piles(self._register)
@@ -94,7 +98,7 @@ class _Entering:
     def __init__(self, register: Register) -> None:
         self._register = register
         self._condenser = Condenser(register, trusted=True, bases_bytes_max=_BASES_BYTES_MAX)
-        self._condenser.alone = register.is_empty()
+        self._condenser.alone = not register.count("trees")
         self._shapes: dict[bytes, bytes] = {NOWHERE: NOWHERE}
         """Of trees that wait to be entered, by handle."""
         self._waiting: list[Item] = []

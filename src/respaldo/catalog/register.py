@@ -198,11 +198,11 @@ class Register:
         """Returns the base that was made last for names, by the key of their column."""
         return self._get("latest", names)
 
-    def is_empty(self) -> bool:
-        """Whether no tree is entered."""
+    def count(self, database: str) -> int:
+        """Returns how many records there are of a kind."""
         if self._txn is None:
             self._txn = self._environment.begin_read()
-        return not self._txn.stat(self._environment.dbs["trees"])["entries"]
+        return int(self._txn.stat(self._environment.dbs[database])["entries"])
 
     def has(self, handle: bytes) -> bool:
         """Whether a tree is entered, and all that is below it."""
