@@ -1,8 +1,9 @@
 """Measures looking into many snapshots: find, history, diff, dump and export, beside a restore and restic's find.
 
 Makes snapshots of the Linux source (or of ``--tree``), in each of which some hundred files, drawn from all directories,
-are a line longer. `find` and `history` are measured first with nothing remembered of names (what else a client keeps is
-there), then again. Each step is one command from its start to its end, the passphrase included; the median of the runs.
+are a line longer. The first `find` is measured on the client that made the snapshots, with what they noted for it;
+`find` and `history` then with nothing remembered of names (what else a client keeps is there), then again. Each step is
+one command from its start to its end, the passphrase included; the median of the runs.
 
 python -m benches.looking [--tree DIR] [--snapshots 100] [--changes 300] [--runs 3] [--tools respaldo,restic] [--quick]
 """
@@ -86,6 +87,15 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
         for register in tool.folder.glob("cache/respaldo/*/register"):
             shutil.rmtree(register)
 
+    made = scratch / "made"
+    for register in tool.folder.glob("cache/respaldo/*/register"):
+        shutil.copytree(register, made / register.parent.name)
+
+    def as_snapshots_left_it() -> None:
+        forget_names()
+        for register in made.iterdir():
+            shutil.copytree(register, tool.folder / "cache" / "respaldo" / register.name / "register")
+
     def forget_target() -> None:
         shutil.rmtree(scratch / "target", ignore_errors=True)
 
@@ -100,6 +110,8 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
     )
     first = json.loads(listed.stdout)["snapshots"][0]["id"]
     yield "snapshots (opening, listing)", tool.command(program, "snapshots", "-q"), nothing
+    label = f"find {RARE}, the first on the client that made them"
+    yield label, tool.command(program, "find", RARE), as_snapshots_left_it
     yield "history, names not remembered", tool.command(program, "history", one), forget_names
     yield f"find {RARE}, names not remembered", tool.command(program, "find", RARE), forget_names
     yield f"find {RARE}", tool.command(program, "find", RARE), nothing

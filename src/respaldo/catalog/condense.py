@@ -43,6 +43,7 @@ _BIN = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 BASES_BYTES_MAX = 32 << 20
 """So many bytes of bases are kept at hand."""
 _META_WORDS = META.size // 4
+_NO_FOLDERS = array("I")
 _DIFFERS_PARTS = 4
 """A tree that differs from its base in more than a quarter of its bytes becomes one."""
 
@@ -97,6 +98,8 @@ class Condenser:
         self._held: OrderedDict[bytes, _Held] = OrderedDict()
         self._held_bytes = 0
         self.fresh: list[Item] = []
+        self.alone = False
+        """Whether the register is known to have no bases yet."""
         self.bases = 0
         """How many trees became bases."""
 
@@ -104,7 +107,7 @@ class Condenser:
         """Returns what is to be entered of a tree; raises `Corruption`."""
         spans = _spans(raw)
         if spans is not None:
-            held = self._held.get(spans.names) or self._hold_latest(spans)
+            held = self._held.get(spans.names) or (None if self.alone else self._hold_latest(spans))
             if held is not None and len(raw) == len(held.base.raw) and spans == held.spans:
                 found = self._alike(tree, raw, held)
                 if found is not None:
@@ -150,19 +153,24 @@ class Condenser:
             if spans is None:
                 raise Corruption(what, "not a tree of this format")
         modes = u32_array(raw[spans.meta : spans.meta_end])[::_META_WORDS]
-        kind_of = {mode: FOLDER if mode & TYPE_MASK == stat.S_IFDIR else OTHER for mode in set(modes)}
-        kinds = bytes(map(kind_of.__getitem__, modes))
-        names = self._enter_names(Names(spans.names, kinds))
-        folders = _folders(leaf_as_encoded(raw), modes) if FOLDER in kinds else array("I")
-        return self._become(tree, Base(names, folders, raw), spans)
+        there = set(modes)
+        folder_modes = {mode for mode in there if mode & TYPE_MASK == stat.S_IFDIR}
+        if not folder_modes:
+            key = key_of(spans.names)
+            self.fresh.append(("names", key, spans.names))
+            return self._become(tree, Base(key, _NO_FOLDERS, raw), spans, key)
+        kind_of = {mode: FOLDER if mode in folder_modes else OTHER for mode in there}
+        names = self._enter_names(Names(spans.names, bytes(map(kind_of.__getitem__, modes))))
+        return self._become(tree, Base(names, _folders(leaf_as_encoded(raw), modes), raw), spans)
 
-    def _become(self, tree: bytes, base: Base, spans: _Spans) -> Condensed:
-        """Makes a base of a tree."""
+    def _become(self, tree: bytes, base: Base, spans: _Spans, key: bytes = b"") -> Condensed:
+        """Makes a base of a tree. ``key``: that of the column of names, where it is known."""
         handle = handle_of(tree)
-        self.fresh += [("bases", handle, packed_base(handle, base)), ("latest", key_of(spans.names), handle)]
+        self.fresh += [("bases", handle, packed_base(handle, base)), ("latest", key or key_of(spans.names), handle)]
         self.bases += 1
         if self._trusted:  # within one snapshot, few directories have the same names
-            return Condensed(base.names, Recorded(b"", handle), _below(base.folders, base.raw[spans.content :]))
+            ids = _below(base.folders, base.raw[spans.content :]) if base.folders else []
+            return Condensed(base.names, Recorded(b"", handle), ids)
         return Condensed(base.names, Recorded(b"", handle), self._hold(handle, base, spans).ids)
 
     def _branch(self, branch: Branch) -> Condensed:
@@ -243,16 +251,13 @@ def _spans(raw: bytes) -> _Spans | None:
     """Returns where the columns of an encoded leaf lie, None where it is none."""
     if raw[:2] != _LEAF_HEAD:
         return None
-    at = 2
-    spans = []
+    at, length = 2, len(raw)
+    spans: list[int] = []
     for _ in range(3):
-        size = _BIN.get(raw[at] if at < len(raw) else 0)
+        size = _BIN.get(raw[at]) if at < length else None
         if size is None:
             return None
         start = at + 1 + size
         at = start + int.from_bytes(raw[at + 1 : start], "big")
-        spans.append((start, at))
-    if at >= len(raw):
-        return None
-    (start, end), meta, content = spans
-    return _Spans(raw[start:end], *meta, *content)
+        spans += (start, at)
+    return None if at >= length else _Spans(raw[spans[0] : spans[1]], *spans[2:])

@@ -25,7 +25,7 @@ from respaldo.format.columns import u32_array, u32_bytes
 from respaldo.format.tree import META
 from respaldo.store.local import Environment
 
-LAYOUT = "register 2"
+LAYOUT = "register 3"
 FOLDER_NAME = "register"
 """What it is called among the caches of a repository."""
 KEY_BYTES = 16
@@ -35,6 +35,7 @@ UNKNOWN = b"\xff" * KEY_BYTES
 """The shape of what could not be read: it may hold anything."""
 FOLDER, RUN, OTHER = ord("D"), ord("R"), ord("-")
 """What a name in a list stands for: a directory, a run of a long one (its name is empty), anything else."""
+_OTHER = bytes([OTHER])
 NO_CELL = 0xFFFFFFFF
 """The cell of a directory that has no tree."""
 _CHECK_BYTES = 8
@@ -43,8 +44,11 @@ _TREE = struct.Struct(f"<{KEY_BYTES}s{KEY_BYTES}sII")
 _BASE = struct.Struct(f"<{KEY_BYTES}sI")
 """Key of the names, number of directories."""
 _LENGTH = struct.Struct("<I")
+_PILE = struct.Struct(f"<{CHUNK_ID_BYTES}sI")
+"""Root, number of trees. Follow: their ids, their lengths, their bytes."""
+_NUMBER_BYTES = 8
 _U32_BYTES = 4
-_PER_TRANSACTION = 2000
+_PER_TRANSACTION = 8000
 _BYTES_PER_TRANSACTION = 2 << 20
 _DEAD_MIN = 32
 """So many roots, and half of all, have to be of snapshots that are gone before everything is thrown away."""
@@ -82,17 +86,30 @@ class Recorded(NamedTuple):
 
 
 class Names(NamedTuple):
-    """Is a list of names: joined, each followed by NUL, and of each what it stands for."""
+    """Is a list of names: joined, each followed by NUL, and of each what it stands for.
+
+    Entered without that where none stands for a directory or a run: then what is entered ends with NUL.
+    """
 
     joined: bytes
     kinds: bytes
+
+
+class Pile(NamedTuple):
+    """Is trees that wait to be entered: each with its id, after all that is below it.
+
+    ``root``: that of a snapshot which is committed, empty where there is none yet.
+    """
+
+    trees: list[tuple[bytes, bytes]]
+    root: bytes = b""
 
 
 class Register:
     """Keeps what was found in trees."""
 
     def __init__(self, path: Path) -> None:
-        databases = dict.fromkeys(("names", "bases", "shapes", "trees", "latest", "roots"), False)
+        databases = dict.fromkeys(("names", "bases", "shapes", "trees", "latest", "roots", "piles"), False)
         self._environment = Environment(path, layout=LAYOUT, databases=databases)
         self._txn: lmdb.Transaction | None = None
         self.loose: dict[bytes, Recorded] = {}
@@ -131,6 +148,8 @@ class Register:
     def names(self, key: bytes) -> Names:
         """Returns a list of names."""
         found = self._named("names", key)
+        if not found or found.endswith(b"\0"):
+            return Names(found, _OTHER * found.count(b"\0"))
         (length,) = _LENGTH.unpack_from(found)
         return Names(found[_LENGTH.size : _LENGTH.size + length], found[_LENGTH.size + length :])
 
@@ -179,6 +198,12 @@ class Register:
         """Returns the base that was made last for names, by the key of their column."""
         return self._get("latest", names)
 
+    def count(self, database: str) -> int:
+        """Returns how many records there are of a kind."""
+        if self._txn is None:
+            self._txn = self._environment.begin_read()
+        return int(self._txn.stat(self._environment.dbs[database])["entries"])
+
     def has(self, handle: bytes) -> bool:
         """Whether a tree is entered, and all that is below it."""
         return self._get("trees", handle) is not None
@@ -191,9 +216,53 @@ class Register:
             self._environment.write(partial(self._put, part))
 
     def _put(self, part: Sequence[Item], txn: lmdb.Transaction) -> None:
-        dbs = self._environment.dbs
+        values: dict[str, dict[bytes, bytes]] = {}
         for database, key, value in part:
-            txn.put(key, value, db=dbs[database], overwrite=database == "latest")
+            values.setdefault(database, {})[key] = value
+        for database, found in values.items():
+            with txn.cursor(db=self._environment.dbs[database]) as cursor:
+                cursor.putmulti(sorted(found.items()), overwrite=database == "latest")
+
+    def put_pile(self, pile: Pile) -> None:
+        """Lays trees by, to be entered when somebody needs them, after those that were laid by before."""
+        body = _PILE.pack(pile.root or bytes(CHUNK_ID_BYTES), len(pile.trees))
+        lengths = array("I", [len(raw) for _, raw in pile.trees])
+        ids, raws = (b"".join(column) for column in zip(*pile.trees, strict=True)) if pile.trees else (b"", b"")
+        body = b"".join((body, ids, u32_bytes(lengths), raws))
+
+        def put(txn: lmdb.Transaction) -> None:
+            with txn.cursor(db=self._environment.dbs["piles"]) as cursor:
+                number = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 0
+                key = number.to_bytes(_NUMBER_BYTES, "big")
+                cursor.put(key, _check(key, body) + body)
+
+        self._end_read()
+        self._environment.write(put)
+
+    def pile(self) -> tuple[bytes, Pile] | None:
+        """Returns what was laid by first, and its key."""
+        if self._txn is None:
+            self._txn = self._environment.begin_read()
+        with self._txn.cursor(db=self._environment.dbs["piles"]) as cursor:
+            if not cursor.first():
+                return None
+            key = bytes(cursor.key())
+        found = self._checked("piles", key) or b""
+        root, count = _PILE.unpack_from(found, _CHECK_BYTES)
+        ids_at = _CHECK_BYTES + _PILE.size
+        lengths_at = ids_at + count * CHUNK_ID_BYTES
+        at = lengths_at + count * _U32_BYTES
+        trees: list[tuple[bytes, bytes]] = []
+        for row, length in enumerate(u32_array(found[lengths_at:at])):
+            tree = found[ids_at + row * CHUNK_ID_BYTES : ids_at + (row + 1) * CHUNK_ID_BYTES]
+            trees.append((tree, found[at : at + length]))
+            at += length
+        return key, Pile(trees, root if any(root) else b"")
+
+    def drop_pile(self, key: bytes) -> None:
+        """Takes away what was laid by, when it is entered."""
+        self._end_read()
+        self._environment.write(lambda txn: txn.delete(key, db=self._environment.dbs["piles"]))
 
     def keep(self, living: Collection[bytes]) -> None:
         """Throws everything away where most of it was found in snapshots that have gone. ``living``: handles."""
@@ -227,7 +296,7 @@ def handle_of(tree: bytes) -> bytes:
 
 
 def _check(handle: bytes, body: bytes) -> bytes:
-    return blake3(body).update(handle).digest(_CHECK_BYTES)
+    return blake3(handle + body).digest(_CHECK_BYTES)
 
 
 def shape_of(names: bytes, below: Sequence[bytes]) -> tuple[bytes, list[Item]]:
@@ -241,18 +310,23 @@ def shape_of(names: bytes, below: Sequence[bytes]) -> tuple[bytes, list[Item]]:
 
 def packed_names(names: Names) -> bytes:
     """Returns a list of names as it is entered."""
+    if not names.kinds.strip(_OTHER):
+        return names.joined
     return _LENGTH.pack(len(names.joined)) + names.joined + names.kinds
 
 
 def packed_base(handle: bytes, base: Base) -> bytes:
     """Returns a base as it is entered."""
-    body = b"".join((_BASE.pack(base.names, len(base.folders)), u32_bytes(base.folders), base.raw))
+    body = _BASE.pack(base.names, len(base.folders)) + u32_bytes(base.folders) + base.raw
     return _check(handle, body) + body
 
 
 def packed_tree(handle: bytes, found: Recorded) -> bytes:
     """Returns a tree as it is entered."""
     shape, base, rows, meta, cells, ids = found
+    if not rows and not cells:
+        body = _TREE.pack(shape, base, 0, 0)
+        return _check(handle, body) + body
     body = b"".join(
         (_TREE.pack(shape, base, len(rows) // _U32_BYTES, len(cells) // _U32_BYTES), rows, meta, cells, ids)
     )

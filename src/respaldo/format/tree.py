@@ -10,7 +10,7 @@ from __future__ import annotations
 import stat
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -85,14 +85,10 @@ class Leaf:
         modes, low, high = words[::step], words[4::step], words[5::step]
         kinds = {mode: mode & TYPE_MASK for mode in set(modes)}
         levels, marks = self.levels, self.marks
-        if levels or marks:
-            rows = enumerate(zip(modes, low, high, strict=True))
-            counts: Iterable[int] = (
-                levels[row][1] if row in levels else default_count(mode, few or many, marks.get(row, 0))
-                for row, (mode, few, many) in rows
-            )
-        elif _WITH_CONTENT.issuperset(kinds.values()) and (0 not in low or set(kinds.values()) == _DIRECTORIES):
-            return array("I", range(len(modes) + 1))
+        if _WITH_CONTENT.issuperset(kinds.values()) and (0 not in low or set(kinds.values()) == _DIRECTORIES):
+            if not levels and not marks:
+                return array("I", range(len(modes) + 1))
+            counts = [1] * len(modes)
         else:
             full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
             files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
@@ -100,6 +96,10 @@ class Leaf:
                 mode in full or ((few or many) > 0 and mode in files)
                 for mode, few, many in zip(modes, low, high, strict=True)
             ]
+        for row, mark in marks.items():
+            counts[row] = default_count(modes[row], low[row] or high[row], mark)
+        for row, (_, count) in levels.items():
+            counts[row] = count
         return array("I", accumulate(counts, initial=0))
 
     def entries(self) -> Iterator[Entry]:

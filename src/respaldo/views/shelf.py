@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from respaldo.catalog.condense import Condensed, Condenser
+from respaldo.catalog.feed import enter_piles
 from respaldo.catalog.register import NOWHERE, UNKNOWN, Item, Register, handle_of, packed_tree, shape_of
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId, Kind, pack_object
@@ -71,6 +72,9 @@ class Shelf:
         """Enters all that can be reached and is not entered."""
         self._register.loose.clear()
         waiting = self.unknown(roots)
+        if waiting:
+            enter_piles(self._register)
+            waiting = self.unknown(waiting)
         with ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="open") as pool:
             for at in range(0, len(waiting), _ROOTS_TOGETHER):
                 self._read([bytes(root) for root in waiting[at : at + _ROOTS_TOGETHER]], pool)

@@ -317,6 +317,7 @@ TARGETS = [
             register.packed_tree(_HANDLE, _RECORDED),
             register.packed_base(_BASE_HANDLE, _BASE),
             register.packed_names(register.Names(b"a\0", b"-")),
+            register.packed_names(register.Names(b"a\0b\0", b"-D")),
         ),
     ),
     Target(

@@ -21,15 +21,12 @@ _NO_RULES = bytes(16)
 _NO_TREE = bytes(32)
 
 
-def remember(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf, totals: Totals) -> None:
-    """Remembers a directory that was looked at entry by entry."""
+def remember(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf | bytes, totals: Totals) -> None:
+    """Remembers a directory that was looked at entry by entry; ``leaf``: encoded where that was done already."""
     entered = [row for row in frame.subdirs if row not in frame.dropped and frame.contents.get(row)]
     children = b"".join([frame.contents[row] for row in entered])
-    frame.contents, frame.name_list, frame.carried = (
-        {},
-        [],
-        [],
-    )  # in a long directory they take as much as the row that is made now
+    # In a long directory they take as much as the row that is made now.
+    frame.contents, frame.name_list, frame.carried = {}, [], []
     memo.put(
         frame.key,
         rules=rules,
@@ -41,7 +38,7 @@ def remember(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf, 
         names=frame.names,
         meta=frame.meta,
         ident=frame.ident_to_remember(),
-        leaf=leaf.encode(),
+        leaf=leaf if isinstance(leaf, bytes) else leaf.encode(),
     )
 
 
@@ -73,7 +70,7 @@ def with_new_children(memo: Memo, frame: Frame) -> Leaf:
     return replace(old, content=bytes(content))
 
 
-def remember_again(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf) -> None:
+def remember_again(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: Leaf | bytes) -> None:
     """Remembers a directory that looks as it did, with other trees below."""
     remembered = memo.get(frame.key)
     if remembered is None or frame.same is None:
@@ -89,7 +86,7 @@ def remember_again(memo: Memo, frame: Frame, rules: bytes, tree: ChunkId, leaf: 
         names=frame.names,
         meta=frame.meta,
         ident=bytes(remembered.ident),
-        leaf=leaf.encode(),
+        leaf=leaf if isinstance(leaf, bytes) else leaf.encode(),
     )
 
 

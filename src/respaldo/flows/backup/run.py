@@ -164,6 +164,7 @@ class _Run:
             if parent is not None:
                 figures = parent.manifest.figures
                 self._progress.total(files=figures.files, length_bytes=figures.length_bytes)
+            feed.first = parent is None
             sink = DrySink(session.sink) if self._options.dry_run else session.sink
             reader = self._reader(sink)
             trees = TreeReader(self._repo.source)

@@ -14,10 +14,10 @@ from array import array
 
 from blake3 import blake3
 
-from respaldo.catalog.runs import RUN_ENTRIES_SPLIT, Alike, put_runs, put_tree
+from respaldo.catalog.runs import RUN_BYTES_MAX, RUN_ENTRIES_SPLIT, Alike, put_runs
 from respaldo.catalog.trees import Sink, TreeReader, TreeSink
 from respaldo.core.errors import ChunkMissing, Corruption
-from respaldo.core.ids import ChunkId
+from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Clock, Progress
 from respaldo.flows.backup.before import as_in_snapshot, as_remembered, nothing
@@ -331,26 +331,31 @@ class Walker:
                 self._memo.stamp(frame.key)
                 return frame.same.tree
             leaf = with_new_children(self._memo, frame)
-            tree = self._put(frame, leaf)
+            tree, encoded = self._put(frame, leaf)
             self.changes.settle(frame, tree, leaf, frame.same.totals)
-            remember_again(self._memo, frame, self._rules_of(frame), tree, leaf)
+            remember_again(self._memo, frame, self._rules_of(frame), tree, encoded or leaf)
             return tree
         leaf, totals = frame.leaf(self._owners)
-        tree = self._put(frame, leaf)
+        tree, encoded = self._put(frame, leaf)
         self._counts.files += totals.files
         self._counts.others += totals.others
         self._counts.length_bytes += totals.length_bytes
         self.changes.settle(frame, tree, leaf, totals)
         if self._memo is not None:
-            remember(self._memo, frame, self._rules_of(frame), tree, leaf, totals)
+            remember(self._memo, frame, self._rules_of(frame), tree, encoded or leaf, totals)
         return tree
 
-    def _put(self, frame: Frame, leaf: Leaf) -> ChunkId:
-        """Stores a directory; of a long one only the runs in which something has changed."""
+    def _put(self, frame: Frame, leaf: Leaf) -> tuple[ChunkId, bytes]:
+        """Stores a directory; of a long one only the runs in which something has changed.
+
+        Returns its tree's id, and of a short one its bytes.
+        """
         if len(leaf) <= RUN_ENTRIES_SPLIT:
-            return put_tree(self._tree_sink, leaf, self._name_order)
+            encoded = leaf.encode()
+            if len(encoded) <= RUN_BYTES_MAX:
+                return self._tree_sink.put(Kind.TREE, encoded), encoded
         tree, frame.runs = put_runs(self._tree_sink, leaf, self._name_order, self._alike(frame, leaf))
-        return tree
+        return tree, b""
 
     def _alike(self, frame: Frame, leaf: Leaf) -> Alike | None:
         """Returns what a directory has in common with the tree remembered, which is in a snapshot that is relied on."""
