@@ -120,6 +120,15 @@ class History:
             self._repo.log.give_up(self._repo.log.missing(list_pending(self._repo)))
         self.findings = found
 
+    def found_again(self) -> tuple[str, ...]:
+        """Follows the log once more; returns what is still not as it was, nothing where that was accepted."""
+        if self.accepts:
+            return ()
+        before, self.findings = self.findings, ()
+        self.follow()
+        found, self.findings = self.findings, before
+        return found
+
     def compare(self, catalogue: Catalogue) -> None:
         """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
         log = self._repo.log

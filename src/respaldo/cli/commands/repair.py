@@ -80,11 +80,12 @@ def command(settings: Settings, *, dry_run: bool, yes: bool, read_data: bool, al
         with cancelling() as cancel, watching(settings.level, display=settings.display) as progress:
             result = repair.carry_out(progress=progress, cancel=cancel)
             duration_ns += progress.elapsed_ns()
+        unexplained = repository.history.findings and repository.history.found_again()
     settings.report(_fields(result, duration_ns), _text(result))
     if settings.quiet and not settings.json:
         for step in result.left:
             show.err(f"error: {show.shown(str(step))}")
-    return max(result.exit_status, _DAMAGED if repository.history.findings else 0)
+    return max(result.exit_status, _DAMAGED if unexplained else 0)
 
 
 def _agreed(settings: Settings, plan: RepairPlan) -> bool:
