@@ -202,10 +202,20 @@ def test_the_key_is_remembered(tmp_path):
     """Of another length it is none; where it cannot be written, that is no error."""
     place = Recollection(tmp_path / "log", os.urandom)
     assert place.access_key == b""
-    place.remember_access_key(PUBLIC)
-    assert place.access_key == PUBLIC
+    asked = []
+
+    def public_of(seed):
+        asked.append(seed)
+        return PUBLIC
+
+    for _ in range(2):
+        place.remember_access_key(b"S" * 32, public_of)
+        assert place.access_key == PUBLIC
+    assert asked == [b"S" * 32]
+    place.remember_access_key(b"T" * 32, public_of)
+    assert asked == [b"S" * 32, b"T" * 32]
     (place.access.folder / "key").write_bytes(b"short")
     assert place.access_key == b""
     blocked = Recollection(place.access.folder / "key" / "below", os.urandom)
-    blocked.remember_access_key(PUBLIC)
+    blocked.remember_access_key(b"S" * 32, lambda _seed: PUBLIC)
     assert blocked.access_key == b""

@@ -17,21 +17,17 @@ from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
 from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import Corruption, NotARepository, NotEntitled, WrongSecret
+from respaldo.core.errors import Corruption, NotARepository, WrongSecret
 from respaldo.core.seams import SystemClock, system_random
-from respaldo.format.credential import Credential
-from respaldo.format.enrolment import LIST
 from respaldo.format.header import HEADER
 from respaldo.store import repo as store
 from respaldo.store import slots
-from respaldo.store.clientrepo import ClientRepo
-from respaldo.store.granted import GrantedRepo
 from respaldo.store.header import read_header_mended
-from respaldo.store.owned import OwnedArea
 from respaldo.store.recollection import Recollection, recollection_path
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
+    from respaldo.format.credential import Credential
 
 
 def open_repository(
@@ -124,10 +120,11 @@ def open_as_client(
                 hint="name the repository that the client was added to, or its area, with -r; if this is it, the area "
                 "is gone from it, or something else stands in its place: ask its owner",
             )
-        if reads and not credential.rights:
-            raise NotEntitled(credential.name, LIST)
         clock, cache = SystemClock(), places.cache_dir
         if reads:
+            from respaldo.store.granted import GrantedRepo, need_rights  # noqa: PLC0415 - start-up time
+
+            need_rights(credential)
             granted = GrantedRepo(
                 wrapped,
                 header,
@@ -139,6 +136,8 @@ def open_as_client(
             )
             uses = Uses(places, header.repository)
             return Repository(granted, uses, pinned=True, limit=limit, allow_unrecorded=allow_unrecorded)
+        from respaldo.store.clientrepo import ClientRepo  # noqa: PLC0415 - start-up time
+
         repo = ClientRepo(
             wrapped,
             header,
@@ -175,6 +174,8 @@ def open_area(
 
     Raises `UsageError` where there is no such client, and else as `open_repository`.
     """
+    from respaldo.store.owned import OwnedArea  # noqa: PLC0415 - start-up time
+
     client = owner.clients.record(name)
     location = area_location(owner.location, client.enrolment.client)
     try:

@@ -27,7 +27,6 @@ from respaldo.core.errors import NotEntitled, NotRecorded, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
-from respaldo.format.enrolment import LIST
 from respaldo.store import repo as store
 
 if TYPE_CHECKING:
@@ -157,6 +156,8 @@ class Repository:
     def _need_reading(self) -> None:
         """Raises `NotEntitled` for a client that has this open to write."""
         if self._repo.runs is not None:
+            from respaldo.format.enrolment import LIST  # noqa: PLC0415 - start-up time
+
             raise NotEntitled(self._repo.runs.name, LIST)
 
     def _synchronise(self, progress: Progress) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Final
 
 import msgpack
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from respaldo.codec.keys import derive
 from respaldo.codec.seal import OVERHEAD_BYTES, open_with, seal_with
@@ -24,6 +23,8 @@ BOX_OVERHEAD_BYTES: Final = BOX_KEY_BYTES + OVERHEAD_BYTES
 
 def box_public(seed: bytes) -> bytes:
     """Returns the public key of a private one of 32 bytes."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415 - start-up time
+
     return X25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
@@ -73,6 +74,11 @@ def open_box(
 
 
 def _agreed(seed: bytes, other: bytes, both: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import (  # noqa: PLC0415 - start-up time
+        X25519PrivateKey,
+        X25519PublicKey,
+    )
+
     shared = X25519PrivateKey.from_private_bytes(seed).exchange(X25519PublicKey.from_public_bytes(other))
     return derive("box", shared + both)
 

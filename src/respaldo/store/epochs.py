@@ -7,7 +7,7 @@ whoever cannot open it holds an old key and is told so. Implements docs/format.m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -16,6 +16,7 @@ from respaldo.codec.compress import LEVEL
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.slots import Opened, Secret, Slot, parse_slot
 from respaldo.core.errors import Corruption, KeyRotated, ObjectMissing, WrongSecret
+from respaldo.core.ids import PackName
 from respaldo.core.seams import Random
 from respaldo.format.epoch import (
     FOLDER,
@@ -190,6 +191,15 @@ def rings_of(ring: KeyRing, record: EpochRecord) -> EpochRings:
     """Returns the rings of an epoch and of those before it that are in use, all naming content alike."""
     older = [KeyRing(master, ring.header_hash, epoch=epoch) for epoch, master in reversed(record.masters)]
     return EpochRings([item.naming_as(record.content_keys) for item in (ring, *older)])
+
+
+def packs_under(
+    epochs: Collection[int], backend: Backend, vault: Vault, packs: Mapping[PackName, int], known: dict[PackName, int]
+) -> set[PackName]:
+    """Returns which of some packs are of some epochs; see `census.packs_under`."""
+    from respaldo.store import census  # noqa: PLC0415 - start-up time, and few repositories have an epoch that retires
+
+    return census.packs_under(epochs, backend, vault, packs, known)
 
 
 def newest_listed(backend: Backend) -> int:

@@ -12,7 +12,7 @@ from typing import cast
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing, access_seed
 from respaldo.codec.signing import Signer, client_of
-from respaldo.core.errors import Corruption, Refused
+from respaldo.core.errors import Corruption, NotEntitled, Refused
 from respaldo.core.ids import PackName
 from respaldo.core.seams import Clock, Random
 from respaldo.format.credential import Credential
@@ -25,6 +25,12 @@ from respaldo.store.recollection import Recollection, client_path
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.rings import Known, RunRings
 from respaldo.store.runs import granted_root, read_run
+
+
+def need_rights(credential: Credential) -> None:
+    """Raises `NotEntitled` for a client that was given none."""
+    if not credential.rights:
+        raise NotEntitled(credential.name, LIST)
 
 
 class GrantedRings(RunRings):

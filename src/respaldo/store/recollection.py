@@ -11,11 +11,13 @@ import binascii
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from blake3 import blake3
 
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
@@ -32,6 +34,11 @@ _BYTES_MAX: Final = 256 << 20
 _ACCESS: Final = "access"
 _SEEN_BYTES_MAX: Final = 8 << 20
 _EPOCH_BYTES: Final = 8 + 32
+_TAG_BYTES: Final = 16
+
+
+def _tag(seed: bytes, public: bytes) -> bytes:
+    return blake3(public, key=seed).digest(_TAG_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +163,21 @@ class Recollection:
             key = (self.path / _ACCESS / "key").read_bytes()
         except OSError:
             return b""
-        return key if len(key) == PUBLIC_BYTES else b""
+        return key[:PUBLIC_BYTES] if len(key) == PUBLIC_BYTES + _TAG_BYTES else b""
 
-    def remember_access_key(self, public: bytes) -> None:
-        """Remembers a key for those who cannot open the repository, as far as that can be."""
-        if self.access_key != public:
-            with contextlib.suppress(OSError):
-                write_file(self.path / _ACCESS / "key", public)
+    def remember_access_key(self, seed: bytes, public_of: Callable[[bytes], bytes]) -> None:
+        """Remembers the public key of a private one for those who cannot open the repository, as far as that can be.
+
+        A tag says that what is remembered is of that key, which costs less than to compute it at every opening.
+        """
+        path = self.path / _ACCESS / "key"
+        with contextlib.suppress(OSError):
+            known = path.read_bytes()
+            if known[PUBLIC_BYTES:] == _tag(seed, known[:PUBLIC_BYTES]):
+                return
+        public = public_of(seed)
+        with contextlib.suppress(OSError):
+            write_file(path, public + _tag(seed, public))
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
@@ -46,9 +46,8 @@ from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
-from respaldo.store.census import packs_under
 from respaldo.store.configuration import change_config, next_name, read_config
-from respaldo.store.epochs import Epoch, open_newest, require_newest
+from respaldo.store.epochs import Epoch, open_newest, packs_under, require_newest
 from respaldo.store.header import read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
@@ -58,13 +57,15 @@ from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
 from respaldo.store.recollection import Recollection, recollection_path
-from respaldo.store.runs import ClientRuns
 from respaldo.store.segments import Segments
 from respaldo.store.several import read_several
 from respaldo.store.source import ChunkSource
 from respaldo.store.spoilt import Spoilt
 from respaldo.store.telling import Telling
 from respaldo.store.vault import make_vault
+
+if TYPE_CHECKING:
+    from respaldo.store.runs import ClientRuns
 
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
@@ -187,7 +188,7 @@ class Repo:
         self.log: Logbook | None = None
         if state_dir is not None:
             place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
-            place.remember_access_key(box_public(self.access_seed))
+            place.remember_access_key(self.access_seed, box_public)
             self.log = Logbook(
                 backend=self.backend,
                 vault=self.vault,
