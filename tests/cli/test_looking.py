@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("repository")
 def test_no_snapshots(cli):
     """An empty repository has an empty list, and says so to people."""
     assert cli("snapshots").out == "no snapshots\n"
-    assert cli("snapshots", "--json").json == {"snapshots": [], "undecided": [], "damaged": []}
+    assert cli("snapshots", "--json").json == {"snapshots": [], "undecided": [], "damaged": [], "clients": []}
 
 
 def test_snapshots_are_filtered(cli, tree):
