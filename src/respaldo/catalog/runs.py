@@ -51,13 +51,16 @@ class Alike(NamedTuple):
     spans: Sequence[Span]
 
 
+def encode_short(leaf: Leaf) -> bytes:
+    """Returns the tree of a directory that is stored in one piece, nothing for a long one."""
+    encoded = leaf.encode() if len(leaf) <= RUN_ENTRIES_SPLIT else b""
+    return encoded if len(encoded) <= RUN_BYTES_MAX else b""
+
+
 def put_tree(sink: TreeSink, leaf: Leaf, name_order: bytes, alike: Alike | None = None) -> ChunkId:
     """Stores a directory, returns its tree's id. ``name_order`` is the key that chooses where long ones are cut."""
-    if len(leaf) <= RUN_ENTRIES_SPLIT:
-        encoded = leaf.encode()
-        if len(encoded) <= RUN_BYTES_MAX:
-            return sink.put(Kind.TREE, encoded)
-    return put_runs(sink, leaf, name_order, alike)[0]
+    encoded = encode_short(leaf)
+    return sink.put(Kind.TREE, encoded) if encoded else put_runs(sink, leaf, name_order, alike)[0]
 
 
 def put_runs(sink: TreeSink, leaf: Leaf, name_order: bytes, alike: Alike | None) -> tuple[ChunkId, list[Run]]:

@@ -14,7 +14,7 @@ from array import array
 
 from blake3 import blake3
 
-from respaldo.catalog.runs import RUN_BYTES_MAX, RUN_ENTRIES_SPLIT, Alike, put_runs
+from respaldo.catalog.runs import Alike, encode_short, put_runs
 from respaldo.catalog.trees import Sink, TreeReader, TreeSink
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId, Kind
@@ -350,10 +350,9 @@ class Walker:
 
         Returns its tree's id, and of a short one its bytes.
         """
-        if len(leaf) <= RUN_ENTRIES_SPLIT:
-            encoded = leaf.encode()
-            if len(encoded) <= RUN_BYTES_MAX:
-                return self._tree_sink.put(Kind.TREE, encoded), encoded
+        encoded = encode_short(leaf)
+        if encoded:
+            return self._tree_sink.put(Kind.TREE, encoded), encoded
         tree, frame.runs = put_runs(self._tree_sink, leaf, self._name_order, self._alike(frame, leaf))
         return tree, b""
 
