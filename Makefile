@@ -44,7 +44,7 @@ build: $(STAMP) ## Builds the wheel into dist/
 	@ls -1 dist
 
 test: $(STAMP) ## Runs all tests (JOBS=2 ARGS='-m "not slow"')
-	$(BIN)/pytest -n $(JOBS) $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Checks style and format
 	$(BIN)/ruff check .
