@@ -260,10 +260,10 @@ def compared_text(rows: Sequence[Value], differs: Sequence[str]) -> str:
         waits = "then_s" in row
         then, now = (_number(row[f"{name}_s" if waits else name]) for name in ("then", "now"))
         word = _seconds if waits else _speed
-        cells.append((str(row["name"]), word(then), word(now), f"{_number(row['faster']):.2f} ×"))
+        cells.append((show.shown(str(row["name"])), word(then), word(now), f"{_number(row['faster']):.2f} ×"))
     lines = ["\nbeside the earlier measurement", show.table(("", "THEN", "NOW", "FASTER"), cells, right=(1, 2, 3))]
     if differs:
-        lines.append(f"not the same then, so take it with care: {', '.join(differs)}")
+        lines.append(f"not the same then, so take it with care: {', '.join(map(show.shown, differs))}")
     return "\n".join(lines)
 
 
