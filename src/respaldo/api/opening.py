@@ -6,6 +6,7 @@ Where nothing is to be written, the storage is opened for reading only, so that 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,9 +50,8 @@ def open_repository(
     """
     backend = open_backend(location)
     try:
-        wrapped: Backend = backend if writes else ReadOnly(backend)
-        limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
-        header, wrapped = read_header_mended(wrapped if limit is None else limit)
+        wrapped, limit = _wrapped(backend, limit_bytes_per_s, writes=writes)
+        header, wrapped = read_header_mended(wrapped)
         pins = Pins(places, location)
         pins.check(header)
         if not isinstance(secret, Secret | Opened):
@@ -84,12 +84,7 @@ def open_repository(
     opened = Repository(
         repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback, allow_unrecorded=allow_unrecorded
     )
-    try:
-        opened.history.follow()
-    except BaseException:
-        repo.close()
-        raise
-    return opened
+    return _followed(opened)
 
 
 def open_as_client(
@@ -110,9 +105,8 @@ def open_as_client(
     """
     backend = _find_area(location, credential)
     try:
-        wrapped: Backend = backend if writes else ReadOnly(backend)
-        limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
-        header, wrapped = read_header_mended(wrapped if limit is None else limit)
+        wrapped, limit = _wrapped(backend, limit_bytes_per_s, writes=writes)
+        header, wrapped = read_header_mended(wrapped)
         if header.hash != credential.header_hash:
             raise Corruption(
                 HEADER,
@@ -151,13 +145,7 @@ def open_as_client(
         backend.close()
         raise
     opened = Repository(repo, Uses(places, header.repository), pinned=True, limit=limit, rollback=rollback)
-    try:
-        repo.apply_notices()
-        opened.history.follow()
-    except BaseException:
-        repo.close()
-        raise
-    return opened
+    return _followed(opened, repo.apply_notices)
 
 
 def open_area(
@@ -183,11 +171,10 @@ def open_area(
     except NotARepository as error:
         error.hint = f"the area of the client {client.enrolment.name} is not below its repository"
         raise
-    wrapped: Backend = backend if writes else ReadOnly(backend)
-    limit = RateLimit(wrapped, limit_bytes_per_s) if limit_bytes_per_s else None
+    wrapped, limit = _wrapped(backend, limit_bytes_per_s, writes=writes)
     try:
         repo = OwnedArea.open_area(
-            wrapped if limit is None else limit,
+            wrapped,
             client,
             cache_dir=places.cache_dir,
             clock=SystemClock(),
@@ -205,10 +192,25 @@ def open_area(
         rollback=rollback,
         allow_unrecorded=allow_unrecorded,
     )
+    return _followed(opened)
+
+
+def _wrapped(backend: Backend, limit_bytes_per_s: int, *, writes: bool) -> tuple[Backend, RateLimit | None]:
+    """Returns a backend as it may be used, and what limits it, which is the same one where there is a limit."""
+    wrapped: Backend = backend if writes else ReadOnly(backend)
+    if not limit_bytes_per_s:
+        return wrapped, None
+    limit = RateLimit(wrapped, limit_bytes_per_s)
+    return limit, limit
+
+
+def _followed(opened: Repository, first: Callable[[], object] = lambda: None) -> Repository:
+    """Follows the log of what was opened, and returns that; closes it where the log is not to be gone on with."""
     try:
+        first()
         opened.history.follow()
     except BaseException:
-        repo.close()
+        opened.within.close()
         raise
     return opened
 
