@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from respaldo.cli import show
-from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
+from respaldo.cli import pages, show
+from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
 
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 _FIELDS = "id, name, rights (list and restore, or none), added, removed (null where it was not)"
 
 
-@click.group(
-    "client",
-    params=list(common_options()),
-    context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX},
-    no_args_is_help=True,
-)
+@pages.group("client")
 def group() -> None:
     """Add, list or remove clients that can write and cannot read.
 

@@ -46,6 +46,16 @@ def _option(*names: str, field: str, help: str, **more: Any) -> click.Option:  #
     return click.Option([*names, _COMMON + field], callback=_keep, expose_value=False, help=help, **more)
 
 
+def group(name: str) -> Callable[[Callable[[], None]], click.Group]:
+    """Makes a group of commands, which takes the common options and shows its page when it is called by itself."""
+    return click.group(
+        name,
+        params=list(common_options()),
+        context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX},
+        no_args_is_help=True,
+    )
+
+
 def common_options() -> list[click.Option]:
     """Returns the options that every command takes."""
     path = click.Path(path_type=str)

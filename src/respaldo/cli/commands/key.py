@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respaldo.cli import show
+from respaldo.cli import pages, show
 from respaldo.cli.clients import group as client_group
-from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, kdf_option, page
+from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.cli.slots import fields_of, is_seen, method_of, slot_id
 from respaldo.core.errors import UsageError
@@ -25,12 +25,7 @@ _NEW_PASSWORD = click.option(
 _FIELDS = "id, method (argon2id or key), passes, memory_kib, use (recovery, or empty), label, created, epoch, last_used"
 
 
-@click.group(
-    "key",
-    params=list(common_options()),
-    context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX},
-    no_args_is_help=True,
-)
+@pages.group("key")
 def command() -> None:
     """List, add, remove, change or test passphrases and keys; rotate the master key.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respaldo.cli import show
-from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
+from respaldo.cli import pages, show
+from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.cli.values import PAST
 from respaldo.core.errors import UsageError
@@ -21,12 +21,7 @@ _CHANGED = 4
 _SNAPSHOTS_SHOWN = 4
 
 
-@click.group(
-    "log",
-    params=list(common_options()),
-    context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX},
-    no_args_is_help=True,
-)
+@pages.group("log")
 def command() -> None:
     """Show who did what to the repository, and tell whether anything of it was taken back.
 

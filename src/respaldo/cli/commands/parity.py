@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respaldo.cli import show
-from respaldo.cli.pages import NAMES, WIDTH_MAX, common_options, page
+from respaldo.cli import pages, show
+from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
 from respaldo.cli.signals import cancelling
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from respaldo.api import Mended, MendResult, ParityStatus
 
 
-@click.group(
-    "parity",
-    params=list(common_options()),
-    context_settings={"help_option_names": NAMES, "max_content_width": WIDTH_MAX},
-    no_args_is_help=True,
-)
+@pages.group("parity")
 def command() -> None:
     """Keep Reed-Solomon parity of all that is stored, and mend damaged sectors with it.
 
