@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KEY_BYTES, KeyRing, access_seed
+from respaldo.codec.keys import access_seed
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Random
@@ -32,7 +32,7 @@ from respaldo.store.packrow import Entering
 from respaldo.store.packs import Finished
 from respaldo.store.recollection import Recollection, client_path
 from respaldo.store.repo import Listing, Repo
-from respaldo.store.runs import ClientRuns
+from respaldo.store.runs import ClientRuns, naming_ring
 
 _NOBODY = bytes(RANDOM_ID_BYTES)
 _UNKNOWN = "unknown/"
@@ -57,8 +57,7 @@ class ClientRepo(Repo):
     ) -> None:
         self.runs = ClientRuns(credential, header, clock, random)
         self._credential = credential
-        # It seals and opens nothing: all that is wanted of it is how content is named.
-        ring = KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset()).naming_as(credential.content_keys)
+        ring = naming_ring(credential, header)
         super().__init__(
             backend,
             header,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KEY_BYTES, LIST_KINDS, RUN_KINDS, KeyRing, ListRing, access_seed
+from respaldo.codec.keys import LIST_KINDS, RUN_KINDS, KeyRing, ListRing, access_seed
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption, NotEntitled, Refused
 from respaldo.core.ids import PackName
@@ -24,7 +24,7 @@ from respaldo.store.merged import list_hashes
 from respaldo.store.recollection import Recollection, client_path
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.rings import Known, RunRings
-from respaldo.store.runs import granted_root, read_run
+from respaldo.store.runs import granted_root, naming_ring, read_run
 
 
 def need_rights(credential: Credential) -> None:
@@ -85,12 +85,11 @@ class GrantedRepo(Repo):
         random: Random,
         state_dir: Path | None = None,
     ) -> None:
-        ring = KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset()).naming_as(credential.content_keys)
         self._rings = GrantedRings(credential, backend, header)
         super().__init__(
             backend,
             header,
-            Epoch.only(ring),
+            Epoch.only(naming_ring(credential, header)),
             cache_dir=cache_dir / "granted",
             clock=clock,
             random=random,

@@ -111,6 +111,11 @@ def _opened(run: Run, box: bytes, purpose: str, seed: bytes, header: Header) -> 
     return opened
 
 
+def naming_ring(credential: Credential, header: Header) -> KeyRing:
+    """Returns a client's ring of its area: it seals and opens nothing, and says how content is cut and named."""
+    return KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset()).naming_as(credential.content_keys)
+
+
 class ClientRuns:
     """Is the rings of a client that writes: the one of the session at work, and none else. One thread begins and ends.
 
