@@ -94,7 +94,6 @@ class KeyRing:
         self.link_group = self._purpose("link group")
         self.name_order = self._purpose("name order")
         self.admin_seed = self._purpose("admin signature")
-        self.box_seed = self._purpose("run box")
         self.id_keys = {kind: self._purpose("id " + kind.word) for kind in Kind}
 
     @property
@@ -105,6 +104,11 @@ class KeyRing:
         """
         ids = [self.id_keys[kind] for kind in (Kind.DATA, Kind.TREE, Kind.LIST)]
         return b"".join((*ids, self.chunker_secret, self.name_order, self.link_group))
+
+    @property
+    def box_seed(self) -> bytes:
+        """The private key of boxes to the owner of an area."""
+        return self._purpose("run box")
 
     @property
     def check(self) -> bytes:
