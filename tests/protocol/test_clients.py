@@ -9,13 +9,14 @@ import pytest
 
 from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import decide, list_pending, load
+from respaldo.codec.box import box_public
 from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption, Refused, StorageDenied
 from respaldo.core.ids import Kind, PackName
 from respaldo.core.seams import Silent
 from respaldo.format.notice import Notice, notice_name
 from respaldo.format.snapshot import Condemnation, Verdict
-from respaldo.store.notices import client_box_of, seal_notice
+from respaldo.store.notices import seal_notice
 from respaldo.store.ownpacks import FILES_MAX
 from tests.store.owners import Place, backup, content
 
@@ -51,7 +52,7 @@ def tell(place, *, leaf=b"C" * 16, owner=None, **said):
             Notice(client=client, time_ns=5, **said),
             notice_name(leaf),
             owner=owner or Signer(repo.ring.admin_seed),
-            client_box=client_box_of(place.credential),
+            client_box=box_public(place.credential.box_seed),
             header=repo.header,
             compressor=repo.vault.compressor,
             random=os.urandom,

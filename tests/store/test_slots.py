@@ -46,7 +46,7 @@ def add(repo, secret=OTHER, label="second", random=os.urandom):
 
 
 def opens(repo, secret):
-    return slots.open_master(repo.backend, repo.header, secret).master == repo.ring.master
+    return slots.open_all(repo.backend, repo.header, secret)[0].master == repo.ring.master
 
 
 def test_slot_that_was_added_opens_the_same_repository(repo):
@@ -228,7 +228,7 @@ def test_neither_reads_nor_work_tell_which_slot_opened(repo, monkeypatch):
         watched, opened_ = Watched(repo.backend), None
         paid.clear()
         with contextlib.suppress(WrongSecret):
-            opened_ = slots.open_master(watched, repo.header, secret)
+            opened_ = slots.open_all(watched, repo.header, secret)[0]
         assert (opened_ is not None) == (secret in phrases)
         seen.add((tuple(watched.read), tuple(paid)))
     [(read, costs)] = seen

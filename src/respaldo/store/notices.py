@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from respaldo.backend.base import Backend
-from respaldo.codec.box import BOX_OVERHEAD_BYTES, box_public, open_box, seal_box
+from respaldo.codec.box import BOX_OVERHEAD_BYTES, open_box, seal_box
 from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.codec.padding import SMALL_STEP_BYTES, padded
 from respaldo.codec.signing import Signer, is_signed
@@ -73,8 +73,3 @@ def read_notice(
     ):
         raise Corruption(name, "it is not signed by the area's owner")
     return notice
-
-
-def client_box_of(credential: Credential) -> bytes:
-    """Returns the public key that notices to a client are sealed to."""
-    return box_public(credential.box_seed)

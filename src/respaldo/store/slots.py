@@ -138,11 +138,6 @@ def _names(backend: Backend) -> list[str]:
     return names
 
 
-def open_master(backend: Backend, header: Header, secret: Secret) -> Opened:
-    """Returns a master key and the slot that gave it; errors as of `open_all`."""
-    return open_all(backend, header, secret)[0]
-
-
 def open_all(backend: Backend, header: Header, secret: Secret, more: Sequence[Slot] = ()) -> list[Opened]:
     """Returns every master key that a secret gives, with its slot; tries every slot of the secret's method.
 
