@@ -52,7 +52,6 @@ class Accesses:
         self._repo = repo
         self._required = required
         self._log = repo.recollection.access if repo.recollection is not None else None
-        self._seal = _sealing(box_public(repo.access_seed), repo.header)
         self._unrecorded = unrecorded
         """What was handed over without a line, because that was allowed."""
 
@@ -81,7 +80,8 @@ class Accesses:
             target=target,
             note=note,
         )
-        number = self._begin(log, template)
+        seal = _sealing(box_public(self._repo.access_seed), self._repo.header)
+        number = self._begin(log, seal, template)
         try:
             yield ending
         except BaseException as error:
@@ -92,11 +92,11 @@ class Accesses:
         finally:
             if number:
                 with contextlib.suppress(OSError):
-                    _append(log, self._seal, self._end(template, number, ending))
+                    _append(log, seal, self._end(template, number, ending))
 
-    def _begin(self, log: AccessLog, template: Access) -> int:
+    def _begin(self, log: AccessLog, seal: Seal, template: Access) -> int:
         try:
-            return _append(log, self._seal, template)
+            return _append(log, seal, template)
         except OSError as error:
             refused = NotRecorded(str(log.path), error.strerror or str(error))
             if self._required:
