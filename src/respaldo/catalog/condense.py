@@ -124,7 +124,7 @@ class Condenser:
         if raw[content_end:] != held.rest:  # what stands before each column says no more than where that lies
             return None
         base = held.base
-        rows = cells = metas = changed = b""
+        metas = changed = b""
         ids = held.ids
         meta = raw[meta_at:meta_end]
         rows = differing(meta, base.raw[meta_at:meta_end], META.size)
