@@ -29,7 +29,6 @@ def short_runs(monkeypatch):
         ("_RUN_MASK", 15),
     ):
         monkeypatch.setattr(runs, name, value)
-    monkeypatch.setattr("respaldo.flows.backup.walker.RUN_ENTRIES_SPLIT", 40)
 
 
 @pytest.fixture
