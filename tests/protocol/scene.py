@@ -20,13 +20,14 @@ from respaldo.backend.wrap import Wrapper
 from respaldo.catalog.snapshots import Catalogue, load
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import STANDARD, Secret
-from respaldo.core.ids import Kind, SnapshotId
+from respaldo.core.ids import ChunkId, Kind, SnapshotId
 from respaldo.core.model import Content
 from respaldo.core.seams import Cancel, Random, Silent, SystemClock, system_random
 from respaldo.flows.backup.options import BackupOptions, BackupResult
 from respaldo.flows.backup.run import run_backup
 from respaldo.format.config import Config
 from respaldo.format.content import HOLE, Row, parse_node
+from respaldo.format.snapshot import Manifest
 from respaldo.store.repo import Repo, create
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ def back_up(repo: Repo, *sources: Path, options: BackupOptions = OPTIONS) -> Bac
     """Makes a snapshot of directories."""
     paths = [os.fsencode(source) for source in sources]
     return run_backup(repo, paths, options, progress=Silent(), cancel=Cancel())
+
+
+def tree_of(repo: Repo, manifest: Manifest, source: Path) -> ChunkId:
+    """Returns the tree of a source: those above it are of directories that others write to."""
+    trees, tree = TreeReader(repo.source), manifest.root
+    for name in os.fsencode(source).strip(b"/").split(b"/"):
+        entry = trees.find(tree, name)
+        assert entry is not None
+        tree = ChunkId(entry.content.ids)
+    return tree
 
 
 def snapshot_of(result: BackupResult) -> SnapshotId:

@@ -10,13 +10,13 @@ from itertools import pairwise
 import pytest
 
 from respaldo.catalog import runs
-from respaldo.catalog.trees import TreeReader
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Entry
 from respaldo.flows.backup.before import _InMemo
 from respaldo.flows.backup.carry import in_step
 from respaldo.flows.backup.options import BackupResult
 from tests.flows.backup.world import World
+from tests.protocol.scene import tree_of
 
 
 @pytest.fixture
@@ -50,14 +50,8 @@ def made(monkeypatch):
     return counts
 
 
-def tree_of(world: World, result: BackupResult) -> ChunkId:
-    """Returns the tree of the source: those above it are of directories that others write to."""
-    trees, tree = TreeReader(world.repo.source), result.manifest.root
-    for name in os.fsencode(world.source).strip(b"/").split(b"/"):
-        entry = trees.find(tree, name)
-        assert entry is not None
-        tree = ChunkId(entry.content.ids)
-    return tree
+def of_source(world: World, result: BackupResult) -> ChunkId:
+    return tree_of(world.repo, result.manifest, world.source)
 
 
 def fill(world: World, count: int) -> None:
@@ -99,7 +93,7 @@ def test_a_changed_subdirectory_of_a_long_directory_rebuilds_its_run(world: Worl
     result = world.check()
     assert made["runs"] <= 2
     world.reopen(forget=True)
-    assert tree_of(world, world.check()) == tree_of(world, result)
+    assert of_source(world, world.check()) == of_source(world, result)
 
 
 EDITS = ("change", "touch", "add", "remove", "chmod", "link", "directory", "symlink", "xattr", "nothing")
@@ -119,7 +113,7 @@ def test_tree_is_the_one_that_is_made_without_memory(world: World, short_runs, s
         memory = world.repo.cache_dir
         world.reopen(forget=True)
         alone = world.backup(**exclude)
-        assert tree_of(world, alone) == tree_of(world, result)
+        assert of_source(world, alone) == of_source(world, result)
         assert alone.manifest.changes == replace(alone.manifest.changes, added=0, changed=0, removed=0)
         assert memory == world.repo.cache_dir
         world.backup(**exclude)

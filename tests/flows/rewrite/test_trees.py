@@ -18,6 +18,7 @@ from respaldo.format.snapshot import Manifest
 from respaldo.format.tree import META, Leaf, parse_tree
 from respaldo.fs.match import Rules
 from tests.flows.rewrite.world import World
+from tests.protocol.scene import tree_of
 
 NAMES = ["a", "b", "ab", "a.o", "b.log", "keep.log", "cache", "x y", "é", "[", "a\nb"]
 names = st.sampled_from(NAMES)
@@ -83,14 +84,15 @@ def test_rewritten_is_as_if_never_backed_up(quick, tree, exclude, larger):
         world = World(Path(folder))
         for name, inner in tree.items():
             write(world.source / name, inner)
-        before = world.snapshot()
+        before = world.item(world.snapshot())
         direct = world.item(world.snapshot(exclude=exclude, exclude_larger_bytes=larger)).manifest
-        (done,) = world.rewrite(before, exclude=exclude, exclude_larger_bytes=larger).items
+        (done,) = world.rewrite(before.id, exclude=exclude, exclude_larger_bytes=larger).items
         assert done.manifest is not None
-        assert done.manifest.root == direct.root
+        wanted = tree_of(world.repo, direct, world.source)
+        assert tree_of(world.repo, done.manifest, world.source) == wanted
         for figure in ("files", "directories", "others", "length_bytes", "errors"):
             assert getattr(done.manifest.figures, figure) == getattr(direct.figures, figure), figure
-        assert done.changed == (direct.root != world.item(before).manifest.root)
+        assert done.changed == (wanted != tree_of(world.repo, before.manifest, world.source))
         if done.changed:
             assert done.manifest.rules == direct.rules
         world.repo.close()
