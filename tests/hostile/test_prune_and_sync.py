@@ -43,7 +43,7 @@ def test_prune_keeps_what_it_must(memory, runner, name, status, kept):
 @pytest.mark.parametrize(
     ("name", "status", "copied"),
     [
-        ("manifest_without_encryption", 4, 0),
+        ("manifest_without_encryption", 4, 2),
         ("content_for_a_tree", 4, 2),
         ("packs_that_are_gone", 4, 0),
         ("litter_in_the_folders", 0, 2),
