@@ -256,14 +256,15 @@ def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: 
 )
 @click.option("--resume", is_flag=True, help="Only finish a rotation that was cut off.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say which keys would be kept; change nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, even where the key is left out that this is run with.")
 def rotate(settings: Settings, *, without: tuple[str, ...], resume: bool, dry_run: bool, yes: bool) -> int:
     """Rotate the master key: whatever is written from now on is sealed under a new one.
 
     Every passphrase and key stays as it is and gets the new master key, but for those that you leave out; what they are
     is not needed for that. Look through the list: whose key is kept can read what comes. What was written before
     stays readable for all who could read it, also for those who are left out and have, or get, a copy of the
-    repository. Prune carries old content over to the new key by and by.
+    repository. Prune carries old content over to the new key by and by. The key that this is run with is left out only
+    if you say so: at a terminal you are asked, elsewhere it takes --yes.
     """
     from respaldo.cli.rotation import rotate_key  # start-up time
 
