@@ -8,6 +8,7 @@ import click
 
 from respaldo.cli import pages, show
 from respaldo.cli.clients import group as client_group
+from respaldo.cli.known import SLOT
 from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.cli.slots import fields_of, is_seen, method_of, slot_id
@@ -126,7 +127,7 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: s
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say which one it would be; remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask where it is the key that the repository was opened with.")
-@click.argument("key", metavar="ID")
+@click.argument("key", metavar="ID", type=SLOT)
 def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
     """Remove a key slot, named by its id or the beginning of it. The last one stays.
 
@@ -252,7 +253,11 @@ def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: 
     "finished (whether it finished an earlier rotation), dry_run.",
 )
 @click.option(
-    "--without", multiple=True, metavar="ID", help="Shut this key out: it opens nothing of what is written from now on."
+    "--without",
+    multiple=True,
+    metavar="ID",
+    type=SLOT,
+    help="Shut this key out: it opens nothing of what is written from now on.",
 )
 @click.option("--resume", is_flag=True, help="Only finish a rotation that was cut off.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say which keys would be kept; change nothing.")
