@@ -143,6 +143,20 @@ class Settings:
                 return opened
         return self.secret()
 
+    def unasked(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened | None:
+        """Returns what opens the repository at once and without a word: a key in a file, or what an agent holds."""
+        named = self.password_file or self.recovery
+        path = self.key_file or ("" if named else os.environ.get("RESPALDO_KEY_FILE", ""))
+        if path and os.path.isfile(path):  # a pipe would be waited for
+            from respaldo.cli.passphrase import read_key  # start-up time
+
+            return read_key(path)
+        if path or named:
+            return None
+        from respaldo.cli import agent  # start-up time
+
+        return agent.held(header_hash, is_there)
+
     @contextlib.contextmanager
     def _owner(
         self, opening: Callable[..., Repository], *, places: Places, rollback: Rollback

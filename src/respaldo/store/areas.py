@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
@@ -32,7 +33,7 @@ from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.configuration import next_name
 from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
-from respaldo.store.vault import make_vault
+from respaldo.store.vault import Vault, make_vault
 
 KIND = "client"
 ENROL = "enrol"
@@ -48,7 +49,21 @@ class Client:
     removal: Removal | None
 
 
-def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
+class Records(Protocol):
+    """Is what records of clients are read from: a repository, or as much of one."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where they lie."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """What opens them."""
+        ...
+
+
+def list_clients(repo: Records) -> tuple[list[Client], list[Corruption]]:
     """Returns the clients by the time they were added, and the records that are damaged.
 
     A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
