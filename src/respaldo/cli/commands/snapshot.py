@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         "again), sources, time, parent, root (hash of all that is in it), changes: added, changed, removed since the "
         "parent (null where its trees cannot be read), figures: files, directories, others, "
         "bytes, files_new, files_changed (read again), files_unchanged, read_bytes, new_bytes (after deduplication), "
-        "stored_bytes (after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files and "
+        "stored_bytes (after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files, "
         "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason. "
         "With --prune also prune, whose keys are those of prune --json, with error where it failed."
     ),
