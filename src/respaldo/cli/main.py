@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from respaldo import __version__
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         # Importing makes a hundred thousand objects that stay, and by default every seven hundred are looked through.
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # they are for whoever writes the program
     from respaldo.cli.run import run  # start-up time: see above
 
     return run(words, for_good=arguments is None)
