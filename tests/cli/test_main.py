@@ -79,11 +79,34 @@ def test_wrong_usage_is_2(cli, words):
     assert not ran.out
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("snapshto", "snapshot"),
+        ("backup", "snapshot"),
+        ("help", "--help"),
+        ("umount", "umount DIR"),
+        ("xyzzy", "--help"),
+    ],
+)
+def test_command_that_there_is_not_leads_to_the_one_that_was_meant(cli, name, meant):
+    """Whoever mistypes a name, or knows it from another program, is told the right one."""
+    assert meant in cli(name, expected=2).err
+
+
+def test_second_init_is_said_in_words(cli, place):
+    """And what is there stays as it is."""
+    cli("init")
+    ran = cli("init", expected=1)
+    assert ran.err.startswith("error: there is a repository already\n")
+    assert "hint: " in ran.err
+
+
 def test_no_repository_is_10(cli):
     """A place without a repository ends with status 10 and a hint."""
     ran = cli("snapshots", expected=10)
     assert ran.err.startswith("error: no repository at ")
-    assert "hint: " in ran.err
+    assert "whether its disk is mounted" in ran.err
 
 
 def test_no_repository_named_is_2(cli, monkeypatch):

@@ -39,7 +39,7 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
             names = ", ".join(map(slot_id, plan.unable))
             raise Refused(
                 f"these keys cannot get a new master key without their secret: {names}",
-                hint="an older program made them, or they are damaged: give each a new one with respaldo key passwd, "
+                hint="an older program made them, or they are damaged: make them anew (key add, key remove), "
                 f"or leave it out: --without {slot_id(plan.unable[0])}",
             )
         if slots.opened_with in plan.left_out:

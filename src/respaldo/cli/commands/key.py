@@ -172,10 +172,16 @@ def passwd(settings: Settings, *, new_password_file: str, kdf: str | None) -> in
 
     It keeps others from opening the repository who learn the old passphrase from now on. It revokes nothing for
     somebody who knew it and kept a copy of the old slot: the master key stays the same. Against that: key rotate.
+    Forgotten it? "key add --recovery" makes a new one with the recovery key, and "key remove" takes the old one away.
     """
     from respaldo import api  # start-up time
 
     old = settings.secret()
+    if old.key is not None:
+        raise UsageError(
+            "key passwd changes a passphrase, and what was given is a key: nothing was changed",
+            hint="for a new passphrase beside it: respaldo key add; for a forgotten one: respaldo key remove",
+        )
     with settings.open(writes=True, secret=old) as repository:
         new = _new_secret(new_password_file)
         name = repository.slots.change(old, new, kdf=api.KDFS[kdf] if kdf else None)
