@@ -17,6 +17,7 @@ from respaldo.core.errors import Corruption, HistoryChanged, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
+from respaldo.store.epochs import require_newest
 from respaldo.store.logstate import survey_log
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
@@ -150,6 +151,8 @@ class History:
     def _found(self, findings: Iterable[str]) -> None:
         self.findings = tuple(dict.fromkeys((*self.findings, *findings)))
         if self._rollback is Rollback.REFUSE:
+            # What was sealed anew since this was opened is gone for one who has the older key alone.
+            require_newest(self._repo.backend, self._repo.epoch)
             raise HistoryChanged(self.findings, hint=HINT)
 
     # --- looking ---------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from respaldo.store import repo as store
 from respaldo.store import slots
 from respaldo.store.header import read_header_mended
 from respaldo.store.recollection import Recollection, recollection_path
+from respaldo.store.succession import Succession
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -79,6 +80,8 @@ def open_repository(
     except BaseException:
         backend.close()
         raise
+    # Whoever writes stays in the epoch that it was opened in.
+    repo.keep_up = Succession(repo, secret if isinstance(secret, Secret) and not writes else None)
     uses = Uses(places, header.repository)
     uses.note(repo.slot, repo.clock.now_ns())
     opened = Repository(

@@ -173,8 +173,8 @@ class KeyRotated(WrongSecret):
     """Says that the key was rotated, and that what was given, or is held, opens only what was written before."""
 
     hint = (
-        "unlock anew, or run the command again; a passphrase or key that was left out when the key was rotated "
-        "opens nothing any more"
+        "unlock anew, or run the command again (in a program, open the repository again); a passphrase or key that was "
+        "left out when the key was rotated opens nothing any more"
     )
 
     def __init__(self, epoch: int) -> None:

@@ -321,7 +321,8 @@ def reencrypt(settings: Settings, *, dry_run: bool) -> int:
     mean them. Cut off, it goes on where it was. An old key goes once nothing is left that is sealed under it: while a
     snapshot is being made under it, or within a day of one that was cut off, it stays (status 3); run it again later.
     It needs room for a gigabyte, or for less on a disk that has less. Whoever copied the storage before, and has an old
-    key, keeps what he has. Mounts that stand must be unmounted and mounted again.
+    key, keeps what he has. Mounts that stand go on, but for those whose passphrase or key was left out, and those of
+    clients' areas (--client): unmount them and mount them again.
     """
     from respaldo.cli.rotation import reencrypt_all  # start-up time
 
