@@ -17,6 +17,7 @@ from respaldo.core.errors import Corruption, HistoryChanged, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
+from respaldo.store.epochs import require_newest
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
 
@@ -76,7 +77,10 @@ class History:
         return self._repo.log is None or self._repo.log.remembers
 
     def follow(self) -> None:
-        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused."""
+        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused.
+
+        Raises `KeyRotated` where that is so because the key was rotated meanwhile.
+        """
         log = self._repo.log
         if log is None:
             return
@@ -130,7 +134,13 @@ class History:
         return found
 
     def compare(self, catalogue: Catalogue) -> None:
-        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
+        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there.
+
+        Raises `KeyRotated` where some cannot be read because the key was rotated since the repository was opened: of
+        those that can, the latest may be an old one.
+        """
+        if catalogue.damaged or catalogue.undecided:
+            require_newest(self._repo.backend, self._repo.epoch)
         log = self._repo.log
         if log is None:
             return
@@ -147,6 +157,12 @@ class History:
                 log.give_up(lost)
 
     def _found(self, findings: Iterable[str]) -> None:
+        """Reports what was found, or keeps it where it was accepted.
+
+        Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
+        cannot be read with the old one, and looks as if it were forged.
+        """
+        require_newest(self._repo.backend, self._repo.epoch)
         self.findings = tuple(dict.fromkeys((*self.findings, *findings)))
         if self._rollback is Rollback.REFUSE:
             raise HistoryChanged(self.findings, hint=HINT)
