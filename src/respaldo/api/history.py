@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -75,6 +75,16 @@ class History:
     def remembers(self) -> bool:
         """Whether what was seen could be written down."""
         return self._repo.log is None or self._repo.log.remembers
+
+    @property
+    def forgot(self) -> bool:
+        """Whether what this client remembered was damaged, so that nothing can be compared with it."""
+        return self._repo.log is not None and self._repo.log.forgot
+
+    @property
+    def unwritten(self) -> Sequence[tuple[str, str]]:
+        """What was done and could not be said in the log: verbs, and why."""
+        return self._repo.log.unwritten if self._repo.log is not None else ()
 
     def follow(self) -> None:
         """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused.
