@@ -199,7 +199,7 @@ def test_clients_outlive_a_rotation_of_the_owners_key(cli, place, machines):
     cli("key", "client", "remove", "gone")
     first = machines(place / "web", "snapshot", place / "source", "--json").json
     before = cli("key", "client", "list", "--json").json
-    assert "areas of clients keep" in cli("key", "rotate").err
+    assert "the areas of clients (web) keep" in cli("key", "rotate").err
     assert cli("key", "client", "list", "--json").json == before
     cli("key", "reencrypt")
     assert cli("key", "client", "list", "--json").json == before

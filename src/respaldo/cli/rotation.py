@@ -57,10 +57,12 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
                 show.err("nothing was changed")
                 return 1
         _report(settings, slots.rotate(plan), left_out=plan.left_out)
-        if settings.level >= 0 and repository.clients.listed()[0]:
+        clients = [item.name for item in repository.clients.listed()[0] if item.removed_ns is None]
+        if settings.level >= 0 and clients:
+            names = ", ".join(clients[:_SHOWN]) + (" …" if len(clients) > _SHOWN else "")
             show.err(
-                "note: the areas of clients keep their keys; to shut somebody out of one who could open this "
-                "repository, remove its client and add it again"
+                f"note: the areas of clients ({names}) keep their keys, which whoever could open this repository could "
+                "read; to shut somebody out of one: respaldo key client renew NAME --out FILE"
             )
     return 0
 

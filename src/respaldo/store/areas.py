@@ -7,7 +7,8 @@ ever changed. Implements docs/format.md, "Enrolment" and "Credential".
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from respaldo.backend.base import Backend
@@ -22,15 +23,17 @@ from respaldo.format.enrolment import (
     Enrolment,
     RecordName,
     Removal,
+    Renewal,
     is_client_name,
     parse_client_record,
     parse_record_name,
 )
+from respaldo.format.epoch import EpochRecord, Former
 from respaldo.format.header import HEADER, Header
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.configuration import next_name
-from respaldo.store.epochs import require_newest
+from respaldo.store.epochs import Epoch, EpochRings, require_newest
 from respaldo.store.repo import Repo
 from respaldo.store.vault import make_vault
 
@@ -42,10 +45,43 @@ REMOVE = "remove"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Is a client that was enrolled; ``removal`` where it was removed again."""
+    """Is a client that was enrolled; ``removal`` where it was removed again; ``renewals`` by epoch, from the first.
+
+    ``damage``: a renewal that cannot be read: nobody can go on in an older epoch then.
+    """
 
     enrolment: Enrolment
     removal: Removal | None
+    renewals: tuple[Renewal, ...] = ()
+    damage: Corruption | None = None
+
+    def keys(self, epoch: int) -> Enrolment:
+        """Returns the enrolment as if it had been made with the keys of an epoch of the area."""
+        if not epoch:
+            return self.enrolment
+        now = self.renewals[epoch - 1]
+        return replace(self.enrolment, sign_public=now.sign_public, box_public=now.box_public, master=now.master)
+
+    def epoch(self) -> Epoch:
+        """Returns the epoch of the area that counts, with the keys of all before it; raises `Corruption`."""
+        if self.damage is not None:
+            raise self.damage
+        number = len(self.renewals)
+        header_hash = self.enrolment.header_hash
+        rings = [KeyRing(self.keys(at).master, header_hash, epoch=at) for at in range(number + 1)]
+        former = [
+            Former(epoch=at, check=ring.check, admin=Signer(ring.admin_seed).public, heads=self.renewals[at].heads)
+            for at, ring in enumerate(rings[:number])
+        ]
+        content_keys = rings[0].content_keys
+        record = EpochRecord(
+            time_ns=self.renewals[-1].time_ns if number else self.enrolment.time_ns,
+            content_keys=content_keys,
+            masters=tuple((ring.epoch, ring.master) for ring in rings[:number]),
+            former=tuple(former),
+        )
+        named = [ring.naming_as(content_keys) for ring in reversed(rings)]
+        return Epoch(number=number, rings=EpochRings(named), record=record if number else None)
 
 
 def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
@@ -56,12 +92,16 @@ def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
     """
     enrolments: dict[bytes, Enrolment] = {}
     removals: dict[bytes, Removal] = {}
+    renewals: dict[tuple[bytes, int], Renewal] = {}
+    named: dict[bytes, set[int]] = defaultdict(set)
     damaged: list[Corruption] = []
     unread: set[bytes] = set()
     for name in sorted(repo.backend.names("enrolled")):
         parsed = parse_record_name(name)
         if parsed is None:
             continue
+        if parsed.renewal:
+            named[parsed.client].add(parsed.renewal)
         try:
             data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
             found = parse_client_record(repo.vault.open_record(KIND, name, data), name)
@@ -75,12 +115,35 @@ def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
         if isinstance(found, Removal):
             before = removals.get(found.client, found)
             removals[found.client] = replace(found, runs=found.runs & before.runs)
+        elif isinstance(found, Renewal):
+            if renewals.setdefault((found.client, found.epoch), found) != found:
+                damaged.append(Corruption(name, "there is another renewal of this epoch"))
+                named[found.client].add(0)
         else:
             enrolments[found.client] = found
     for client in unread - removals.keys():
         removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
-    clients = [Client(enrolment=item, removal=removals.get(client)) for client, item in enrolments.items()]
+    clients = [
+        Client(enrolment=item, removal=removals.get(client), renewals=found, damage=damage)
+        for client, item in enrolments.items()
+        for found, damage in [_chain(client, named[client], renewals)]
+    ]
     return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
+
+
+def _chain(
+    client: bytes, named: set[int], renewals: Mapping[tuple[bytes, int], Renewal]
+) -> tuple[tuple[Renewal, ...], Corruption | None]:
+    """Returns the renewals of a client from the first to where one is missing, and what is wrong where one is."""
+    found: list[Renewal] = []
+    while (client, len(found) + 1) in renewals:
+        found.append(renewals[client, len(found) + 1])
+    if named == {item.epoch for item in found}:
+        return tuple(found), None
+    name = RecordName(client=client, renewal=len(found) + 1).object_name()
+    return tuple(found), Corruption(
+        name, "the keys of the client's area were renewed, and the record of that is damaged"
+    )
 
 
 def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes], Backend]) -> Credential:
@@ -127,7 +190,7 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
                 time_ns=now_ns,
             )
             repo.announce(ENROL, [client], name)
-            _put(repo, RecordName(client=client), enrolment.encode())
+            put_record(repo, RecordName(client=client), enrolment.encode())
         except BaseException:
             with contextlib.suppress(RespaldoError):
                 area.discard(reversed(made))
@@ -145,6 +208,11 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
     )
 
 
+def list_runs(area: Backend) -> Iterator[bytes]:
+    """Yields the runs that are listed in an area."""
+    return (run for run in map(parse_run_name, area.names("runs")) if run is not None)
+
+
 def renewed_name(name: str, epoch: int) -> str:
     """Returns what a record of a client is called when it is sealed anew under an epoch."""
     parsed = parse_record_name(name)
@@ -160,11 +228,10 @@ def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
     """
     if any(item.enrolment.client == client and item.removal is not None for item in list_clients(repo)[0]):
         raise _removed_already()
-    runs = frozenset(run for run in map(parse_run_name, area.names("runs")) if run is not None)
-    removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=runs)
+    removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=frozenset(list_runs(area)))
     repo.announce(REMOVE, [client])
     try:
-        _put(repo, RecordName(client=client, removed=True), removal.encode())
+        put_record(repo, RecordName(client=client, removed=True), removal.encode())
     except ObjectExists:
         raise _removed_already() from None
     return removal
@@ -174,7 +241,7 @@ def _removed_already() -> UsageError:
     return UsageError("the client was removed already", hint="list them with: respaldo key client list")
 
 
-def _put(repo: Repo, name: RecordName, raw: bytes) -> None:
+def put_record(repo: Repo, name: RecordName, raw: bytes) -> None:
     """Puts a record, then once more: without it nobody can read the area, and a disk has bad sectors.
 
     Unless its key was rotated before it was there: who retires that key may not have seen it.
