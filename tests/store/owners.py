@@ -97,10 +97,11 @@ class Place:
     def renew(self, *, machine: str = "owner") -> Credential:
         """Renews the client, whose machine gets the new credential where somebody gives it that."""
         with self.owner(machine) as repo:
-            return renew(repo, list_clients(repo)[0][0], self._opened)
-
-    def _opened(self, client: Client) -> OwnedArea:
-        return self.opened(client=client)
+            return renew(
+                repo,
+                list_clients(repo)[0][0],
+                lambda client: self.opened(client=client, fresh=machine != "owner"),
+            )
 
     def opened(self, *, fresh: bool = False, client: Client | None = None) -> OwnedArea:
         """Opens the area as its owner has it; ``fresh``: on a machine that has never seen it."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from respaldo.api.reencrypting import reencrypt
 from respaldo.catalog.session import Session
-from respaldo.catalog.snapshots import load
+from respaldo.catalog.snapshots import announce_forgetting, forget, load
+from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
 from respaldo.core.errors import Corruption, CredentialRenewed, KeyRotated, ObjectExists, Refused, UsageError
+from respaldo.core.ids import pack_object
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import run_verify
 from respaldo.format.credential import parse_credential
 from respaldo.format.enrolment import LIST, RESTORE, RecordName
 from respaldo.format.epoch import ended_name
+from respaldo.format.pack import TRAILER_BYTES
 from respaldo.format.runrecord import run_name
 from respaldo.store import areas, renewing, rotating
 from respaldo.store.granted import GrantedRepo
@@ -59,7 +63,7 @@ def test_client_goes_on_under_other_keys(place):
     place.write(c=b"new")
     second = place.backup(credential=new)
     assert second.manifest.parent == first.snapshot
-    assert second.manifest.figures.new_bytes < 2000
+    assert second.manifest.figures.stored_bytes < 2000
     for fresh in (False, True):
         assert ids(place, fresh=fresh) == [first.snapshot, second.snapshot]
     assert not verified(place).damages
@@ -85,31 +89,37 @@ def test_renewed_again_and_again(place):
     assert not verified(place).damages
 
 
-def at_each_step(backend, act):
-    """Runs ``act`` before the k-th call of a backend, for ever greater k until it is not called any more."""
-    steps = [name for name in ("put", "get", "names", "list", "exists", "delete") if callable(getattr(backend, name))]
+class Meanwhile:
+    """Acts before the k-th call of a backend: what another machine does between two steps of this one."""
 
-    def wrapped(k):
-        calls, inside = [0], [False]
-        originals = {name: getattr(backend, name) for name in steps}
+    STEPS = ("put", "get", "names", "list", "exists", "delete")
 
-        def step(original):
-            def call(*args):
-                if not inside[0]:
-                    calls[0] += 1
-                    if calls[0] == k:
-                        inside[0] = True
-                        act()
-                        inside[0] = False
-                return original(*args)
+    def __init__(self, backend, k, act):
+        self.backend, self.left, self.act, self.acts = backend, k, act, False
 
-            return call
+    def __enter__(self):
+        self.originals = {name: getattr(self.backend, name) for name in self.STEPS}
+        for name, original in self.originals.items():
+            setattr(self.backend, name, partial(self.step, original))
+        return self
 
-        for name, original in originals.items():
-            setattr(backend, name, step(original))
-        return calls, lambda: [setattr(backend, name, original) for name, original in originals.items()]
+    def __exit__(self, *_):
+        for name, original in self.originals.items():
+            setattr(self.backend, name, original)
 
-    return wrapped
+    def step(self, original, *args):
+        if not self.acts:
+            self.left -= 1
+            if self.left == 0:
+                self.acts = True
+                self.act()
+                self.acts = False
+        return original(*args)
+
+    @property
+    def over(self):
+        """Whether there were fewer calls than that."""
+        return self.left > 0
 
 
 def test_snapshot_that_is_made_while_the_client_is_renewed_counts_or_fails(tmp_path):
@@ -120,14 +130,12 @@ def test_snapshot_that_is_made_while_the_client_is_renewed_counts_or_fails(tmp_p
         place = Place(tmp_path / str(k))
         place.write(a=b"a")
         made = []
-        calls, restore = at_each_step(place.area, lambda place=place, made=made: made.append(place.renew()))(k)
-        try:
-            result = place.backup()
-        except CredentialRenewed:
-            result = None
-        finally:
-            restore()
-        if calls[0] < k:
+        with Meanwhile(place.area, k, lambda place=place, made=made: made.append(place.renew())) as meanwhile:
+            try:
+                result = place.backup()
+            except CredentialRenewed:
+                result = None
+        if meanwhile.over:
             break
         listed = place.listed(fresh=True)
         assert [item.id for item in listed.snapshots] == ([result.snapshot] if result else [])
@@ -157,10 +165,9 @@ def test_renewing_while_a_snapshot_is_made_at_any_step_of_it(tmp_path):
             except CredentialRenewed:
                 made.append(None)
 
-        calls, restore = at_each_step(place.area, snapshot)(k)
-        new = place.renew()
-        restore()
-        if calls[0] < k:
+        with Meanwhile(place.area, k, snapshot) as meanwhile:
+            new = place.renew()
+        if meanwhile.over:
             break
         assert ids(place) == [item for item in made if item]
         outcomes.add(made[0] is not None)
@@ -187,6 +194,7 @@ def test_cut_off_between_the_steps_is_done_by_renewing_again(place):
     assert ids(place) == [first.snapshot]
     new = place.renew()
     assert new.epoch == 1
+    place.write(b=b"b")
     second = place.backup(credential=new)
     assert ids(place) == [first.snapshot, second.snapshot]
 
@@ -206,7 +214,8 @@ def test_of_two_who_renew_one_is_told(place):
     with pytest.raises(Refused, match="at the same time"):
         place.renew()
     place.owner_backend.put = put
-    assert ids(place) == [place.backup(credential=made[1]).snapshot]
+    after = place.backup(credential=made[1])
+    assert ids(place) == [after.snapshot]
 
 
 def test_renewed_under_a_key_that_was_rotated_meanwhile(place):
@@ -221,10 +230,15 @@ def test_renewed_under_a_key_that_was_rotated_meanwhile(place):
     with place.owner() as repo:
         assert reencrypt(repo, progress=Silent(), cancel=Cancel()).retired.epochs == (0,)
         assert not areas.list_clients(repo)[1]
+    place.write(b=b"b")
     second = place.backup(credential=new)
     assert ids(place) == [first.snapshot, second.snapshot]
     client = place.known().enrolment.client
-    names = {RecordName(client=client, renewal=at, copy=copy).object_name(1) for at in (0, 1) for copy in (0, 1)}
+    names = {
+        RecordName(client=client, renewal=at, copy=copy, epoch=epoch).object_name()
+        for at, epoch in ((0, 1), (1, 0))
+        for copy in (False, True)
+    }
     assert set(place.owner_backend.names("enrolled")) == names
 
 
@@ -232,6 +246,7 @@ def test_client_that_was_removed_is_not_renewed(place):
     """And one that was renewed can be removed: what began under either credential before that counts."""
     first = place.backup()
     new = place.renew()
+    place.write(b=b"b")
     second = place.backup(credential=new)
     place.remove()
     place.write(a=b"late")
@@ -258,7 +273,7 @@ def test_renewal_that_cannot_be_read_lets_nobody_go_on_in_the_old_epoch(place, h
             place.owner_backend.put(name, [data[:100] + bytes([data[100] ^ 1]) + data[101:]])
         elif harm == "other":
             with place.owner() as repo:
-                other = replace(place.known().renewals[0], runs=frozenset())
+                other = replace(areas.list_clients(repo)[0][0].renewals[0], runs=frozenset())
                 repo.backend.put(name, [repo.vault.seal_record(areas.KIND, name, other.encode())])
             break
     with pytest.raises(Corruption, match="the keys of the client's area were renewed"):
@@ -304,10 +319,9 @@ def test_collector_moves_what_is_old_under_the_new_keys(tmp_path, rights):
     place.write(c=b"c")
     second = place.backup()
     with place.opened() as repo:
-        from tests.attacks.test_stolen_client import forget
-
+        announce_forgetting(repo, [first.snapshot])
         forget(repo, first.snapshot)
-    place.prune(repack_below=100)
+    place.prune(repack_below=1)
     assert place.area.names("notices")
     new = place.renew()
     place.write(d=b"d")
@@ -317,7 +331,7 @@ def test_collector_moves_what_is_old_under_the_new_keys(tmp_path, rights):
         assert listing.packs
         assert not repo.damaged
     third = place.backup(credential=new)
-    assert third.manifest.figures.new_bytes < 2000
+    assert third.manifest.figures.stored_bytes < 2000
     place.prune(renew=True, repack_below=0)
     with place.opened(fresh=True) as repo:
         repo.synchronise()
@@ -327,14 +341,10 @@ def test_collector_moves_what_is_old_under_the_new_keys(tmp_path, rights):
         assert rings == {1}
     assert not verified(place).damages
     place.write(e=b"e")
-    assert place.backup(credential=new).manifest.figures.new_bytes < 2000
+    assert place.backup(credential=new).manifest.figures.stored_bytes < 2000
 
 
 def trailer(place, repo, pack):
-    from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
-    from respaldo.core.ids import pack_object
-    from respaldo.format.pack import TRAILER_BYTES
-
     head = place.area.get(pack_object(pack.name), pack.length_bytes - TRAILER_BYTES, HEAD_BYTES)
     return "trailer", "", TRAILER_BYTES - OVERHEAD_BYTES, head
 
@@ -386,6 +396,7 @@ def test_sign_that_is_there_already_hinders_nobody(place):
     with pytest.raises(CredentialRenewed):
         place.backup()
     new = place.renew()
-    assert ids(place) == [place.backup(credential=new).snapshot]
+    after = place.backup(credential=new)
+    assert ids(place) == [after.snapshot]
     with pytest.raises(ObjectExists):
         place.area.put(ended_name(0), [b"again"])
