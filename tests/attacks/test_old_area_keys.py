@@ -91,7 +91,7 @@ def holder(place, first):
 
 
 def test_reads_nothing_that_is_stored_afterwards(place, holder):
-    """Neither what the client puts nor what a collector does; what was there he reads, which is said in the document."""
+    """Neither what the client puts nor what a collector does; what was there he reads, which the document says."""
     sealed = ("packs", *KINDS)
     before = [name for name in place.area.snapshot() if name.partition("/")[0] in sealed]
     assert {name.partition("/")[0] for name in before} == {"packs", "pending", "outcome", "log"}
@@ -106,7 +106,7 @@ def test_reads_nothing_that_is_stored_afterwards(place, holder):
 
 
 def test_learns_no_key_of_an_owner_who_has_rotated_his_own_before(place, holder):
-    """The renewal is sealed under the owner's key as it is then, and the old one, which he may have had, opens it not."""
+    """The renewal is sealed under the owner's key as it is then; the old one, which he may have had, is of no use."""
     with place.owner() as repo:
         old = make_vault(repo.ring, repo.header, 3, os.urandom)
         rotate(repo, plan_rotation(repo, (), {}))

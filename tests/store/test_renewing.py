@@ -283,7 +283,7 @@ def test_renewal_that_cannot_be_read_lets_nobody_go_on_in_the_old_epoch(place, h
 
 
 def test_runs_under_the_old_credential_are_neither_there_nor_damage(place):
-    """Whoever is kept from seeing the sign goes on: the owner sees that such runs are there, and takes nothing of them."""
+    """Whoever is kept from seeing the sign goes on: the owner can tell that there are such runs, and takes none."""
     first = place.backup()
     new = place.renew()
     place.area.delete(ended_name(0))
