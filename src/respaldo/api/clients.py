@@ -124,6 +124,10 @@ class Clients:
         names = [item.name for item in found]
         return [item.name if names.count(item.name) == 1 else item.id for item in found]
 
+    def present(self) -> list[str]:
+        """Returns the names of those that were not removed."""
+        return [item.name for item in self.listed()[0] if item.removed_ns is None]
+
     def record(self, name: str) -> areas.Client:
         """Returns what the owner knows of the client of a name, or of the beginning of an id; raises `UsageError`."""
         known, _ = areas.list_clients(self._repo)

@@ -7,9 +7,9 @@ ever changed. Implements docs/format.md, "Enrolment" and "Credential".
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
@@ -41,6 +41,8 @@ KIND = "client"
 ENROL = "enrol"
 """The verb in the log."""
 REMOVE = "remove"
+_LOOKS: Final = 3
+"""So often records are listed again while they are sealed anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,60 +92,77 @@ def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
     A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
     anew under another epoch there may be two; of removals, a run counts that all name.
     """
-    enrolments: dict[bytes, Enrolment] = {}
-    removals: dict[bytes, Removal] = {}
-    renewals: dict[tuple[bytes, int], Renewal] = {}
-    named: dict[bytes, set[int]] = defaultdict(set)
-    damaged: list[Corruption] = []
-    unread: set[bytes] = set()
-    for name in sorted(repo.backend.names("enrolled")):
-        parsed = parse_record_name(name)
-        if parsed is None:
-            continue
-        if parsed.renewal:
-            named[parsed.client].add(parsed.renewal)
-        try:
-            data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
-            found = parse_client_record(repo.vault.open_record(KIND, name, data), name)
-        except ObjectMissing:  # sealed anew at this moment
-            continue
-        except Corruption as error:
-            damaged.append(error)
-            if parsed.removed:
-                unread.add(parsed.client)
-            continue
+    for _ in range(_LOOKS):
+        found = _Found()
+        if found.look(repo):
+            break
+    clients = [found.client(enrolment) for enrolment in found.enrolments.values()]
+    return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), found.damaged
+
+
+@dataclass(slots=True)
+class _Found:
+    """Is what one look at the records of clients has found."""
+
+    enrolments: dict[bytes, Enrolment] = field(default_factory=dict)
+    removals: dict[bytes, Removal] = field(default_factory=dict)
+    unread: set[bytes] = field(default_factory=set)
+    """Clients with a removal that cannot be read."""
+    renewals: dict[RecordName, Renewal | None] = field(default_factory=dict)
+    """By the name of the first of each; None where none was read, or two differ."""
+    damaged: list[Corruption] = field(default_factory=list)
+
+    def look(self, repo: Repo) -> bool:
+        """Reads all records; returns whether none went meanwhile, as when they are sealed anew."""
+        whole = True
+        for name in sorted(repo.backend.names("enrolled")):
+            parsed = parse_record_name(name)
+            if parsed is None:
+                continue
+            try:
+                data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
+                self._take(parse_client_record(repo.vault.open_record(KIND, name, data), name), parsed)
+            except ObjectMissing:
+                whole = False
+            except Corruption as error:
+                self.damaged.append(error)
+                if parsed.removed:
+                    self.unread.add(parsed.client)
+                if parsed.renewal:
+                    self.renewals.setdefault(replace(parsed, copy=False, epoch=0))
+        return whole
+
+    def _take(self, found: Enrolment | Renewal | Removal, name: RecordName) -> None:
         if isinstance(found, Removal):
-            before = removals.get(found.client, found)
-            removals[found.client] = replace(found, runs=found.runs & before.runs)
+            before = self.removals.get(found.client, found)
+            self.removals[found.client] = replace(found, runs=found.runs & before.runs)
         elif isinstance(found, Renewal):
-            if renewals.setdefault((found.client, found.epoch), found) != found:
-                damaged.append(Corruption(name, "there is another renewal of this epoch"))
-                named[found.client].add(0)
+            first = replace(name, copy=False, epoch=0)
+            other = self.renewals.get(first)
+            self.renewals[first] = found
+            if other not in {None, found}:
+                self.renewals[first] = None
+                self.damaged.append(Corruption(name.object_name(), "there is another one that says something else"))
         else:
-            enrolments[found.client] = found
-    for client in unread - removals.keys():
-        removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
-    clients = [
-        Client(enrolment=item, removal=removals.get(client), renewals=found, damage=damage)
-        for client, item in enrolments.items()
-        for found, damage in [_chain(client, named[client], renewals)]
-    ]
-    return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
+            self.enrolments[found.client] = found
 
-
-def _chain(
-    client: bytes, named: set[int], renewals: Mapping[tuple[bytes, int], Renewal]
-) -> tuple[tuple[Renewal, ...], Corruption | None]:
-    """Returns the renewals of a client from the first to where one is missing, and what is wrong where one is."""
-    found: list[Renewal] = []
-    while (client, len(found) + 1) in renewals:
-        found.append(renewals[client, len(found) + 1])
-    if named == {item.epoch for item in found}:
-        return tuple(found), None
-    name = RecordName(client=client, renewal=len(found) + 1).object_name()
-    return tuple(found), Corruption(
-        name, "the keys of the client's area were renewed, and the record of that is damaged"
-    )
+    def client(self, enrolment: Enrolment) -> Client:
+        """Returns a client, with its renewals from the first to where one is missing, and what is wrong then."""
+        client = enrolment.client
+        removal = self.removals.get(client)
+        if removal is None and client in self.unread:
+            removal = Removal(client=client, time_ns=0, runs=frozenset())
+        named = {name: found for name, found in self.renewals.items() if name.client == client}
+        renewals: list[Renewal] = []
+        while found := named.pop(RecordName(client=client, renewal=len(renewals) + 1), None):
+            renewals.append(found)
+        if not named:
+            return Client(enrolment=enrolment, removal=removal, renewals=tuple(renewals))
+        name = RecordName(client=client, renewal=len(renewals) + 1).object_name()
+        damage = Corruption(name, "the keys of the client's area were renewed, and what says so cannot be read")
+        if name not in {error.name for error in self.damaged}:
+            self.damaged.append(damage)
+        return Client(enrolment=enrolment, removal=removal, renewals=tuple(renewals), damage=damage)
 
 
 def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes], Backend]) -> Credential:

@@ -68,7 +68,7 @@ class ClientRepo(Repo):
             rings=self.runs,
             config=credential.config,
         )
-        self.access_seed = access_seed(credential.box_seed)
+        self.access_seeds = (access_seed(credential.box_seed),)
         self.source = OwnSource(
             backend=self.backend,
             vault=self.vault,

@@ -91,7 +91,7 @@ class GrantedRepo(Repo):
             rings=self._rings,
             config=credential.config,
         )
-        self.access_seed = access_seed(credential.box_seed)
+        self.access_seeds = tuple(access_seed(item.box_seed) for item in (credential, *credential.former))
         if state_dir is not None:
             self.recollection = Recollection(client_path(state_dir, header.repository), random)
 

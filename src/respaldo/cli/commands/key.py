@@ -249,6 +249,7 @@ def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: 
         ("Finish one that was cut off:", "respaldo key rotate --resume"),
     ),
     notes="epoch, keys (new ids by old ones), left_out (ids), stay (ids of old keys that could not be carried over), "
+    "clients (names of those whose areas keep their keys: renew them), "
     "finished (whether it finished an earlier rotation), dry_run.",
 )
 @click.option(
@@ -263,7 +264,8 @@ def rotate(settings: Settings, *, without: tuple[str, ...], resume: bool, dry_ru
     Every passphrase and key stays as it is and gets the new master key, but for those that you leave out; what they are
     is not needed for that. Look through the list: whose key is kept can read what comes. What was written before
     stays readable for all who could read it, also for those who are left out and have, or get, a copy of the
-    repository. Prune carries old content over to the new key by and by.
+    repository. Prune carries old content over to the new key by and by. The areas of clients that cannot read keep
+    their keys: renew those clients afterwards, see key client renew.
     """
     from respaldo.cli.rotation import rotate_key  # start-up time
 
