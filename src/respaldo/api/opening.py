@@ -16,7 +16,6 @@ from respaldo.api.repository import Repository
 from respaldo.backend.base import Backend
 from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
-from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
 from respaldo.core.errors import Corruption, KeyRotated, NotARepository, WrongSecret
 from respaldo.core.seams import SystemClock, system_random
@@ -251,7 +250,9 @@ def _followed(opened: Repository, first: Callable[[], object] = lambda: None) ->
 
 def _find_area(location: str, credential: Credential) -> Backend:
     """Returns the backend of a client's area: what lies at the location, or below it."""
-    below = area_location(location, client_of(Signer(credential.sign_seed).public))
+    from respaldo.store.runs import id_of  # noqa: PLC0415 - start-up time
+
+    below = area_location(location, id_of(credential))
     try:
         return open_backend(below)
     except NotARepository:
