@@ -31,7 +31,6 @@ LEAF = 1
 BRANCH = 2
 TREE_RAW_BYTES_MAX = 16 << 20
 _WITH_CONTENT = frozenset({stat.S_IFREG, stat.S_IFDIR})
-_DIRECTORIES = {stat.S_IFDIR}
 RUN = struct.Struct("<32sQ")
 """A run of a branch: tree id, number of entries."""
 
@@ -80,22 +79,19 @@ class Leaf:
 
     def spots(self) -> array[int]:
         """Returns where in the ids of the content those of each entry begin, and where the last ones end."""
+        levels, marks = self.levels, self.marks
+        if not levels and not marks and len(self.content) == len(self) * CHUNK_ID_BYTES:  # then each has one
+            return array("I", range(len(self) + 1))
         words = u32_array(self.meta)
         step = META.size // 4
         modes, low, high = words[::step], words[4::step], words[5::step]
         kinds = {mode: mode & TYPE_MASK for mode in set(modes)}
-        levels, marks = self.levels, self.marks
-        if _WITH_CONTENT.issuperset(kinds.values()) and (0 not in low or set(kinds.values()) == _DIRECTORIES):
-            if not levels and not marks:
-                return array("I", range(len(modes) + 1))
-            counts = [1] * len(modes)
-        else:
-            full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
-            files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
-            counts = [
-                mode in full or ((few or many) > 0 and mode in files)
-                for mode, few, many in zip(modes, low, high, strict=True)
-            ]
+        full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
+        files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
+        counts: list[int] = [
+            mode in full or ((few or many) > 0 and mode in files)
+            for mode, few, many in zip(modes, low, high, strict=True)
+        ]
         for row, mark in marks.items():
             counts[row] = default_count(modes[row], low[row] or high[row], mark)
         for row, (_, count) in levels.items():
