@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from respaldo import api
@@ -59,12 +61,13 @@ def test_rotation_while_a_repository_is_opened(place, machines, monkeypatch):
 
 
 def test_rotation_while_a_repository_is_open(place, machines):
-    """What is listed then has other ids, and the log cannot be read: it is said that the key was rotated."""
-    with api.open_repository(place, SECRET, places=machines[0]) as opened:
-        opened.snapshots()
-        rotate(place, machines[1])
-        with pytest.raises(KeyRotated):
-            opened.snapshots()
+    """Who reads goes on under the new key; who writes is told that the key was rotated, and of nothing else."""
+    for writes in (False, True):
+        with api.open_repository(place, SECRET, places=machines[0], writes=writes) as opened:
+            assert len(opened.snapshots().snapshots) == 2
+            rotate(place, machines[1])
+            with pytest.raises(KeyRotated) if writes else nullcontext():
+                assert len(opened.snapshots().snapshots) == 2
 
 
 def verified(opened):
