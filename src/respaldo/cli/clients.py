@@ -55,7 +55,8 @@ def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: boo
     """Add a client NAME that can write and not read, and write its credential to a file.
 
     Nobody can make the file again: a client that has lost it is removed and added anew. Whoever has it can write as
-    this client, and with --list or --restore read what that wrote.
+    this client, and with --list or --restore read what that wrote: --list is for snapshots, ls, find, diff, history and
+    stats, --restore for restore, dump, export, checksums and mount, too.
     """
     if write_only and (lists or restore):
         raise UsageError("--write-only and --list or --restore exclude each other")
