@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -77,8 +77,21 @@ class History:
         """Whether what was seen could be written down."""
         return self._repo.log is None or self._repo.log.remembers
 
+    @property
+    def forgot(self) -> bool:
+        """Whether what this client remembered was damaged, so that nothing can be compared with it."""
+        return self._repo.log is not None and self._repo.log.forgot
+
+    @property
+    def unwritten(self) -> Sequence[tuple[str, str]]:
+        """What was done and could not be said in the log: verbs, and why."""
+        return self._repo.log.unwritten if self._repo.log is not None else ()
+
     def follow(self) -> None:
-        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused."""
+        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused.
+
+        Raises `KeyRotated` where that is so because the key was rotated meanwhile.
+        """
         log = self._repo.log
         if log is None:
             return
@@ -132,7 +145,13 @@ class History:
         return found
 
     def compare(self, catalogue: Catalogue) -> None:
-        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
+        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there.
+
+        Raises `KeyRotated` where some cannot be read because the key was rotated since the repository was opened: of
+        those that can, the latest may be an old one.
+        """
+        if catalogue.damaged or catalogue.undecided:
+            require_newest(self._repo.backend, self._repo.epoch)
         log = self._repo.log
         if log is None:
             return
@@ -149,10 +168,14 @@ class History:
                 log.give_up(lost)
 
     def _found(self, findings: Iterable[str]) -> None:
+        """Reports what was found, or keeps it where it was accepted.
+
+        Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
+        cannot be read with the old one, and looks as if it were forged.
+        """
+        require_newest(self._repo.backend, self._repo.epoch)
         self.findings = tuple(dict.fromkeys((*self.findings, *findings)))
         if self._rollback is Rollback.REFUSE:
-            # What was sealed anew since this was opened is gone for one who has the older key alone.
-            require_newest(self._repo.backend, self._repo.epoch)
             raise HistoryChanged(self.findings, hint=HINT)
 
     # --- looking ---------------------------------------------------------------------------------------------------

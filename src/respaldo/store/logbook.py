@@ -90,13 +90,14 @@ class Logbook(Follower):
     def append(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> bool:
         """Adds an entry; returns whether it was possible to say who writes it (a state directory that is read-only).
 
-        Raises `StorageError`.
+        What was not possible stands in `unwritten`. Raises `StorageError`.
         """
         try:
             with self.recollection.turn():
                 self._append(verb, tuple(subjects), note)
-        except (OSError, Corruption):
+        except (OSError, Corruption) as error:
             self.remembers = False
+            self.unwritten.append((verb, (isinstance(error, OSError) and error.strerror) or str(error)))
             return False
         return True
 

@@ -31,14 +31,7 @@ from respaldo.core.errors import (
     RespaldoError,
     StorageFailed,
 )
-from respaldo.core.ids import (
-    AES_256_GCM,
-    RANDOM_ID_BYTES,
-    PackName,
-    SegmentName,
-    pack_object,
-    parse_random_leaf,
-)
+from respaldo.core.ids import AES_256_GCM, RANDOM_ID_BYTES, PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header
@@ -183,14 +176,14 @@ class Repo:
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
         self._epochs: dict[PackName, int] = {}
-        self.access_seed = access_seed(ring.content_keys + header.hash)
-        """What opens this client's access log."""
+        self.access_seeds: tuple[bytes, ...] = (access_seed(ring.content_keys + header.hash),)
+        """What opens this client's access log, the one that it is sealed to first."""
         self.recollection: Recollection | None = None
         """None where there is no place to remember anything in, as is `log`."""
         self.log: Logbook | None = None
         if state_dir is not None:
             place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
-            place.remember_access_key(self.access_seed, box_public)
+            place.remember_access_key(self.access_seeds[0], box_public)
             self.log = Logbook(
                 backend=self.backend,
                 vault=self.vault,

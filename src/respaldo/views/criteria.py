@@ -102,7 +102,16 @@ class Criteria:
 
     def leads_on(self, path: bytes, depth: int) -> bool:
         """Whether something that fits can be at or below a path so many names deep."""
-        return depth > len(self._way) or path.rpartition(b"/")[2] == self._way[depth - 1]
+        return self.leads_everywhere(depth) or path.rpartition(b"/")[2] == self._way[depth - 1]
+
+    def leads_everywhere(self, depth: int) -> bool:
+        """Whether `leads_on` is so of every path so many names deep."""
+        return depth > len(self._way)
+
+    @cached_property
+    def any_path(self) -> bool:
+        """Whether `fits_path` is so of every path."""
+        return self._path is None and not self.under.strip(b"/")
 
     def fits_path(self, path: bytes) -> bool:
         """Whether a path fits whose name does."""

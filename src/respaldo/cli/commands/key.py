@@ -256,6 +256,7 @@ def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: 
         ("Finish one that was cut off:", "respaldo key rotate --resume"),
     ),
     notes="epoch, keys (new ids by old ones), left_out (ids), stay (ids of old keys that could not be carried over), "
+    "clients (names of those whose areas keep their keys: renew them), "
     "finished (whether it finished an earlier rotation), dry_run.",
 )
 @click.option(
@@ -275,7 +276,8 @@ def rotate(settings: Settings, *, without: tuple[str, ...], resume: bool, dry_ru
     is not needed for that. Look through the list: whose key is kept can read what comes. What was written before
     stays readable for all who could read it, also for those who are left out and have, or get, a copy of the
     repository. Prune carries old content over to the new key by and by. The key that this is run with is left out only
-    if you say so: at a terminal you are asked, elsewhere it takes --yes.
+    if you say so: at a terminal you are asked, elsewhere it takes --yes. The areas of clients that cannot read keep
+    their keys: renew those clients afterwards, see key client renew.
     """
     from respaldo.cli.rotation import rotate_key  # start-up time
 
