@@ -15,7 +15,7 @@ from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory, write_file
 
 if TYPE_CHECKING:
-    from respaldo.api import Opened, Places, Repository, Rollback, Secret
+    from respaldo.api import Credential, Opened, Places, Repository, Rollback, Secret
 
 
 _MENDED_SHOWN = 10
@@ -91,14 +91,28 @@ class Settings:
 
     def secret(self) -> Secret:
         """Returns the secret that opens the repository; nobody is asked for one that is of no use."""
-        from respaldo.cli.passphrase import find_secret, read_credential  # start-up time
-        from respaldo.cli.rights import check_area, check_right  # start-up time
+        from respaldo.cli.passphrase import find_secret  # start-up time
+        from respaldo.cli.rights import check_area  # start-up time
 
-        if path := self._client_file():
-            check_right(read_credential(path))
+        self._entitled()
         if self.client:
             check_area()
         return find_secret(self.password_file, self.key_file, recovery=self.recovery)
+
+    def secret_unless_client(self) -> Secret | None:
+        """Returns the secret that opens the repository, None for a client that may run this with its credential."""
+        return None if self._entitled() is not None else self.secret()
+
+    def _entitled(self) -> tuple[Credential, bool] | None:
+        """Returns the credential of a client that may run this command, and whether that reads; None for an owner."""
+        path = self._client_file()
+        if not path:
+            return None
+        from respaldo.cli.passphrase import read_credential  # start-up time
+        from respaldo.cli.rights import check_right  # start-up time
+
+        credential = read_credential(path)
+        return credential, check_right(credential)
 
     def place(self) -> str:
         """Returns the repository's place on this machine, links resolved."""
@@ -123,14 +137,11 @@ class Settings:
         """Returns what opens the repository, or the area of the client that this is."""
         from respaldo.api import open_as_client, open_repository  # start-up time
 
-        location, path = self.location(), self._client_file()
-        if not path:
+        location, client = self.location(), self._entitled()
+        if client is None:
             return partial(open_repository, location, secret or self._key)
-        from respaldo.cli.passphrase import read_credential  # start-up time
-        from respaldo.cli.rights import check_right  # start-up time
-
-        credential = read_credential(path)
-        return partial(open_as_client, location, credential, reads=check_right(credential))
+        credential, reads = client
+        return partial(open_as_client, location, credential, reads=reads)
 
     def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
         """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""

@@ -27,12 +27,7 @@ from respaldo.core.errors import (
     RespaldoError,
     StorageFailed,
 )
-from respaldo.core.ids import (
-    PackName,
-    SegmentName,
-    pack_object,
-    parse_random_leaf,
-)
+from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
 from respaldo.format.header import HEADER, Header

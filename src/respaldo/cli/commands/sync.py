@@ -26,7 +26,8 @@ from respaldo.core.errors import UsageError
         ),
         ("What that would do:", "respaldo sync --to /mnt/second/backup --delete --dry-run"),
     ),
-    notes=copying.NOTES + "; extra, deleted, pinned: ids in the target.",
+    notes=copying.NOTES + "; extra, deleted, pinned: ids in the target; refused: "
+    "why nothing was forgotten there, or null.",
 )
 @copying.copy_options
 @click.option(
@@ -76,6 +77,7 @@ def command(
         "extra": [item.hex for item in result.extra],
         "deleted": [item.hex for item in result.deleted],
         "pinned": [item.hex for item in result.pinned],
+        "refused": str(result.refused) if result.refused else None,
     }
     lines = [copying.text(result.copy, dry_run=dry_run)]
     if result.deleted:
@@ -86,7 +88,10 @@ def command(
     staying = [item for item in result.extra if item not in result.deleted]
     if staying:
         ids = ", ".join(item.hex[:8] for item in staying)
-        why = "pinned there" if result.pinned else "--delete forgets them"
+        why = "pinned there" if result.pinned else "they stay" if result.refused else "--delete forgets them"
         lines.append(f"extra in the target: {ids} ({why})")
     settings.report(fields, "\n".join(lines))
-    return copying.status(result.copy)
+    if result.refused is None:
+        return copying.status(result.copy)
+    show.err(f"error: {result.refused}\nhint: {result.refused.hint}")
+    return copying.status(result.copy) or result.refused.exit_status
