@@ -102,6 +102,15 @@ def test_mounted_snapshots_stay_listed(place, machines):
             look()
 
 
+def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path):
+    """A restore that finds its packs gone says that the key was rotated, and names no file as damaged."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        found = opened.find("latest")
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
+
+
 def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):
     """A snapshot that vanishes afterwards is no rotation."""
     rotate(place, machines[1])
