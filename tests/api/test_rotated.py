@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from respaldo import api
+from respaldo.api import mount
 from respaldo.api.history import History
 from respaldo.core.errors import HistoryChanged, KeyRotated
 from respaldo.core.seams import Cancel, Silent
@@ -112,6 +113,25 @@ def test_nothing_is_written_under_a_key_that_is_destroyed(place, machines, tmp_p
             opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
     with api.open_repository(place, SECRET, places=machines[0]) as opened:
         assert not verified(opened).damages
+
+
+def test_mounted_snapshots_stay_listed(place, machines):
+    """A mount that stands does not show less, as if snapshots were forgotten: it says nothing new."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        look = mount._Look(opened.within)
+        assert len(look()) == 2
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            look()
+
+
+def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path):
+    """A restore that finds its packs gone says that the key was rotated, and names no file as damaged."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        found = opened.find("latest")
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
 
 
 def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):

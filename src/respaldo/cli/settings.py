@@ -145,7 +145,7 @@ class Settings:
 
     def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
         """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""
-        if self._opened is not None:
+        if self._opened is not None and is_there(self._opened.slot):  # else the key was rotated since
             return self._opened
         if not (self.password_file or self.key_file or self.recovery):
             from respaldo.cli import agent  # start-up time
