@@ -32,6 +32,8 @@ class Settings:
     recovery: bool = False
     client: str = ""
     client_file: str = ""
+    above: bool = False
+    """Whether it is the repository itself, whatever the environment says of a client."""
     cache_dir: str = ""
     json: bool = False
     quiet: bool = False
@@ -112,7 +114,7 @@ class Settings:
 
     def _client_file(self) -> str:
         """Returns where the credential of the client lies that this is, empty where it is none."""
-        named = self.password_file or self.key_file or self.recovery
+        named = self.above or self.password_file or self.key_file or self.recovery
         if self.client_file and self.client:
             raise UsageError("--client is for the owner of the repository, who has no credential")
         if self.client_file and named:
