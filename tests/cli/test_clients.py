@@ -231,6 +231,8 @@ def test_client_is_renewed(cli, place, machines):
     late = machines(place / "web", "snapshot", place / "source", expected=12)
     assert "web was renewed" in late.err
     assert "respaldo key client renew" in late.err
+    assert "1 session of the client web came after" in cli("snapshots", "--client", "web").err
+    assert not cli("snapshots", "--client", "web", "--quiet").err
     again = machines(place / "new", "snapshot", place / "source", "--json").json
     assert again["parent"] == first["snapshot"]
     assert again["figures"]["new_bytes"] < 2000

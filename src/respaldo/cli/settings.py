@@ -207,6 +207,11 @@ class Settings:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
+                    if (late := repository.late_runs) and self.level >= 0:
+                        show.err(
+                            f"note: {show.count(late, 'session')} of the client {self.client} came after it was "
+                            "removed, or with a credential from before it was renewed: nothing of that counts"
+                        )
                     for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     if repository.history.accepts:
