@@ -19,6 +19,7 @@ from respaldo.core.seams import Cancel, Silent
 
 READER = Path(__file__).parent / "reader.py"
 AREA = Path(__file__).parent / "area.py"
+RECORDS = Path(__file__).parent / "records.py"
 PASSPHRASE = Secret(passphrase=b"correcto caballo")
 OPENS = {"RESPALDO_PASSWORD": "correcto caballo"}
 KEY = Secret(key=bytes(range(32)))
@@ -264,7 +265,7 @@ def test_reader_opens_one_whose_key_was_rotated(backed_up, tmp_path):
     assert (ran.returncode, ran.stderr.count(b"\n")) == (3 * unread, unread), ran.stderr
 
 
-@pytest.mark.parametrize("script", [READER, AREA], ids=["reader", "area"])
+@pytest.mark.parametrize("script", [READER, AREA, RECORDS], ids=["reader", "area", "records"])
 def test_reader_shares_nothing_with_the_product(script):
     """It imports five libraries and the standard one, and is short enough to be trusted in an emergency."""
     text = script.read_text("utf-8")
@@ -274,4 +275,12 @@ def test_reader_shares_nothing_with_the_product(script):
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             top = name.partition(".")[0]
-            assert top in sys.stdlib_module_names | {"reader", "blake3", "zstandard", "cryptography", "nacl", "msgpack"}
+            assert top in sys.stdlib_module_names | {
+                "area",
+                "reader",
+                "blake3",
+                "zstandard",
+                "cryptography",
+                "nacl",
+                "msgpack",
+            }

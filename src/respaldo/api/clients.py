@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -120,9 +121,7 @@ class Clients:
 
     def names(self) -> list[str]:
         """Returns what each client can be named by, its id where it shares its name; by the time it was added."""
-        found, _ = self.listed()
-        names = [item.name for item in found]
-        return [item.name if names.count(item.name) == 1 else item.id for item in found]
+        return [name for name, _ in named(self.listed()[0])]
 
     def present(self) -> list[str]:
         """Returns the names of those that were not removed."""
@@ -143,6 +142,17 @@ class Clients:
 
     def _make_area(self, client: bytes) -> Backend:
         return open_backend(area_location(self._repo.backend.location, client), create=True)
+
+
+def named(found: Sequence[ClientInfo]) -> list[tuple[str, ClientInfo]]:
+    """Returns what each of some clients can be named by, its id where it shares its name."""
+    names = [item.name for item in found]
+    return [(item.name if names.count(item.name) == 1 else item.id, item) for item in found]
+
+
+def described(records: areas.Records) -> list[ClientInfo]:
+    """Returns the clients whose records can be read, by the time they were added."""
+    return [_info(item) for item in areas.list_clients(records)[0]]
 
 
 def _info(client: areas.Client) -> ClientInfo:

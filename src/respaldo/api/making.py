@@ -37,7 +37,7 @@ def init(
 
     ``parity``: the share of it that is kept of every object, in thousandths; ``suite``: one of `SUITES`. ``like``: a
     repository that it cuts and names content like, so that what is copied between the two goes over as it is. Raises
-    `ObjectExists` where there is a repository already, `UsageError` where there is anything else.
+    `RepositoryExists` where there is a repository already, `UsageError` where there is anything else.
     """
     check_free(location)
     if parity:

@@ -96,6 +96,13 @@ class Catalogue:
     vanished: tuple[SnapshotId, ...] = ()
     trash: tuple[Snapshot, ...] = ()
 
+    @property
+    def unreadable(self) -> dict[SnapshotId, Corruption]:
+        """The committed snapshots whose manifests are damaged, and how."""
+        leaves = parse_leaves([error.name for error in self.damaged], RANDOM_ID_BYTES)
+        found = zip(leaves, self.damaged, strict=True)
+        return {SnapshotId(leaf): error for leaf, error in found if leaf is not None}
+
     def find(self, name: str) -> Snapshot:
         """Returns the snapshot that a name means: ``latest``, an id or its beginning, a label.
 

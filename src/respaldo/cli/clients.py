@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from respaldo.cli import pages, show
+from respaldo.cli.known import CLIENT_LEFT
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
@@ -165,7 +166,7 @@ def list_(settings: Settings) -> int:
     notes=f"removed ({_FIELDS}), dry_run.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say which one it would be; remove nothing.")
-@click.argument("name")
+@click.argument("name", type=CLIENT_LEFT)
 def remove(settings: Settings, *, name: str, dry_run: bool) -> int:
     """Remove a client, named by its name or the beginning of its id.
 

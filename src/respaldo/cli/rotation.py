@@ -39,11 +39,17 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
             names = ", ".join(map(slot_id, plan.unable))
             raise Refused(
                 f"these keys cannot get a new master key without their secret: {names}",
-                hint="an older program made them, or they are damaged: give each a new one with respaldo key passwd, "
+                hint="an older program made them, or they are damaged: make them anew (key add, key remove), "
                 f"or leave it out: --without {slot_id(plan.unable[0])}",
             )
         if slots.opened_with in plan.left_out:
-            show.err(f"warning: {slot_id(slots.opened_with)} is the key that the repository was opened with")
+            what = f"{slot_id(slots.opened_with)} is the key that the repository was opened with"
+            if not (dry_run or yes or is_seen()):
+                raise UsageError(
+                    f"{what}, and there is nobody to ask",
+                    hint="look with --dry-run, then say with --yes that it is to be shut out",
+                )
+            show.err(f"warning: {what}: it will open it no more")
         if dry_run:
             text = f"would rotate the master key to epoch {slots.epoch + 1}; {_keeping(plan)}"
             left_out = [slot_id(name) for name in plan.left_out]

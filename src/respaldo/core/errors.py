@@ -8,6 +8,7 @@
     ├── StorageError           the place the repository lies in answered with an error   exit 1
     │   ├── ObjectMissing      no object of that name
     │   ├── ObjectExists       create-only, and there is one already
+    │   │   └── RepositoryExists   a repository, that is
     │   ├── StorageFull        no space or quota left
     │   ├── StorageDenied      permission, read-only
     │   └── StorageFailed      anything else; ``retryable`` says whether a retry can help
@@ -94,6 +95,16 @@ class ObjectExists(StorageError):
     what = "object exists already"
 
 
+class RepositoryExists(ObjectExists):
+    """Says that a repository was to be made where there is one."""
+
+    what = "there is a repository already"
+    hint = "use it, or choose another place"
+
+    def __str__(self) -> str:
+        return self.what
+
+
 class StorageFull(StorageError):
     """Says that the repository's storage has no space left; nothing that was committed is lost."""
 
@@ -124,7 +135,7 @@ class NotARepository(RespaldoError):
     """Says that there is no repository at a location."""
 
     exit_status = 10
-    hint = "check the path, or create a repository with: respaldo init"
+    hint = "check the path, and whether its disk is mounted; to make a repository there: respaldo init"
 
     def __init__(self, location: str, reason: str = "") -> None:
         super().__init__(location, reason)
@@ -153,7 +164,7 @@ class WrongSecret(RespaldoError):
     """Says that no key slot opens with the passphrase or key given."""
 
     exit_status = 12
-    hint = "check the passphrase; every slot was tried"
+    hint = "check that it is the one of this repository; a key that was removed opens nothing any more"
 
     def __str__(self) -> str:
         return "wrong passphrase or key"
@@ -163,8 +174,8 @@ class KeyRotated(WrongSecret):
     """Says that the key was rotated, and that what was given, or is held, opens only what was written before."""
 
     hint = (
-        "unlock anew, or run the command again; a passphrase or key that was left out when the key was rotated "
-        "opens nothing any more"
+        "unlock anew, or run the command again (in a program, open the repository again); a passphrase or key that was "
+        "left out when the key was rotated opens nothing any more"
     )
 
     def __init__(self, epoch: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
@@ -35,7 +35,7 @@ from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.configuration import next_name
 from respaldo.store.epochs import Epoch, EpochRings, require_newest
 from respaldo.store.repo import Repo
-from respaldo.store.vault import make_vault
+from respaldo.store.vault import Vault, make_vault
 
 KIND = "client"
 ENROL = "enrol"
@@ -86,7 +86,21 @@ class Client:
         return Epoch(number=number, rings=EpochRings(named), record=record if number else None)
 
 
-def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
+class Records(Protocol):
+    """Is what records of clients are read from: a repository, or as much of one."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where they lie."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """What opens them."""
+        ...
+
+
+def list_clients(repo: Records) -> tuple[list[Client], list[Corruption]]:
     """Returns the clients by the time they were added, and the records that are damaged.
 
     A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
@@ -112,7 +126,7 @@ class _Found:
     """By the name of the first of each; None where none was read, or two differ."""
     damaged: list[Corruption] = field(default_factory=list)
 
-    def look(self, repo: Repo) -> bool:
+    def look(self, repo: Records) -> bool:
         """Reads all records; returns whether none went meanwhile, as when they are sealed anew."""
         whole = True
         for name in sorted(repo.backend.names("enrolled")):

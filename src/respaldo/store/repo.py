@@ -27,6 +27,7 @@ from respaldo.core.errors import (
     NotARepository,
     ObjectExists,
     ObjectMissing,
+    RepositoryExists,
     RespaldoError,
     StorageFailed,
 )
@@ -90,9 +91,9 @@ def create(
     label: str,
     suite: str = AES_256_GCM,
 ) -> Header:
-    """Makes a repository; raises `ObjectExists` where there is one, and leaves nothing behind where it fails."""
+    """Makes a repository; raises `RepositoryExists` where there is one, and leaves nothing behind where it fails."""
     if backend.exists(HEADER) is not None:
-        raise ObjectExists(HEADER, "there is a repository already", hint="choose another place, or use this one")
+        raise RepositoryExists(HEADER)
     header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns(), suite=suite)
     ring = KeyRing(random(KEY_BYTES), header.hash)
     vault = make_vault(ring, header, config.level, random)
@@ -114,7 +115,7 @@ def create(
                 backend.put(name, [data])
             except ObjectExists:  # another init was first with it
                 made.pop()
-                raise
+                raise RepositoryExists(HEADER) from None
     except BaseException:
         with contextlib.suppress(RespaldoError):
             _take_back(backend, made, header)
@@ -141,6 +142,7 @@ class Repo:
 
     runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
     telling = Telling()
+    keep_up: Callable[[], object] = staticmethod(lambda: None)  # see `respaldo.store.succession`
 
     def __init__(
         self,
@@ -331,10 +333,9 @@ class Repo:
         return parse_condemnation(raw, name)
 
     def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
-        """Brings the index up to date with what is there, and says what is; `damaged` names what could not be read.
-
-        ``lenient`` as for `list_packs`: for those who only read.
-        """
+        """Brings the index up to date with what is there; `damaged` says what could not be read (see `list_packs`)."""
+        if lenient:  # that is, for those who only read
+            self.keep_up()
         self.damaged.clear()
         entered = dict(self.index.lengths())  # before the listing: what another process enters meanwhile is not gone
         listing = self.list_packs(lenient=lenient)
