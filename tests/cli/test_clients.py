@@ -275,6 +275,8 @@ def test_client_is_renewed(cli, place, machines):
     late = machines(place / "web", "snapshot", place / "source", expected=12)
     assert "web was renewed" in late.err
     assert "respaldo key client renew" in late.err
+    assert "1 session of the client web came after" in cli("snapshots", "--client", "web").err
+    assert not cli("snapshots", "--client", "web", "--quiet").err
     again = machines(place / "new", "snapshot", place / "source", "--json").json
     assert again["parent"] == first["snapshot"]
     assert again["figures"]["new_bytes"] < 2000
@@ -291,6 +293,15 @@ def test_client_is_renewed(cli, place, machines):
     cli("prune", "--client", "web")
     assert cli("key", "client", "list", "--json").json["clients"][0]["renewed"] == 1
     assert "renew" in cli("log", "show").out
+    assert "1 pack" in cli("key", "reencrypt", "--client", "web", "--dry-run").out
+    done = cli("key", "reencrypt", "--client", "web", "--json").json
+    assert (done["snapshots"], done["retired"], done["left"], done["new_packs"] > 0) == ({}, [], [], True)
+    assert "manifests and logs" in cli("key", "reencrypt", "--client", "web").out
+    epochs = cli("key", "epochs", "--client", "web", "--json").json
+    assert [(item["epoch"], "packs" in item["objects"]) for item in epochs["epochs"]] == [(0, False), (1, True)]
+    cli("verify", "--read-data", "--client", "web")
+    machines(place / "new", "snapshot", place / "source")
+    cli("restore", f"{first['snapshot']}:{place / 'source'}", place / "sealed anew", "--client", "web")
     cli("key", "client", "remove", "web")
     cli("key", "client", "renew", "web", "--out", place / "newer", expected=2)
     assert not (place / "newer").exists()

@@ -208,3 +208,60 @@ def test_import_refuses_what_makes_no_sense(cli, repository, place, tree, words)
     """Wrong usage is told before an archive is read."""
     subprocess.run(["tar", "-cf", place / "a.tar", "-C", tree, "docs"], check=True)
     cli("import", place / "a.tar", *words, expected=2)
+
+
+@pytest.fixture
+def client(cli, tree, place, monkeypatch):
+    """Returns what backs the tree up as a client with an area of its own."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+
+    def backed_up(*words):
+        with monkeypatch.context() as patch:
+            patch.delenv("RESPALDO_KEY_FILE")
+            patch.setenv("XDG_CACHE_HOME", str(place / "there" / "cache"))
+            patch.setenv("XDG_STATE_HOME", str(place / "there" / "state"))
+            return cli("snapshot", tree, "--client-file", place / "web", "--json", *words).json["snapshot"]
+
+    return backed_up
+
+
+def test_area_of_a_client_is_copied_elsewhere(cli, tree, second, client, place, monkeypatch):
+    """By its owner, whatever the environment says of a credential; a second run copies nothing."""
+    one = client()
+    assert "sync --client NAME" in cli("sync", "--to", second).err
+    assert cli("sync", "--to", second, "--quiet").err == ""
+    monkeypatch.setenv("RESPALDO_CLIENT_FILE", str(place / "web"))
+    done = cli("copy", "--client", "web", "--to", second, "--json").json
+    assert [item["source"] for item in done["copied"]] == [one]
+    (tree / "more").write_text("more")
+    two = client()
+    ran = cli("sync", "--client", "web", "--to", second, "--json")
+    assert [item["source"] for item in ran.json["copied"]] == [two]
+    assert ran.json["present"] == [one]
+    assert not ran.err
+    monkeypatch.delenv("RESPALDO_CLIENT_FILE")
+    assert cli("verify", "--read-data", "-r", second).status == 0
+    copies = cli("snapshots", "-r", second, "--json").json["snapshots"]
+    cli("restore", f"{copies[1]['id']}:{tree}", place / "out", "-r", second)
+    assert (place / "out" / "more").read_text() == "more"
+
+
+def test_copy_into_the_area_of_a_client(cli, tree, second, client, place):
+    """The owner's own snapshots there do not stop the client; area and repository do not go into one another."""
+    cli("snapshot", tree, "-r", second)
+    cli("copy", "--client", "web", "--from", second)
+    client()
+    assert len(cli("snapshots", "--client", "web", "--json").json["snapshots"]) == 2
+    assert (
+        "cannot be copied into one another"
+        in cli("copy", "--client", "web", "--to", place / "repository", expected=2).err
+    )
+
+
+def test_copy_says_which_times_are_in_doubt(cli, tree, second, client):
+    """In an area they do not count; in the copy they do."""
+    odd = client("--time", "2001-02-03 04:05")
+    ran = cli("copy", "--client", "web", "--to", second)
+    assert f"snapshot {odd[:8]}: its time is not when it was made" in ran.err
+    assert "counts by that time" in ran.err
+    assert not cli("copy", "--client", "web", "--to", second).err

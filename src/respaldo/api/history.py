@@ -109,7 +109,7 @@ class History:
         if seen == (epoch.number, epoch.ring.check):
             return
         if seen is not None:
-            former = {item.epoch: item.check for item in (epoch.record.former if epoch.record else ())}
+            former = {item.epoch: item.check for item in epoch.former}
             if seen[0] > epoch.number:
                 self._found([f"the key was rotated to epoch {seen[0]}, and only epoch {epoch.number} is there"])
             elif seen[0] == epoch.number:

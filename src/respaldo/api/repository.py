@@ -352,6 +352,12 @@ class Repository:
         return protection.empty_trash(self._repo, dry_run=dry_run)
 
     @property
+    def late_runs(self) -> int:
+        """How many sessions of a client were met, in its area, that came too late to count: see `store.rings`."""
+        area = getattr(self._repo, "area", None)  # its class is loaded where there are clients
+        return area.late if area is not None else 0
+
+    @property
     def parity(self) -> Parity:
         """Parity of this repository: how much there is, what it has mended, on and off."""
         return Parity(self._repo)

@@ -32,6 +32,8 @@ class Settings:
     recovery: bool = False
     client: str = ""
     client_file: str = ""
+    above: bool = False
+    """Whether it is the repository itself, whatever the environment says of a client."""
     cache_dir: str = ""
     json: bool = False
     quiet: bool = False
@@ -126,7 +128,7 @@ class Settings:
 
     def _client_file(self) -> str:
         """Returns where the credential of the client lies that this is, empty where it is none."""
-        named = self.password_file or self.key_file or self.recovery
+        named = self.above or self.password_file or self.key_file or self.recovery
         if self.client_file and self.client:
             raise UsageError("--client is for the owner of the repository, who has no credential")
         if self.client_file and named:
@@ -235,6 +237,11 @@ class Settings:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
+                    if (late := repository.late_runs) and self.level >= 0:
+                        show.err(
+                            f"note: {show.count(late, 'session')} of the client {self.client} came after it was "
+                            "removed, or with a credential from before it was renewed: nothing of that counts"
+                        )
                     for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     _speak_of_log(repository, self.level)

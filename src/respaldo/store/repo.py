@@ -126,12 +126,7 @@ class Repo:
             place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
             place.remember_access_key(self.access_seeds[0], box_public)
             self.log = Logbook(
-                backend=self.backend,
-                vault=self.vault,
-                ring=ring,
-                clock=clock,
-                recollection=place,
-                former=epoch.record.former if epoch.record else (),
+                backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place, former=epoch.former
             )
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:

@@ -24,6 +24,7 @@ from respaldo.core.errors import UsageError
             "And forget there what was forgotten here; for a month it can be undone:",
             "respaldo sync --to /mnt/second/backup --delete --grace 30d",
         ),
+        ("What a client has stored in its area:", "respaldo sync --client web-1 --to /mnt/second/backup"),
         ("What that would do:", "respaldo sync --to /mnt/second/backup --delete --dry-run"),
     ),
     notes=copying.NOTES + "; extra, deleted, pinned: ids in the target; refused: "
@@ -72,6 +73,7 @@ def command(
             progress=progress,
             cancel=cancel,
         )
+        clients = source.clients.present()
     fields = copying.fields(result.copy, dry_run=dry_run)
     fields |= {
         "extra": [item.hex for item in result.extra],
@@ -91,6 +93,11 @@ def command(
         why = "pinned there" if result.pinned else "they stay" if result.refused else "--delete forgets them"
         lines.append(f"extra in the target: {ids} ({why})")
     settings.report(fields, "\n".join(lines))
+    if clients and settings.level >= 0:
+        show.err(
+            f"note: what clients stored in areas of their own ({', '.join(clients)}) is copied apart: "
+            "respaldo sync --client NAME"
+        )
     if result.refused is None:
         return copying.status(result.copy)
     show.err(f"error: {result.refused}\nhint: {result.refused.hint}")
