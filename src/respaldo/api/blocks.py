@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from respaldo.api.naming import Found
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
@@ -14,6 +13,7 @@ from respaldo.store.repo import Repo
 from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
 
 if TYPE_CHECKING:
+    from respaldo.api.naming import Found
     from respaldo.flows.restore.begin import Restore
     from respaldo.flows.restore.options import RestoreOptions
     from respaldo.flows.restore.seams import Trees
