@@ -26,6 +26,7 @@ from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.store import repo as store
+from respaldo.store.source import KEPT_BYTES_MANY
 
 if TYPE_CHECKING:
     from respaldo.api import clients, figures, keys, looking, naming, recording, retention
@@ -175,6 +176,8 @@ class Repository:
         self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
     ) -> Iterator[tuple[bytes, Entry]]:
         """Yields (path, entry) of what is in a directory, or all below it; ``failed``: see `views.walk.walk`."""
+        if recursive:
+            self._repo.source.kept_bytes = KEPT_BYTES_MANY
         return naming.walk(self._trees, found, recursive=recursive, failed=failed)
 
     @cached_property
