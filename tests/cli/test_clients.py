@@ -199,7 +199,7 @@ def test_clients_outlive_a_rotation_of_the_owners_key(cli, place, machines):
     cli("key", "client", "remove", "gone")
     first = machines(place / "web", "snapshot", place / "source", "--json").json
     before = cli("key", "client", "list", "--json").json
-    assert "areas of clients keep" in cli("key", "rotate").err
+    assert "the areas of clients (web) keep" in cli("key", "rotate").err
     assert cli("key", "client", "list", "--json").json == before
     cli("key", "reencrypt")
     assert cli("key", "client", "list", "--json").json == before
@@ -213,3 +213,58 @@ def test_clients_outlive_a_rotation_of_the_owners_key(cli, place, machines):
     cli("key", "client", "add", "new", "--out", place / "new")
     assert len(cli("key", "client", "list", "--json").json["clients"]) == 3
     assert not cli("key", "rotate", "--quiet").err
+
+
+def test_client_is_renewed(cli, place, machines):
+    """The old file is over at once, the new one goes on where that was; the rotation says who is left to renew."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    first = machines(place / "web", "snapshot", place / "source", "--json").json
+    dry = cli("key", "client", "renew", "web", "--out", place / "new", "--dry-run", "--json").json
+    assert dry["dry_run"] and dry["client"]["renewed"] == 0
+    assert not (place / "new").exists()
+    assert "respaldo key client renew" in cli("key", "rotate").err
+    assert cli("key", "rotate", "--json").json["clients"] == ["web"]
+    ran = cli("key", "client", "renew", "web", "--out", place / "new", "--json").json
+    assert (ran["client"]["renewed"], ran["client"]["id"]) == (1, dry["client"]["id"])
+    assert ran["client"]["keys"] >= ran["client"]["added"] == dry["client"]["keys"]
+    assert stat.S_IMODE((place / "new").stat().st_mode) == 0o600
+    late = machines(place / "web", "snapshot", place / "source", expected=12)
+    assert "web was renewed" in late.err
+    assert "respaldo key client renew" in late.err
+    again = machines(place / "new", "snapshot", place / "source", "--json").json
+    assert again["parent"] == first["snapshot"]
+    assert again["figures"]["new_bytes"] < 2000
+    listed = cli("snapshots", "--client", "web", "--json").json["snapshots"]
+    assert [item["id"] for item in listed] == [first["snapshot"], again["snapshot"]]
+    for item in listed:
+        target = place / item["id"]
+        cli("restore", f"{item['id']}:{place / 'source'}", target, "--client", "web")
+        assert (target / "a").read_bytes() == (place / "source" / "a").read_bytes()
+    cli("verify", "--read-data", "--client", "web")
+    assert cli("verify").status == 0
+    cli("key", "reencrypt")
+    machines(place / "new", "snapshot", place / "source")
+    cli("prune", "--client", "web")
+    assert cli("key", "client", "list", "--json").json["clients"][0]["renewed"] == 1
+    assert "renew" in cli("log", "show").out
+    cli("key", "client", "remove", "web")
+    cli("key", "client", "renew", "web", "--out", place / "newer", expected=2)
+    assert not (place / "newer").exists()
+
+
+def test_client_with_rights_reads_what_was_with_both_lines(cli, place, machines):
+    """As the command says: the new file alone opens what comes."""
+    cli("key", "client", "add", "ana", "--restore", "--out", place / "ana")
+    first = machines(place / "ana", "snapshot", place / "source", "--json").json
+    machines(place / "ana", "restore", f"latest:{place / 'source'}", place / "before")
+    assert "cat NEW >> OLD" in cli("key", "client", "renew", "ana", "--out", place / "new").out
+    second = machines(place / "new", "snapshot", place / "source", "--json").json
+    with (place / "ana").open("ab") as file:
+        file.write((place / "new").read_bytes())
+    listed = machines(place / "ana", "snapshots", "--json").json["snapshots"]
+    assert [item["id"] for item in listed] == [first["snapshot"], second["snapshot"]]
+    machines(place / "ana", "restore", f"{first['snapshot']}:{place / 'source'}", place / "out")
+    assert (place / "out" / "a").read_bytes() == (place / "source" / "a").read_bytes()
+    machines(place / "ana", "snapshot", place / "source")
+    verbs = [item["verb"] for item in machines(place / "ana", "log", "show", "--access", "--json").json["accesses"]]
+    assert verbs == ["restore", "restore"]

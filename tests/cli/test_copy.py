@@ -104,6 +104,32 @@ def test_sync_deletes_nothing_for_an_empty_source(cli, tree, second):
     assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 1
 
 
+@pytest.mark.parametrize("command", ["copy", "sync"])
+def test_unreadable_manifest_keeps_no_other_snapshot_back(cli, tree, second, repository, command):
+    """It is named, the others are copied, what the target has of it is not extra there, and the status is 4."""
+    made = [cli("snapshot", tree, "--json").json["snapshot"] for _ in range(3)]
+    cli("copy", made[0], "--to", second)
+    for each in made[:2]:
+        path = repository / "pending" / each
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-1])
+    fresh = ("--cache-dir", repository.parent / "fresh")
+    planned = cli(command, "--to", second, "--dry-run", "--json", *fresh, expected=4).json
+    done = cli(command, "--to", second, "--json", *fresh, expected=4)
+    assert (
+        [item["source"] for item in planned["copied"]] == [item["source"] for item in done.json["copied"]] == made[2:]
+    )
+    assert sorted(item["source"] for item in done.json["failed"]) == sorted(made[:2])
+    assert done.json.get("extra", []) == []
+    assert all(f"snapshot {each[:8]} cannot be copied: damaged object pending/{each}" in done.err for each in made[:2])
+    told = cli(command, "--to", second, *fresh, expected=4)
+    assert "not copied: " in told.out
+    assert "respaldo repair" in told.out
+    assert "name another snapshot" not in told.out + told.err
+    assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 2
+    cli("copy", made[2], "--to", second, *fresh)
+
+
 def test_alike_stays_alike_when_the_configuration_changes(cli, tree, second):
     """Content keys are in every later configuration; a third repository can be made like the second."""
     cli("snapshot", tree)

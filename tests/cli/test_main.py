@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -207,6 +208,20 @@ def test_unusable_cache_directory(cli, place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert "warning: " in cli("snapshots").err
     cli("snapshots", "--cache-dir", blocked / "x", expected=2)
+
+
+def test_warnings_of_python_reach_nobody():
+    """They are for whoever writes the program, who asks for them with PYTHONWARNINGS."""
+    program = (
+        "import warnings; from respaldo.cli import main, run;"
+        "run.run = lambda *_, **__: warnings.warn('odd', FutureWarning) or 0; main.main()"
+    )
+    for asked in ("", "default"):
+        environment = os.environ | {"PYTHONWARNINGS": asked}
+        ran = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ("odd" in ran.stderr) == bool(asked)
 
 
 def test_module_ends_with_the_status_of_the_command(place):

@@ -415,3 +415,37 @@ def test_mount_seals_archives_as_an_export_prints(product, where, room):
         assert done.stdout == "first.tar: OK\n"
         assert (folder / "first.tar.sha256").read_text() == f"{exported}  first.tar\n"
         mount.wait_for(lambda: "first.tar.sha256" in os.listdir(folder), "it was listed")
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_mount_stands_while_the_key_is_rotated(product, where, room, left_out):
+    """Everything sealed anew under it: it goes on and shows what is new, unless its key was left out: that is told."""
+    source = room / "source"
+    source.mkdir()
+    opened, closed = data(400_000), data(4_000_000, 2)
+    (source / "open").write_bytes(opened)
+    (source / "closed").write_bytes(closed)
+    product.snapshot(source, "--label", "one")
+    product.run("key", "add", "--new-key-file", product.place / "second")
+    first = next(key["id"] for key in product.run("key", "list", "--json").json["keys"] if key["opened"])
+    with mounting(product, where) as mount:
+        seen = where / "snapshots/one" / str(source)[1:]
+        with (seen / "open").open("rb", buffering=0) as file:
+            assert file.read(10) == opened[:10]
+            product.run("key", "rotate", *(("--without", first, "--yes") if left_out else ()))
+            if left_out:
+                shutil.copy(product.place / "second", product.place / "key")
+            product.run("key", "reencrypt")
+            if not left_out:
+                file.seek(0)
+                assert file.read() == opened
+        if left_out:
+            with pytest.raises(OSError, match="Key has been revoked") as caught:
+                (seen / "closed").read_bytes()
+            assert caught.value.errno == errno.EKEYREVOKED
+            return
+        assert (seen / "closed").read_bytes() == closed
+        (source / "new").write_text("new")
+        product.snapshot(source, "--label", "two")
+        mount.wait_for(lambda: mount.snapshots() == ["one", "two"], "the new snapshot appeared")
+        assert (where / "snapshots/two" / str(source)[1:] / "new").read_text() == "new"

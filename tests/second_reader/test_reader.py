@@ -204,7 +204,7 @@ def test_reader_opens_one_that_names_content_like_another(backed_up, tmp_path):
 
 
 def test_owner_reads_the_area_of_a_client(backed_up, tmp_path):
-    """One that was removed, too: what it wrote before is there, what it wrote after is not."""
+    """One that was renewed, and removed, too: what it wrote before is there, what it wrote after is not."""
     source, _, _ = backed_up
     location = str(tmp_path / "repository")
     places = Places(cache_dir=tmp_path / "cache", state_dir=tmp_path / "data")
@@ -222,11 +222,14 @@ def test_owner_reads_the_area_of_a_client(backed_up, tmp_path):
 
     first = back_up()
     with open_repository(location, KEY, places=places, writes=True) as repository:
+        credential = parse_credential(repository.clients.renew("web").credential, "x")
+    second = back_up()
+    with open_repository(location, KEY, places=places, writes=True) as repository:
         repository.clients.remove("web")
     back_up()
     listed = run(location, "web", script=AREA, RESPALDO_KEY_FILE=str(key_file))
-    assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == [first], listed.stderr
-    run(location, "web", first, tmp_path / "out", script=AREA, RESPALDO_KEY_FILE=str(key_file))
+    assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == [first, second], listed.stderr
+    run(location, "web", second, tmp_path / "out", script=AREA, RESPALDO_KEY_FILE=str(key_file))
     restored = Path(str(tmp_path / "out") + str(source))
     if os.geteuid() == 0:  # a file of mode 0 cannot be read and compared by its owner
         assert strip(described(restored)) == strip(described(source))

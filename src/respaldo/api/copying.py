@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from respaldo.api.repository import Repository
 from respaldo.backend.open import open_backend
@@ -47,20 +47,24 @@ def copy(
 ) -> CopyResult:
     """Copies the snapshots that some names mean, all where there are none.
 
+    Of all, those whose manifests cannot be read are named in the result, and the others are copied.
     Raises `NoSuchSnapshot`, `UsageError`, `NotRecorded` where the source's access log takes no line.
     """
     catalogue = source.snapshots()
     wanted = list(dict.fromkeys(catalogue.find(name).id for name in names))
     chosen = [item for item in catalogue.snapshots if not wanted or item.id in wanted]
-    if not wanted:
-        catalogue.need_whole()
+    unreadable = () if wanted else tuple((item, str(error)) for item, error in catalogue.unreadable.items())
+    for snapshot, reason in unreadable:
+        progress.note(-1, f"snapshot {snapshot.hex()[:8]} cannot be copied: {reason}")
     options = CopyOptions(dry_run=dry_run, pinned=source.pins() if pins else frozenset())
     source.within.synchronise(progress, lenient=True)
     if dry_run:
-        return run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+        planned = run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+        return replace(planned, unreadable=unreadable)
     ids, place = [item.id for item in chosen], os.fsencode(target.location)
     with source.accesses.recorded("copy", snapshots=ids, target=place, note=f"repository {target.id[:8]}") as ending:
         result = run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+        result = replace(result, unreadable=unreadable)
         ending.take(0 if result.complete else 4, sum(item.new_bytes for item in result.copied))
     return result
 
@@ -69,6 +73,7 @@ def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:
     """Returns the target's copies of snapshots that were this source's own and that it has no more, by time."""
     catalogue = source.snapshots()
     here = {item.id for item in (*catalogue.snapshots, *catalogue.trash)} | set(catalogue.undecided)
+    here |= catalogue.unreadable.keys()
     here |= {SnapshotId(item.manifest.repairs) for item in catalogue.snapshots}
     own = bytes.fromhex(source.id)
     for item in (*catalogue.snapshots, *catalogue.trash):  # carried over to another master key, under another id

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,8 @@ from respaldo.core.errors import Corruption, HistoryChanged, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
+from respaldo.store.epochs import require_newest
+from respaldo.store.logstate import survey_log
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
 
@@ -75,8 +77,21 @@ class History:
         """Whether what was seen could be written down."""
         return self._repo.log is None or self._repo.log.remembers
 
+    @property
+    def forgot(self) -> bool:
+        """Whether what this client remembered was damaged, so that nothing can be compared with it."""
+        return self._repo.log is not None and self._repo.log.forgot
+
+    @property
+    def unwritten(self) -> Sequence[tuple[str, str]]:
+        """What was done and could not be said in the log: verbs, and why."""
+        return self._repo.log.unwritten if self._repo.log is not None else ()
+
     def follow(self) -> None:
-        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused."""
+        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused.
+
+        Raises `KeyRotated` where that is so because the key was rotated meanwhile.
+        """
         log = self._repo.log
         if log is None:
             return
@@ -130,7 +145,13 @@ class History:
         return found
 
     def compare(self, catalogue: Catalogue) -> None:
-        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
+        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there.
+
+        Raises `KeyRotated` where some cannot be read because the key was rotated since the repository was opened: of
+        those that can, the latest may be an old one.
+        """
+        if catalogue.damaged or catalogue.undecided:
+            require_newest(self._repo.backend, self._repo.epoch)
         log = self._repo.log
         if log is None:
             return
@@ -147,6 +168,12 @@ class History:
                 log.give_up(lost)
 
     def _found(self, findings: Iterable[str]) -> None:
+        """Reports what was found, or keeps it where it was accepted.
+
+        Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
+        cannot be read with the old one, and looks as if it were forged.
+        """
+        require_newest(self._repo.backend, self._repo.epoch)
         self.findings = tuple(dict.fromkeys((*self.findings, *findings)))
         if self._rollback is Rollback.REFUSE:
             raise HistoryChanged(self.findings, hint=HINT)
@@ -174,6 +201,16 @@ class History:
         known = self._repo.log.follow().memory.known if self._repo.log else {}
         heads = [[client, item.number, item.hash[:_HASH_BYTES]] for client, item in sorted(known.items())]
         return encode_head(canonical.pack([1, self._repo.header.repository[:_HASH_BYTES], heads]))
+
+    def survey(self) -> tuple[str, ...]:
+        """Reads the log from its beginning; returns what is damaged, and what lacks, also where nobody has seen it.
+
+        A client that cannot read looks at nothing.
+        """
+        log = self._repo.log
+        if log is None or self._repo.runs is not None:
+            return ()
+        return tuple(f"{name}: {reason}" for name, reason in survey_log(log).faults.items())
 
     def check(self, head: str) -> Checked:
         """Compares a head with what is there; raises `UsageError` for what is no head, or one of another repository."""

@@ -39,6 +39,7 @@ class _Look:
         """Bytes that are stored, and files in all snapshots."""
 
     def __call__(self) -> Sequence[Snapshot]:
+        self._repo.keep_up()
         catalogue = protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo))
         found, self.trash = catalogue.snapshots, catalogue.trash
         if not self._known or any(item.id not in self._known for item in found):

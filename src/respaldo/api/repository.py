@@ -130,9 +130,11 @@ class Repository:
     def snapshots(self) -> Catalogue:
         """Lists the snapshots, by time, with what is in the trash, what is undecided and what is damaged.
 
-        Raises `HistoryChanged` where one is gone that nobody has forgotten.
+        Raises `HistoryChanged` where one is gone that nobody has forgotten, and `KeyRotated` where the key was rotated
+        since this was opened, what is there was sealed anew, and what opened this does not open that.
         """
         self._need_reading()
+        self._repo.keep_up()
         found = snapshots.load(self._repo)
         self.history.compare(found)
         return protection.set_apart(found, protection.load_trash(self._repo))

@@ -114,12 +114,18 @@ def _is_of(repo: OwnedArea, entry: Entry, key: bytes) -> bool:
 def _looks(repo: OwnedArea, logs: Iterable[_Log]) -> Iterator[_Look]:
     """Yields what the owner's entries have seen: each says what is new since the one before."""
     admin = Signer(repo.ring.admin_seed).public
+    former = repo.epoch.record.former if repo.epoch.record else ()
+
+    def is_admins(entry: Entry) -> bool:
+        keys = [admin, *(item.admin for item in former if dict(item.heads).get(entry.client, -1) >= entry.number)]
+        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, repo.header.hash, entry.signed()) for key in keys)
+
     for log in logs:
         if not log.by_owner:
             continue
         seen: dict[bytes, int] = {}
         for _, entry in sorted(log.entries.items()):
-            if is_signed(admin, entry.admin, ADMIN_PURPOSE, repo.header.hash, entry.signed()):
+            if is_admins(entry):
                 seen = {**seen, **{head.client: head.number for head in entry.heads}}
                 yield _Look(entry.time_ns, seen, len(entry.heads) < HEADS_TOLD)
 

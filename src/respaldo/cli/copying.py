@@ -111,7 +111,8 @@ def fields(result: CopyResult, *, dry_run: bool) -> dict[str, object]:
             for item in result.copied
         ],
         "present": [item.hex for item in result.present],
-        "failed": [{"source": item.hex, "reason": reason} for item, reason in result.failed],
+        "failed": [{"source": item.hex, "reason": reason} for item, reason in result.failed]
+        + [{"source": item.hex(), "reason": reason} for item, reason in result.unreadable],
     }
 
 
@@ -128,6 +129,12 @@ def text(result: CopyResult, *, dry_run: bool) -> str:
         lines.append(
             "the two repositories cut content differently, so that all of it was cut anew; one that is made with "
             "respaldo init --like takes it as it is"
+        )
+    failed = [item.id for item, _ in result.failed] + [item for item, _ in result.unreadable]
+    if failed:
+        lines.append(
+            f"not copied: {', '.join(item.hex()[:8] for item in failed)}; in the source, respaldo verify says what is "
+            "damaged, and respaldo repair mends what can be mended"
         )
     errors = sum(item.errors for item in result.copied)
     if errors:

@@ -30,7 +30,7 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
         if resume or (slots.unfinished and not dry_run):
             done = slots.finish_rotation()
             if done is not None:
-                _report(settings, done, finished=True)
+                _report(settings, done, repository.clients.present(), finished=True)
                 return 0
             settings.report(_fields(slots.epoch, finished=False), "nothing to finish: no rotation was cut off")
             return 0
@@ -43,7 +43,13 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
                 f"or leave it out: --without {slot_id(plan.unable[0])}",
             )
         if slots.opened_with in plan.left_out:
-            show.err(f"warning: {slot_id(slots.opened_with)} is the key that the repository was opened with")
+            what = f"{slot_id(slots.opened_with)} is the key that the repository was opened with"
+            if not (dry_run or yes or is_seen()):
+                raise UsageError(
+                    f"{what}, and there is nobody to ask",
+                    hint="look with --dry-run, then say with --yes that it is to be shut out",
+                )
+            show.err(f"warning: {what}: it will open it no more")
         if dry_run:
             text = f"would rotate the master key to epoch {slots.epoch + 1}; {_keeping(plan)}"
             left_out = [slot_id(name) for name in plan.left_out]
@@ -56,31 +62,42 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
             if not click.confirm("rotate the master key for these?", err=True):
                 show.err("nothing was changed")
                 return 1
-        _report(settings, slots.rotate(plan), left_out=plan.left_out)
-        if settings.level >= 0 and repository.clients.listed()[0]:
-            show.err(
-                "note: the areas of clients keep their keys; to shut somebody out of one who could open this "
-                "repository, remove its client and add it again"
-            )
+        _report(settings, slots.rotate(plan), repository.clients.present(), left_out=plan.left_out)
     return 0
 
 
-def _report(settings: Settings, done: Rotated, *, finished: bool = False, left_out: Sequence[str] = ()) -> None:
+def _report(
+    settings: Settings,
+    done: Rotated,
+    clients: Sequence[str],
+    *,
+    finished: bool = False,
+    left_out: Sequence[str] = (),
+) -> None:
+    """Says what a rotation came to, and that the areas of clients are not part of it."""
     epoch = done.epoch.number
     value = _fields(epoch, finished=finished) | {
         "keys": {slot_id(old): slot_id(new) for old, new in done.slots.items()},
         "left_out": [slot_id(name) for name in left_out],
         "stay": [slot_id(name) for name in done.stay],
+        "clients": list(clients),
     }
     verb = "finished rotating" if finished else "rotated"
     text = f"{verb} the master key: epoch {epoch}; every passphrase and key that was kept opens it as before"
     settings.report(value, text)
     for name in done.stay:
         show.err(f"warning: key {slot_id(name)} was added meanwhile by an older program, and opens only what is older")
+    if clients and settings.level >= 0:
+        names = ", ".join(clients[:_SHOWN]) + (" …" if len(clients) > _SHOWN else "")
+        show.err(
+            f"note: the areas of clients ({names}) keep their keys, which whoever could open this repository could "
+            "read; to shut somebody out of one: respaldo key client renew NAME --out FILE"
+        )
 
 
 def _fields(epoch: int, *, finished: bool) -> dict[str, object]:
-    return {"epoch": epoch, "keys": {}, "left_out": [], "stay": [], "finished": finished, "dry_run": False}
+    empty: dict[str, object] = {"keys": {}, "left_out": [], "stay": [], "clients": []}
+    return {"epoch": epoch, **empty, "finished": finished, "dry_run": False}
 
 
 def _keeping(plan: RotationPlan) -> str:

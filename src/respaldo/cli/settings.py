@@ -143,6 +143,20 @@ class Settings:
                 return opened
         return self.secret()
 
+    def unasked(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened | None:
+        """Returns what opens the repository at once and without a word: a key in a file, or what an agent holds."""
+        named = self.password_file or self.recovery
+        path = self.key_file or ("" if named else os.environ.get("RESPALDO_KEY_FILE", ""))
+        if path and os.path.isfile(path):  # a pipe would be waited for
+            from respaldo.cli.passphrase import read_key  # start-up time
+
+            return read_key(path)
+        if path or named:
+            return None
+        from respaldo.cli import agent  # start-up time
+
+        return agent.held(header_hash, is_there)
+
     @contextlib.contextmanager
     def _owner(
         self, opening: Callable[..., Repository], *, places: Places, rollback: Rollback
@@ -199,6 +213,11 @@ class Settings:
                     show.err("note: the repository's header could not be pinned: the state directory is not writable")
                 if not repository.history.remembers and self.level > 0:
                     show.err("note: what the log says could not be remembered: the state directory is not writable")
+                if repository.history.forgot:
+                    show.err(
+                        "warning: what this machine remembered of the log was damaged, and is made anew: that the "
+                        "repository was rolled back before, it cannot tell any more"
+                    )
                 if repository.made_anew and self.level >= 0:
                     show.err("note: the local index was damaged, or a crash cut it off; it is made anew")
                 try:
@@ -207,6 +226,7 @@ class Settings:
                     _speak_of_parity(repository)
                     for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
+                    _speak_of_log(repository, self.level)
                     if repository.history.accepts:
                         for finding in repository.history.findings:
                             show.err(f"warning: accepted: {show.shown(finding)}")
@@ -225,6 +245,18 @@ class Settings:
             show.out(show.document(value))
         elif not self.quiet and text:
             show.out(text)
+
+
+def _speak_of_log(repository: Repository, level: int) -> None:
+    """Says what was done and is not in the log: a snapshot is one all the same, but one that goes is missed."""
+    for verb, reason in dict.fromkeys(repository.history.unwritten):
+        if verb != "commit":
+            show.err(
+                f"warning: what this machine did ({verb}) is not in the log, and others will report it as a change "
+                f"that nobody made: its state directory cannot be written ({show.shown(reason)})"
+            )
+        elif level >= 0:
+            show.err(f"note: this is not in the log: the state directory cannot be written ({show.shown(reason)})")
 
 
 def _speak_of_parity(repository: Repository) -> None:

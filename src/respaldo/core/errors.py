@@ -16,7 +16,8 @@
     ├── NotARepository         no repository there                                       exit 10
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
-    │   └── KeyRotated         it opens what is older than the last rotation only        exit 12
+    │   ├── KeyRotated         it opens what is older than the last rotation only        exit 12
+    │   └── CredentialRenewed  the client has a newer credential                         exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
     ├── HistoryChanged         the repository is not what this client has seen before    exit 4
     ├── NotRecorded            the access log takes no line, so nothing was handed over  exit 1
@@ -173,8 +174,8 @@ class KeyRotated(WrongSecret):
     """Says that the key was rotated, and that what was given, or is held, opens only what was written before."""
 
     hint = (
-        "unlock anew, or run the command again; a passphrase or key that was left out when the key was rotated "
-        "opens nothing any more"
+        "unlock anew, or run the command again (in a program, open the repository again); a passphrase or key that was "
+        "left out when the key was rotated opens nothing any more"
     )
 
     def __init__(self, epoch: int) -> None:
@@ -183,6 +184,22 @@ class KeyRotated(WrongSecret):
 
     def __str__(self) -> str:
         return f"the key was rotated (epoch {self.epoch}), and this one is an older one"
+
+
+class CredentialRenewed(WrongSecret):
+    """Says that a client's credential was renewed, and that what was given is the one from before."""
+
+    hint = (
+        "put the file that the owner made with respaldo key client renew in the place of this one; "
+        "if that is lost, the owner makes another"
+    )
+
+    def __init__(self, client: str) -> None:
+        super().__init__(client)
+        self.client = client
+
+    def __str__(self) -> str:
+        return f"the credential of the client {self.client} was renewed, and this one is an older one"
 
 
 class Corruption(RespaldoError):

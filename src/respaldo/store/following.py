@@ -67,6 +67,10 @@ class Follower:
         self._twice: dict[tuple[bytes, int], list[str]] = {}
         self.remembers = True
         """Whether what was seen could be written down."""
+        self.forgot = False
+        """Whether what was remembered turned out damaged: what is seen then is trusted, as at the first time."""
+        self.unwritten: list[tuple[str, str]] = []
+        """What this client did and could not say in the log: verbs, and why."""
 
     def follow(self, *, accept: bool = False) -> Followed:
         """Follows every client's log to its end; returns what is new, and what should be there and is not.
@@ -136,8 +140,9 @@ class Follower:
         """Returns what this client remembers; empty where that cannot be read."""
         try:
             return self.recollection.load()
-        except (OSError, Corruption):
+        except (OSError, Corruption) as error:
             self.remembers = False
+            self.forgot = self.forgot or isinstance(error, Corruption)
             return Memory()
 
     def _save(self, memory: Memory, fresh: Sequence[Entry]) -> None:

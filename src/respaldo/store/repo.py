@@ -142,6 +142,7 @@ class Repo:
 
     runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
     telling = Telling()
+    keep_up: Callable[[], object] = staticmethod(lambda: None)  # see `respaldo.store.succession`
 
     def __init__(
         self,
@@ -182,14 +183,14 @@ class Repo:
         self.segments = Segments(self)
         self.spoilt = Spoilt(self.index)
         self._epochs: dict[PackName, int] = {}
-        self.access_seed = access_seed(ring.content_keys + header.hash)
-        """What opens this client's access log."""
+        self.access_seeds: tuple[bytes, ...] = (access_seed(ring.content_keys + header.hash),)
+        """What opens this client's access log, the one that it is sealed to first."""
         self.recollection: Recollection | None = None
         """None where there is no place to remember anything in, as is `log`."""
         self.log: Logbook | None = None
         if state_dir is not None:
             place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
-            place.remember_access_key(self.access_seed, box_public)
+            place.remember_access_key(self.access_seeds[0], box_public)
             self.log = Logbook(
                 backend=self.backend,
                 vault=self.vault,
@@ -332,10 +333,9 @@ class Repo:
         return parse_condemnation(raw, name)
 
     def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
-        """Brings the index up to date with what is there, and says what is; `damaged` names what could not be read.
-
-        ``lenient`` as for `list_packs`: for those who only read.
-        """
+        """Brings the index up to date with what is there; `damaged` says what could not be read (see `list_packs`)."""
+        if lenient:  # that is, for those who only read
+            self.keep_up()
         self.damaged.clear()
         entered = dict(self.index.lengths())  # before the listing: what another process enters meanwhile is not gone
         listing = self.list_packs(lenient=lenient)

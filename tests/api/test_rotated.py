@@ -1,0 +1,101 @@
+"""A key that is rotated by somebody else just now is no history that was tampered with."""
+
+from __future__ import annotations
+
+import pytest
+
+from respaldo import api
+from respaldo.api.history import History
+from respaldo.core.errors import HistoryChanged, KeyRotated
+from respaldo.core.seams import Cancel, Silent
+
+REPAIR = api.RepairOptions()
+SECRET = api.Secret(key=bytes(32))
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def machines(request, tmp_path):
+    """Has the places of whoever opens the repository, and of whoever rotates its key."""
+    return [
+        api.Places(cache_dir=tmp_path / f"cache{number}", state_dir=tmp_path / f"state{state}")
+        for number, state in enumerate((0, 0) if request.param == "here" else (0, 1))
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, machines):
+    """Has a repository that both know, with a snapshot."""
+    place = str(tmp_path / "repository")
+    api.init(place, SECRET, places=machines[0])
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"content")
+    for places in machines:
+        with api.open_repository(place, SECRET, places=places, writes=True) as opened:
+            opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
+    return place
+
+
+def rotate(place, places):
+    """Rotates the key and carries all over to it."""
+    with api.open_repository(place, SECRET, places=places, writes=True) as opened:
+        opened.slots.rotate(opened.slots.plan_rotation(None))
+    with api.open_repository(place, SECRET, places=places, writes=True) as opened:
+        opened.slots.reencrypt(progress=Silent(), cancel=Cancel())
+
+
+def test_rotation_while_a_repository_is_opened(place, machines, monkeypatch):
+    """It comes after epochs were looked at and before the log is: the repository is opened anew, under the new key."""
+    follow = History.follow
+
+    def rotated(history):
+        monkeypatch.setattr(History, "follow", follow)
+        rotate(place, machines[1])
+        return follow(history)
+
+    monkeypatch.setattr(History, "follow", rotated)
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert opened.within.epoch.number == 1
+        assert len(opened.snapshots().snapshots) == 2
+
+
+def test_rotation_while_a_repository_is_open(place, machines):
+    """What is listed then has other ids, and the log cannot be read: it is said that the key was rotated."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        opened.snapshots()
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.snapshots()
+
+
+def verified(opened):
+    return opened.verify(api.VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+
+
+def test_what_is_sealed_under_a_new_key_is_no_damage(place, machines):
+    """Whoever looks for damage with the old key finds none, and plans no repair, but is told of the rotation."""
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        rotate(place, machines[1])
+        for look in (verified, lambda opened: opened.prepare_repair(REPAIR, progress=Silent(), cancel=Cancel())):
+            with pytest.raises(KeyRotated):
+                look(opened)
+
+
+def test_nothing_is_written_under_a_key_that_is_destroyed(place, machines, tmp_path):
+    """Whoever begins a snapshot then is told before anything is stored that nobody could open."""
+    (tmp_path / "source" / "more").write_bytes(b"more" * 99)
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert not verified(opened).damages
+
+
+def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):
+    """A snapshot that vanishes afterwards is no rotation."""
+    rotate(place, machines[1])
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        [first, _] = opened.snapshots().snapshots
+        (tmp_path / "repository" / "pending" / first.hex).unlink()
+        with pytest.raises(HistoryChanged):
+            opened.snapshots()
