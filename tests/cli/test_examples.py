@@ -20,7 +20,9 @@ MISSING = [name for name in ("bash", "jq", "tar", "zstd", "sha256sum") if shutil
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"examples take what is not here: {', '.join(MISSING)}")
 
-FRESH = re.compile(r"^respaldo (init|forget|unpin|rewrite|key (remove|rotate|client remove)|prune|log check --accept)")
+FRESH = re.compile(
+    r"^respaldo (init|forget|unpin|rewrite|key (remove|rotate|client (remove|renew))|prune|log check --accept)"
+)
 """What takes away what the next line names."""
 
 ELSEWHERE = {
@@ -57,7 +59,7 @@ BEFORE = {
     r"import laptop_": "respaldo export latest -o laptop_snapshot_20261120_1800_1f2e.tar.zst",
     r"respaldo log check .*head": "respaldo log head > head; cp head /somewhere/else/heads",
     r"^respaldo key client add web-1 --out": "rm -f web-1",
-    r"client remove web-1": "respaldo key client add web-1 --out web-1",
+    r"client (remove|renew) web-1": "respaldo key client add web-1 --out web-1",
     r"--client-file": "mv web-1* /etc/respaldo/",
     r"-r /mnt/backup": "ln -s disk/backup /mnt/backup",
     r"key passwd --password-file": "respaldo key add --new-password-file ./old",
