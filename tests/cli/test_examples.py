@@ -164,3 +164,15 @@ def test_option_that_a_document_names_is_there(document):
                 assert not near or near in (options(named) or EVERY), (
                     f"{document}: {span!r} of {named or 'any command'}"
                 )
+
+
+def test_table_of_the_readme_has_every_command():
+    """By the names that they have on the command line, and no others."""
+    text = (examples.CHECKOUT / "README.md").read_text("utf-8")
+    table = text.partition("| command | does |")[2].partition("\n\n")[0]
+    found = set()
+    for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        first, *others = (re.sub(r"[^a-z ].*", "", part.strip(" `")).strip() for part in cell.split("·"))
+        group = first.rpartition(" ")[0]
+        found |= {first, *(name if f"respaldo {name}" in COMMANDS else f"{group} {name}" for name in others)}
+    assert found == {name.removeprefix("respaldo ") for name in COMMANDS}
