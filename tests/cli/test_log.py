@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import shutil
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import segno
@@ -109,8 +112,38 @@ def test_a_read_only_home_backs_up_all_the_same(cli, repository, tree, place, mo
     """Where nothing can be remembered there is no log, and no trouble either."""
     (place / "file").write_text("in the way")
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "file"))
-    take(cli, tree)
+    made = cli("snapshot", tree, "--json")
+    assert "note: this is not in the log" in made.err
     assert "could not be pinned" in cli("snapshots", "-v").err
+    forgotten = cli("forget", made.json["snapshot"], "--quiet")
+    assert "(forget) is not in the log, and others will report it" in forgotten.err
+
+
+def test_a_damaged_memory_of_the_log_is_said(cli, repository, tree, place):
+    """Whoever cannot compare any more what is there with what was seen says so, once."""
+    take(cli, tree)
+    [memory] = place.glob("state/respaldo/logs/*/memory")
+    memory.write_bytes(b"")
+    assert "remembered of the log was damaged" in cli("snapshots", "--quiet").err
+    assert cli("snapshots", "--quiet").err == ""
+
+
+def test_a_full_disk_under_the_memory_of_the_log_leaves_nothing_behind(cli, repository, tree, place, monkeypatch):
+    """What cannot be written whole is taken away again."""
+    take(cli, tree)
+    [folder] = place.glob("state/respaldo/logs/*")
+    before = sorted(folder.iterdir())
+
+    replace = Path.replace
+
+    def full(path, name):
+        if path.name.startswith("memory"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, name)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert "No space left on device" in cli("snapshot", tree).err
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_repair_says_that_it_put_a_snapshot_in_the_place_of_another(cli, repository, tree):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -75,3 +76,24 @@ def test_signal_outside_a_run(spawn, place, monkeypatch):
     time.sleep(0.3)  # the parent may still be starting it
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130
+
+
+def test_interrupted_while_it_starts():
+    """Ctrl-C before a command has been loaded ends it without a trace."""
+    program = """
+import builtins, os, signal, sys
+from respaldo.cli.main import main
+
+loading = builtins.__import__
+
+def interrupted(name, *rest):
+    if name == "respaldo.cli.run":
+        os.kill(os.getpid(), signal.SIGINT)
+    return loading(name, *rest)
+
+builtins.__import__ = interrupted
+sys.argv = ["respaldo", "snapshots"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

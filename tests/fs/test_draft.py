@@ -44,6 +44,19 @@ def test_a_draft_that_is_not_published_is_removed(place, folder):
     assert os.listdir(folder) == []
 
 
+def test_what_fails_and_leaves_something_is_removed(place, folder, monkeypatch):
+    """Some file systems make a file of what they cannot keep, and say that they could not."""
+
+    def mknod(name, _mode, _device, *, dir_fd):
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=dir_fd))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "mknod", mknod)
+    with pytest.raises(OSError, match="Input/output error"):
+        Draft.node(place, stat.S_IFIFO, 0)
+    assert os.listdir(folder) == []
+
+
 def test_publish_replaces_only_when_told_to(place, folder):
     """A file that is there stays, unless its replacement was decided."""
     (folder / "x").write_bytes(b"old")

@@ -26,19 +26,6 @@ from tests.store.repositories import OTHER, SECRET, initialise, opened
 CHEAP = Kdf(passes=1, memory_kib=64 << 10)
 
 
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
-
-
 def add(repo, secret=OTHER, label="second", random=os.urandom):
     return slots.add(
         repo.backend, repo.ring, repo.vault, secret=secret, kdf=CHEAP, label=label, now_ns=7, random=random
@@ -78,6 +65,15 @@ def test_slot_that_was_removed_opens_nothing_more(repo):
     with pytest.raises(WrongSecret):
         opens(repo, OTHER)
     assert opens(repo, SECRET)
+
+
+def test_slot_that_was_removed_and_is_put_back_opens(repo):
+    """Which is why docs/security.md says that removing one revokes nothing for who has kept its bytes."""
+    name = add(repo)
+    kept = repo.backend.get(name)
+    slots.remove(repo.backend, name, os.urandom)
+    repo.backend.put(name, [kept])
+    assert opens(repo, OTHER)
 
 
 def test_last_slot_is_not_removed(repo):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,8 @@ from respaldo.core.errors import Corruption, HistoryChanged, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
+from respaldo.store.epochs import require_newest
+from respaldo.store.logstate import survey_log
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
 
@@ -75,8 +77,21 @@ class History:
         """Whether what was seen could be written down."""
         return self._repo.log is None or self._repo.log.remembers
 
+    @property
+    def forgot(self) -> bool:
+        """Whether what this client remembered was damaged, so that nothing can be compared with it."""
+        return self._repo.log is not None and self._repo.log.forgot
+
+    @property
+    def unwritten(self) -> Sequence[tuple[str, str]]:
+        """What was done and could not be said in the log: verbs, and why."""
+        return self._repo.log.unwritten if self._repo.log is not None else ()
+
     def follow(self) -> None:
-        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused."""
+        """Follows the log; raises `HistoryChanged` where it is not what it was and that is to be refused.
+
+        Raises `KeyRotated` where that is so because the key was rotated meanwhile.
+        """
         log = self._repo.log
         if log is None:
             return
@@ -94,7 +109,7 @@ class History:
         if seen == (epoch.number, epoch.ring.check):
             return
         if seen is not None:
-            former = {item.epoch: item.check for item in (epoch.record.former if epoch.record else ())}
+            former = {item.epoch: item.check for item in epoch.former}
             if seen[0] > epoch.number:
                 self._found([f"the key was rotated to epoch {seen[0]}, and only epoch {epoch.number} is there"])
             elif seen[0] == epoch.number:
@@ -130,7 +145,11 @@ class History:
         return found
 
     def compare(self, catalogue: Catalogue) -> None:
-        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there."""
+        """Looks for snapshots that were committed, that nobody has forgotten, and that are not there.
+
+        Raises `KeyRotated` as `require_readable` does.
+        """
+        require_readable(self._repo, catalogue)
         log = self._repo.log
         if log is None:
             return
@@ -147,6 +166,12 @@ class History:
                 log.give_up(lost)
 
     def _found(self, findings: Iterable[str]) -> None:
+        """Reports what was found, or keeps it where it was accepted.
+
+        Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
+        cannot be read with the old one, and looks as if it were forged.
+        """
+        require_newest(self._repo.backend, self._repo.epoch)
         self.findings = tuple(dict.fromkeys((*self.findings, *findings)))
         if self._rollback is Rollback.REFUSE:
             raise HistoryChanged(self.findings, hint=HINT)
@@ -175,6 +200,16 @@ class History:
         heads = [[client, item.number, item.hash[:_HASH_BYTES]] for client, item in sorted(known.items())]
         return encode_head(canonical.pack([1, self._repo.header.repository[:_HASH_BYTES], heads]))
 
+    def survey(self) -> tuple[str, ...]:
+        """Reads the log from its beginning; returns what is damaged, and what lacks, also where nobody has seen it.
+
+        A client that cannot read looks at nothing.
+        """
+        log = self._repo.log
+        if log is None or self._repo.runs is not None:
+            return ()
+        return tuple(f"{name}: {reason}" for name, reason in survey_log(log).faults.items())
+
     def check(self, head: str) -> Checked:
         """Compares a head with what is there; raises `UsageError` for what is no head, or one of another repository."""
         repository, heads = parse_head(head)
@@ -193,6 +228,15 @@ class History:
             elif found[:_HASH_BYTES] != seen:
                 findings.append(f"entry {number} of client {client.hex()[:8]} is another one (the log was forked)")
         return Checked(findings=tuple(findings), clients=len(heads))
+
+
+def require_readable(repo: Repo, catalogue: Catalogue) -> None:
+    """Raises `KeyRotated` where what was listed cannot be read because the key was rotated since it was opened.
+
+    What is left then is not what is there: it may be nothing, and the latest of it may be an old one.
+    """
+    if catalogue.damaged or catalogue.undecided:
+        require_newest(repo.backend, repo.epoch)
 
 
 def encode_head(raw: bytes) -> str:

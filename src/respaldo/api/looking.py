@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from respaldo.api import exporting
 from respaldo.api.blocks import Blocks
 from respaldo.api.naming import Found, covers
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.register import FOLDER_NAME, Register
-from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader

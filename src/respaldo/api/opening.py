@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from respaldo.api.history import Rollback
 from respaldo.api.places import Pins, Places, Uses
@@ -16,19 +16,21 @@ from respaldo.api.repository import Repository
 from respaldo.backend.base import Backend
 from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
-from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import Corruption, NotARepository, WrongSecret
+from respaldo.core.errors import Corruption, KeyRotated, NotARepository, WrongSecret
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.header import HEADER
 from respaldo.store import repo as store
 from respaldo.store import slots
 from respaldo.store.header import read_header_mended
 from respaldo.store.recollection import Recollection, recollection_path
+from respaldo.store.succession import Succession
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
     from respaldo.format.credential import Credential
+
+_LOOKS: Final = 3
 
 
 def open_repository(
@@ -48,6 +50,35 @@ def open_repository(
     ``rollback`` says otherwise. ``allow_unrecorded``: what cannot be written into the access log is handed over all
     the same, instead of `NotRecorded`.
     """
+    for look in range(_LOOKS):
+        opened, secret = _opened(
+            location,
+            secret,
+            places=places,
+            writes=writes,
+            limit_bytes_per_s=limit_bytes_per_s,
+            rollback=rollback,
+            allow_unrecorded=allow_unrecorded,
+        )
+        try:
+            return _followed(opened)
+        except KeyRotated:  # after it was opened, and before its log was read
+            if look + 1 == _LOOKS:
+                raise
+    raise AssertionError
+
+
+def _opened(
+    location: str,
+    secret: Secret | Opened | KeySource,
+    *,
+    places: Places,
+    writes: bool,
+    limit_bytes_per_s: int,
+    rollback: Rollback,
+    allow_unrecorded: bool,
+) -> tuple[Repository, Secret | Opened]:
+    """Returns an open repository whose log has not been followed, and what opened it."""
     backend = open_backend(location)
     try:
         wrapped, limit = _wrapped(backend, limit_bytes_per_s, writes=writes)
@@ -79,12 +110,14 @@ def open_repository(
     except BaseException:
         backend.close()
         raise
+    # Whoever writes stays in the epoch that it was opened in.
+    repo.keep_up = Succession(repo, secret if isinstance(secret, Secret) and not writes else None)
     uses = Uses(places, header.repository)
     uses.note(repo.slot, repo.clock.now_ns())
     opened = Repository(
         repo, uses, pinned=pins.trust(header), limit=limit, rollback=rollback, allow_unrecorded=allow_unrecorded
     )
-    return _followed(opened)
+    return opened, secret
 
 
 def open_as_client(
@@ -217,7 +250,9 @@ def _followed(opened: Repository, first: Callable[[], object] = lambda: None) ->
 
 def _find_area(location: str, credential: Credential) -> Backend:
     """Returns the backend of a client's area: what lies at the location, or below it."""
-    below = area_location(location, client_of(Signer(credential.sign_seed).public))
+    from respaldo.store.runs import id_of  # noqa: PLC0415 - start-up time
+
+    below = area_location(location, id_of(credential))
     try:
         return open_backend(below)
     except NotARepository:

@@ -14,6 +14,7 @@ from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import examine
 from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, RepairResult, Step, Verb
 from respaldo.flows.repair.run import Repair
+from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 
@@ -72,8 +73,15 @@ def _is_of_structure(fault: str) -> bool:
 
 
 def diagnose(repo: Repo, options: RepairOptions, *, progress: Progress, cancel: Cancel) -> Diagnosis:
-    """Looks at everything, as deep as the options say; changes nothing."""
+    """Looks at everything, as deep as the options say; changes nothing.
+
+    Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
+    would be taken for damage.
+    """
+    epoch = repo.epoch  # who only reads may go on in another one
     found = examine(repo, VerifyOptions(read_data=options.read_data), progress=progress, cancel=cancel)
     faults = {damage.name: damage.reason for damage in found.findings.freeze()}
+    if faults:
+        require_newest(repo.backend, epoch)
     unlisted = any(note.text.startswith("no segment lists") for note in found.inventory.notes)
     return Diagnosis(faults=faults, incomplete=found.incomplete, unlisted=unlisted)

@@ -12,13 +12,14 @@ from respaldo.api.naming import Found
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.catalog.verification import note_verified
-from respaldo.core.errors import RespaldoError, StorageDenied, StorageFull
+from respaldo.core.errors import Refused, RespaldoError, StorageDenied, StorageFull
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import VerifyResult
 from respaldo.flows.check.run import run_verify
 from respaldo.format.verification import How, WasWhole
+from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 from respaldo.views.checksums import Checksum, Checksums
 from respaldo.views.content import Contents
@@ -38,15 +39,21 @@ def remember(
         return True
     try:
         note_verified(repo, rows, unsound)
-    except (StorageDenied, StorageFull):
+    except (StorageDenied, StorageFull, Refused):  # or who only reads an area seals nothing
         return False
     return True
 
 
 def verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Cancel) -> VerifyResult:
-    """Checks a repository, and remembers what it found; raises as `run_verify` does."""
+    """Checks a repository, and remembers what it found; raises as `run_verify` does.
+
+    Raises `KeyRotated` where something seems damaged because the key was rotated since the repository was opened.
+    """
+    epoch = repo.epoch  # who only reads may go on in another one
     with SumsKept(repo) if options.computes_checksums else nullcontext() as known:
         result = run_verify(repo, options, progress=progress, cancel=cancel, known=known)
+    if result.damages:
+        require_newest(repo.backend, epoch)
     if options.remember and not remember(repo, result.whole, How.VERIFY, result.unsound):
         progress.note(0, _NOT_KEPT)
     return result

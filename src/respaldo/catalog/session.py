@@ -16,7 +16,15 @@ from respaldo.catalog.decided import commit_of, keep
 from respaldo.catalog.litter import sweep_if_due
 from respaldo.catalog.snapshots import Catalogue, decide, list_pending, load, pending_name, put_pending, roll_up
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, Refused, StorageError, StorageFailed
+from respaldo.core.errors import (
+    ChunkMissing,
+    Corruption,
+    KeyRotated,
+    ObjectMissing,
+    Refused,
+    StorageError,
+    StorageFailed,
+)
 from respaldo.core.ids import RANDOM_ID_BYTES, ChunkId, Kind, SessionId, SnapshotId
 from respaldo.core.model import Mark
 from respaldo.core.seams import Progress
@@ -24,6 +32,7 @@ from respaldo.format.content import HOLE
 from respaldo.format.pack import parse_footer
 from respaldo.format.snapshot import Manifest, Marker, Verdict
 from respaldo.store.chunks import ChunkSink
+from respaldo.store.epochs import is_retiring, newest_listed
 from respaldo.store.repo import Listing, Repo
 
 CHECKPOINT_NS = 30 * 10**9
@@ -71,11 +80,15 @@ class Session:
     def begin(self) -> Catalogue:
         """Puts the marker, lists snapshots, *then* brings the index up to date (W1); returns the snapshots.
 
-        In this order: of a condemnation that comes after this, any of these snapshots was there before it.
+        In this order: of a condemnation that comes after this, any of these snapshots was there before it. Raises
+        `KeyRotated` where the epoch of this client is retiring: it would leave packs that nobody can open. Whoever
+        destroys its key, and has not seen the marker, has put the sign before.
         """
         if self._repo.runs is not None:
             self._repo.runs.begin(self.id, self._repo.backend)
         self._mark()
+        if is_retiring(self._repo.backend, self._repo.epoch):
+            raise KeyRotated(newest_listed(self._repo.backend))
         if self._repo.runs is None:
             sweep_if_due(self._repo)
         catalogue = load(self._repo)

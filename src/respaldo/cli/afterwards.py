@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from respaldo.cli import collection, show
-from respaldo.cli import policy as policies
+from respaldo.cli import show
 from respaldo.cli.named import named, policy_of_sources
 from respaldo.cli.values import ZONE
 from respaldo.core.errors import RespaldoError, UsageError
@@ -50,6 +49,8 @@ def prune_afterwards(
 ) -> Afterwards:
     """Forgets and collects."""
     from respaldo.api import PruneOptions  # start-up time
+    from respaldo.cli import collection  # start-up time
+    from respaldo.cli import policy as policies  # start-up time
 
     given = {
         "time_zone": ZONE.convert("local", None, None),
@@ -60,11 +61,13 @@ def prune_afterwards(
     lines: list[str] = []
     started_ns = progress.elapsed_ns()
     try:
-        run = policies.run_policy(repository, policy, given, dry_run=False, cancel=cancel, only_like=snapshot)
+        plan = policies.make_plan(repository, policy, given, only_like=snapshot)
+        prepared = repository.pruning.prepare(PruneOptions(), plan, progress=progress, cancel=cancel)
+        run = policies.apply(repository, plan, cancel=cancel)
         fields["retention"] = policies.fields(run)
         lines.append(policies.summary(run))
         fields["emptied"] = [item.hex() for item in repository.empty_trash()]
-        result = repository.prune(PruneOptions(), progress=progress, cancel=cancel)
+        result = prepared.run()
     except RespaldoError as error:
         fields["error"] = show.shown(str(error))
         return Afterwards(fields=fields, text="\n".join(lines), status=error.exit_status, error=error)

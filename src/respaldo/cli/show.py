@@ -7,15 +7,18 @@ that no name can move the cursor, change the title or fake a line of output.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from respaldo.core.seams import Buffer
 
 if TYPE_CHECKING:
     from respaldo.api import Changes
@@ -69,14 +72,14 @@ def per_second(length_bytes: float, duration_ns: int) -> float:
 
 def duration(duration_ns: int) -> str:
     """Returns a duration: ``0.25 s``, ``42 s``, ``3 min 05 s``, ``2 h 07 min``."""
-    seconds = duration_ns / 1e9
-    if seconds < 10:
-        return f"{seconds:.2f} s"
+    if duration_ns < 9_995_000_000:
+        return f"{duration_ns / 1e9:.2f} s"
+    seconds = round(duration_ns / 1e9)  # once, or there would be 60 seconds to a minute
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{seconds} s"
     if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
 
 
 def count(number: int, one: str = "", many: str = "") -> str:
@@ -170,12 +173,38 @@ def long_document(key: str, items: Iterable[Mapping[str, object]], rest: Callabl
         more = json.dumps(rest(), indent=2).removeprefix("{").removesuffix("}").rstrip()
         file.write(f"{empty}]" + (f",{more}" if more else "") + "\n}\n")
         file.seek(0)
-        shutil.copyfileobj(file, sys.stdout)
+        with _to_output():
+            shutil.copyfileobj(file, sys.stdout)
 
 
 def out(text: str) -> None:
     """Writes a line to standard output."""
-    sys.stdout.write(text + "\n")
+    with _to_output():
+        sys.stdout.write(text + "\n")
+
+
+def out_bytes(data: Buffer) -> None:
+    """Writes bytes to standard output."""
+    with _to_output():
+        sys.stdout.buffer.write(data)
+
+
+def flush() -> None:
+    """Hands over what was written to standard output."""
+    with _to_output():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _to_output() -> Iterator[None]:
+    """Says of an error that it is standard output's: the same may come of a repository, or of a target."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def err(text: str) -> None:

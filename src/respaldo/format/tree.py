@@ -303,21 +303,23 @@ def leaf_as_encoded(data: bytes) -> Leaf:
     raise ValueError(msg)
 
 
-def _rows(value: canonical.Value, types: tuple[type, ...], what: str) -> Iterator[tuple]:  # type: ignore[type-arg]
-    """Yields the rows of a map, checked for their types and for ascending keys."""
+def _rows(value: canonical.Value, types: tuple[type, ...], what: str) -> list[tuple]:  # type: ignore[type-arg]
+    """Returns the rows of a map, checked for their types and for ascending keys."""
     if not isinstance(value, list):
         raise Corruption(what, "a map of it is not a list of rows")
+    rows = []
     last = -1
     for row in value:
         if not isinstance(row, list) or len(row) != len(types):
             raise Corruption(what, "a row of a map has the wrong shape")
-        if not all(type(cell) is kind for cell, kind in zip(row, types, strict=True)):
+        if tuple(map(type, row)) != types:
             raise Corruption(what, "a row of a map has the wrong types")
         key = row[0]
         if not isinstance(key, int) or key <= last:
             raise Corruption(what, "the rows of a map are not in ascending order")
         last = key
-        yield tuple(row)
+        rows.append(tuple(row))
+    return rows
 
 
 def _pairs(value: list[canonical.Value], what: str) -> tuple[tuple[bytes, bytes], ...]:

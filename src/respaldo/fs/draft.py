@@ -110,6 +110,10 @@ class Draft:
                 make(name, folder.fd)
             except FileExistsError:
                 continue
+            except OSError:
+                with contextlib.suppress(OSError):  # exFAT by FUSE makes a file of a FIFO, and says that it failed
+                    os.unlink(name, dir_fd=folder.fd)
+                raise
             fd = os.open(name, _LOOK, dir_fd=folder.fd)
             found = os.fstat(fd)
             if stat.S_IFMT(found.st_mode) == kind and found.st_nlink == 1 and found.st_uid == os.geteuid():

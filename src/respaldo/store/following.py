@@ -67,6 +67,10 @@ class Follower:
         self._twice: dict[tuple[bytes, int], list[str]] = {}
         self.remembers = True
         """Whether what was seen could be written down."""
+        self.forgot = False
+        """Whether what was remembered turned out damaged: what is seen then is trusted, as at the first time."""
+        self.unwritten: list[tuple[str, str]] = []
+        """What this client did and could not say in the log: verbs, and why."""
 
     def follow(self, *, accept: bool = False) -> Followed:
         """Follows every client's log to its end; returns what is new, and what should be there and is not.
@@ -136,8 +140,9 @@ class Follower:
         """Returns what this client remembers; empty where that cannot be read."""
         try:
             return self.recollection.load()
-        except (OSError, Corruption):
+        except (OSError, Corruption) as error:
             self.remembers = False
+            self.forgot = self.forgot or isinstance(error, Corruption)
             return Memory()
 
     def _save(self, memory: Memory, fresh: Sequence[Entry]) -> None:
@@ -303,12 +308,7 @@ class Follower:
 
     def is_admin(self, entry: Entry, *, accept: bool = False) -> bool:
         """Whether the admin key has signed an entry, or that of an earlier epoch one that was there when it ended."""
-        keys = [self.admin.public]
-        keys += [
-            item.admin for item in self._former if accept or dict(item.heads).get(entry.client, -1) >= entry.number
-        ]
-        message = entry.signed()
-        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, self._header_hash, message) for key in keys)
+        return admin_signed(entry, self.admin.public, self._former, self._header_hash, accept=accept)
 
     def _compare_heads(self, followed: Followed, losses: Losses) -> None:
         """Compares what new entries say that they saw of other clients with what is there."""
@@ -332,6 +332,18 @@ class Follower:
             return self.hash_at(head.client, head.number)
         except Corruption:
             return head.hash
+
+
+def admin_signed(
+    entry: Entry, admin: bytes, former: Iterable[Former], header_hash: bytes, *, accept: bool = False
+) -> bool:
+    """Whether an admin key has signed an entry, or that of an earlier epoch one that was there when it ended.
+
+    ``accept``: of an earlier epoch, whenever the entry came.
+    """
+    keys = [admin, *(item.admin for item in former if accept or dict(item.heads).get(entry.client, -1) >= entry.number)]
+    message = entry.signed()
+    return any(is_signed(key, entry.admin, ADMIN_PURPOSE, header_hash, message) for key in keys)
 
 
 def apply_commit(memory: Memory, entry: Entry) -> None:

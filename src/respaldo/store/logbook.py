@@ -71,6 +71,11 @@ class Logbook(Follower):
         self._epoch = ring.epoch
         self._clock = clock
 
+    def take_over(self, ring: KeyRing, former: Sequence[Former]) -> None:
+        """Goes on in another epoch."""
+        self._former, self._epoch = former, ring.epoch
+        self.admin = Signer(ring.admin_seed)
+
     def owe(self, snapshot: bytes, pending_hash: bytes) -> None:
         """Remembers, before a snapshot is committed, that an entry will have to say so."""
         with contextlib.suppress(OSError, Corruption), self.recollection.turn():
@@ -85,13 +90,14 @@ class Logbook(Follower):
     def append(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> bool:
         """Adds an entry; returns whether it was possible to say who writes it (a state directory that is read-only).
 
-        Raises `StorageError`.
+        What was not possible stands in `unwritten`. Raises `StorageError`.
         """
         try:
             with self.recollection.turn():
                 self._append(verb, tuple(subjects), note)
-        except (OSError, Corruption):
+        except (OSError, Corruption) as error:
             self.remembers = False
+            self.unwritten.append((verb, (isinstance(error, OSError) and error.strerror) or str(error)))
             return False
         return True
 

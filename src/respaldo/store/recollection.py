@@ -210,13 +210,10 @@ class Recollection:
 
     def save(self, memory: Memory) -> None:
         """Writes a memory. Raises OSError."""
-        fresh = self.path / f"memory.{os.getpid()}"
-        with open(fresh, "wb", opener=_private) as file:
-            file.write(memory.encode())
-            file.flush()
-            found = os.fstat(file.fileno())
-            self._stamp = (found.st_ino, found.st_mtime_ns)
-        fresh.replace(self.path / "memory")
+        path = self.path / "memory"
+        write_file(path, memory.encode())
+        found = os.stat(path)  # in this process's turn: nobody else has written since
+        self._stamp = (found.st_ino, found.st_mtime_ns)
 
     def keep(self, entries: Sequence[bytes]) -> None:
         """Keeps encoded entries, of all clients, for a repair; the latest megabytes of them. Raises OSError."""
@@ -273,12 +270,7 @@ class Recollection:
     def new_signer(self) -> Signer:
         """Makes a new identity in the place of any other. Raises OSError."""
         seed = self._random(SEED_BYTES)
-        fresh = self.path / f"identity.{os.getpid()}"
-        with open(fresh, "wb", opener=_private) as file:
-            file.write(seed)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path / "identity")
+        write_file(self.path / "identity", seed, durable=True)
         return Signer(seed)
 
     @property

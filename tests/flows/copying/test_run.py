@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from respaldo.api.repairing import diagnose
+from respaldo.api.rewriting import rewrite
 from respaldo.catalog.protection import list_pins
+from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import forget, load
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import Interrupted, StorageFailed, UsageError
@@ -21,6 +23,7 @@ from respaldo.flows.gc.options import PruneOptions
 from respaldo.flows.gc.run import run_prune
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.repair.run import Repair
+from respaldo.flows.rewrite.options import RewriteOptions
 from tests.flows.copying.lab import Lab
 from tests.protocol.scene import change_tree, contents
 
@@ -64,6 +67,30 @@ def test_second_copy_copies_nothing_and_reads_no_pack(lab):
     again = lab.copy()
     assert (again.copied, len(again.present)) == ((), 1)
     assert lab.source.reads == 0
+
+
+def test_what_was_rewritten_is_no_copy(lab):
+    """A snapshot that was rewritten from a copy is brought to where the original is, which lacks it."""
+    first = lab.snapshot()
+    lab.copy()
+    with lab.open_source() as source, lab.open_target() as target:
+        (done,) = rewrite(
+            target,
+            load(target),
+            ["latest"],
+            Context(now_ns=target.clock.now_ns()),
+            RewriteOptions(exclude=("file1",)),
+            forget=False,
+            progress=Silent(),
+            cancel=Cancel(),
+        ).items
+        back = run_copy(target, source, load(target).snapshots, CopyOptions(), progress=Silent(), cancel=Cancel())
+        assert [item.source.id for item in back.copied] == [done.snapshot]
+        assert len(back.present) == 1
+        one, two = load(source).snapshots
+        assert one.id == first
+        assert contents(source, two.id) == contents(target, done.snapshot)
+        assert len(contents(source, two.id)) < len(contents(source, first))
 
 
 def test_next_snapshot_costs_what_it_changed(lab):

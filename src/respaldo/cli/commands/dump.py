@@ -20,7 +20,7 @@ from respaldo.core.errors import UsageError
     examples=(
         ("A file as it was, on the screen:", "respaldo dump latest:/etc/fstab"),
         ("What changed in it since:", "respaldo dump 4f1c09ab:/etc/fstab | diff - /etc/fstab"),
-        ("A database that was backed up with --stdin:", "respaldo dump latest /shop.sql | psql shop"),
+        ("A database that was backed up with --stdin:", "respaldo dump latest /shop.dump | pg_restore -d shop"),
         (
             "A directory, unpacked elsewhere with all attributes:",
             "respaldo dump latest:/srv/www | ssh web tar -xp --xattrs --xattrs-include='*' --acls -C /srv/www",
@@ -47,11 +47,11 @@ def command(settings: Settings, *, name: str, path: str, host: str) -> int:
         found = repository.find(name, host=host)
         if found.entry.is_dir and sys.stdout.isatty():
             raise UsageError("a tar archive is nothing for a terminal", hint="write it to a file with: > FILE")
-        sys.stdout.flush()
+        show.flush()
         # No progress display: whatever reads us may be drawing on the same terminal.
         with watching(settings.level, display=False) as notes:
-            done = repository.looking.dump(found, sys.stdout.buffer.write, progress=notes)
-        sys.stdout.buffer.flush()
+            done = repository.looking.dump(found, show.out_bytes, progress=notes)
+        show.flush()
     if settings.json:
         value = {
             "snapshot": found.snapshot.hex,

@@ -8,7 +8,7 @@ nothing. Cut off, it leaves what was moved, which the next run finds. Implements
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from respaldo.catalog.protection import pin
@@ -87,7 +87,8 @@ class _Run:
             self._origins = {item.id: origin_of(repository, item.id, item.manifest) for item in wanted}
             missing: list[Snapshot] = []
             present: list[Snapshot] = []
-            for item in sorted(wanted, key=lambda item: item.order):
+            # By time; of one time as they came, the rewritten behind what they were made from.
+            for item in sorted(wanted, key=lambda item: item.order[:2]):
                 if item.id not in self._done:
                     known = there.get(self._origins[item.id])
                     whole = known is not None and lacks(known.manifest) <= lacks(item.manifest)
@@ -130,7 +131,7 @@ class _Run:
                 way.learn_from(there, wanted)
             for item in missing:
                 self._progress.note(1, f"copying snapshot {item.hex[:8]}")
-                parent = there.get(self._origins.get(item.manifest.parent, (b"", b"")))
+                parent = self._copy_of(item.manifest.parent, there)
                 base = None if self._fresh else _base(item, parent, there)
                 try:
                     manifest, copied = way.copy(item, base, dry_run=self._options.dry_run)
@@ -142,9 +143,18 @@ class _Run:
                 if known is not None and manifest is not None and lacks(manifest) >= lacks(known.manifest):
                     copied = replace(copied, copy=known.id)  # what is there lacks no more than this one would
                 elif manifest is not None:
-                    manifest = replace(manifest, parent=parent.id if parent is not None else b"")
+                    rewrites = self._copy_of(manifest.rewrites, there)
+                    manifest = replace(
+                        manifest,
+                        parent=parent.id if parent is not None else b"",
+                        rewrites=rewrites.id if rewrites is not None else manifest.rewrites,
+                    )
                     copied = self._commit(session, way, item, manifest, copied, there)
                 self._done[item.id] = copied
+
+    def _copy_of(self, snapshot: bytes, there: Mapping[tuple[bytes, bytes], Snapshot]) -> Snapshot | None:
+        """Returns what the target has of a snapshot of the source."""
+        return there.get(self._origins.get(snapshot) or (self._source.header.repository, snapshot))
 
     def _commit(
         self,

@@ -135,7 +135,14 @@ class _Run:
             fresh = before  # patterns that leave nothing out change nothing
         if fresh == before or self._options.dry_run:
             return Rewritten(old=snapshot, before=before, manifest=fresh, lost=lost)
-        fresh = replace(fresh, session=self._session.id, program=self._options.program, repairs=b"", rewrites=snapshot)
+        fresh = replace(
+            fresh,
+            session=self._session.id,
+            program=self._options.program,
+            repairs=b"",
+            origin=None,  # it is a copy of nothing: whoever has a copy of the old one does not have this one
+            rewrites=snapshot,
+        )
         new = self._session.try_commit(fresh, {snapshot})
         if new is None:
             raise _GoneError

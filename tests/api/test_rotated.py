@@ -1,0 +1,144 @@
+"""A key that is rotated by somebody else just now is no history that was tampered with."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+
+from respaldo import api
+from respaldo.api import mount
+from respaldo.api.history import History
+from respaldo.core.errors import HistoryChanged, KeyRotated
+from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check import objects
+
+REPAIR = api.RepairOptions()
+SECRET = api.Secret(key=bytes(32))
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def machines(request, tmp_path):
+    """Has the places of whoever opens the repository, and of whoever rotates its key."""
+    return [
+        api.Places(cache_dir=tmp_path / f"cache{number}", state_dir=tmp_path / f"state{state}")
+        for number, state in enumerate((0, 0) if request.param == "here" else (0, 1))
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, machines):
+    """Has a repository that both know, with a snapshot."""
+    place = str(tmp_path / "repository")
+    api.init(place, SECRET, places=machines[0])
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"content")
+    for places in machines:
+        with api.open_repository(place, SECRET, places=places, writes=True) as opened:
+            opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
+    return place
+
+
+def rotate(place, places):
+    """Rotates the key and carries all over to it."""
+    with api.open_repository(place, SECRET, places=places, writes=True) as opened:
+        opened.slots.rotate(opened.slots.plan_rotation(None))
+    with api.open_repository(place, SECRET, places=places, writes=True) as opened:
+        opened.slots.reencrypt(progress=Silent(), cancel=Cancel())
+
+
+def test_rotation_while_a_repository_is_opened(place, machines, monkeypatch):
+    """It comes after epochs were looked at and before the log is: the repository is opened anew, under the new key."""
+    follow = History.follow
+
+    def rotated(history):
+        monkeypatch.setattr(History, "follow", follow)
+        rotate(place, machines[1])
+        return follow(history)
+
+    monkeypatch.setattr(History, "follow", rotated)
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert opened.within.epoch.number == 1
+        assert len(opened.snapshots().snapshots) == 2
+
+
+def test_rotation_while_a_repository_is_open(place, machines):
+    """Who reads goes on under the new key; who writes is told that the key was rotated, and of nothing else."""
+    for writes in (False, True):
+        with api.open_repository(place, SECRET, places=machines[0], writes=writes) as opened:
+            assert len(opened.snapshots().snapshots) == 2
+            rotate(place, machines[1])
+            with pytest.raises(KeyRotated) if writes else nullcontext():
+                assert len(opened.snapshots().snapshots) == 2
+
+
+def test_damage_that_is_met_before_a_reader_goes_on_is_none(place, machines, monkeypatch):
+    """What was read with the old key, and was sealed anew meanwhile, is not reported once the new key is there."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        before = len(opened.snapshots().snapshots)
+        read_config = objects.read_header
+
+        def rotated(backend):
+            monkeypatch.setattr(objects, "read_header", read_config)
+            rotate(place, machines[1])
+            return read_config(backend)
+
+        monkeypatch.setattr(objects, "read_header", rotated)
+        with pytest.raises(KeyRotated):
+            verified(opened)
+        assert opened.within.epoch.number == 1
+        assert len(opened.snapshots().snapshots) == before
+        assert not verified(opened).damages
+
+
+def verified(opened):
+    return opened.verify(api.VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+
+
+def test_what_is_sealed_under_a_new_key_is_no_damage(place, machines):
+    """Whoever looks for damage with the old key finds none, and plans no repair, but is told of the rotation."""
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        rotate(place, machines[1])
+        for look in (verified, lambda opened: opened.prepare_repair(REPAIR, progress=Silent(), cancel=Cancel())):
+            with pytest.raises(KeyRotated):
+                look(opened)
+
+
+def test_nothing_is_written_under_a_key_that_is_destroyed(place, machines, tmp_path):
+    """Whoever begins a snapshot then is told before anything is stored that nobody could open."""
+    (tmp_path / "source" / "more").write_bytes(b"more" * 99)
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert not verified(opened).damages
+
+
+def test_mounted_snapshots_stay_listed(place, machines):
+    """A mount that stands does not show less, as if snapshots were forgotten: it says nothing new."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        look = mount._Look(opened.within)
+        assert len(look()) == 2
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            look()
+
+
+def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path):
+    """A restore that finds its packs gone says that the key was rotated, and names no file as damaged."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        found = opened.find("latest")
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
+
+
+def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):
+    """A snapshot that vanishes afterwards is no rotation."""
+    rotate(place, machines[1])
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        [first, _] = opened.snapshots().snapshots
+        (tmp_path / "repository" / "pending" / first.hex).unlink()
+        with pytest.raises(HistoryChanged):
+            opened.snapshots()
