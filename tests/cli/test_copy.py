@@ -100,7 +100,10 @@ def test_sync_deletes_nothing_for_an_empty_source(cli, tree, second):
     cli("snapshot", tree, "--label", "only")
     cli("sync", "--to", second)
     cli("forget", "only")
-    assert "nothing was forgotten" in cli("sync", "--to", second, "--delete", expected=1).err
+    told = cli("sync", "--to", second, "--delete", expected=1)
+    assert "nothing was forgotten" in told.err
+    assert "extra in the target" in told.out
+    assert "nothing was forgotten" in cli("sync", "--to", second, "--delete", "--json", expected=1).json["refused"]
     assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 1
 
 
@@ -128,6 +131,13 @@ def test_unreadable_manifest_keeps_no_other_snapshot_back(cli, tree, second, rep
     assert "name another snapshot" not in told.out + told.err
     assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 2
     cli("copy", made[2], "--to", second, *fresh)
+    cli("forget", made[2])
+    (tree / "more").write_text("more")
+    more = cli("snapshot", tree, "--json", *fresh).json["snapshot"]
+    kept = cli("sync", "--to", second, "--delete", "--json", *fresh, expected=4).json
+    assert [item["source"] for item in kept["copied"]] == [more]
+    assert (len(kept["extra"]), kept["deleted"]) == (1, [])
+    assert "this one is damaged" in kept["refused"]
 
 
 def test_alike_stays_alike_when_the_configuration_changes(cli, tree, second):

@@ -30,6 +30,8 @@ class SyncResult:
     deleted: tuple[Snapshot, ...] = ()
     pinned: tuple[Snapshot, ...] = ()
     """What is extra and stays, because it is pinned there."""
+    refused: Refused | None = None
+    """Why nothing was forgotten, where that was asked for."""
 
 
 def repository_id(location: str) -> str:
@@ -124,10 +126,11 @@ def sync(
         return SyncResult(copy=found, extra=extra)
     catalogue = source.snapshots()
     if catalogue.damaged or not catalogue.snapshots or not found.complete:
-        raise Refused(
+        refused = Refused(
             "nothing was forgotten in the other repository: this one is damaged, empty, or could not be copied whole",
             hint="verify this one first; or name what is to go: respaldo forget SNAPSHOT -r OTHER",
         )
+        return SyncResult(copy=found, extra=extra, refused=refused)
     pinned = target.pins()
     going = [item for item in extra if item.id not in pinned]
     deleted = target.forget([item.hex for item in going], grace_ns=grace_ns, dry_run=dry_run, cancel=cancel)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _WRITING: Final = "snapshot"
 _TAKES: Final = {
-    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history", "log show"), "list"),
-    **dict.fromkeys(("restore", "dump"), "restore"),
+    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history", "stats", "log show"), "list"),
+    **dict.fromkeys(("restore", "dump", "export", "checksums", "mount"), "restore"),
 }
 """Commands that read; any other one is the owner's."""
 
