@@ -5,12 +5,16 @@ are a line longer. The first `find` is measured on the client that made the snap
 `find` and `history` then with nothing remembered of names (what else a client keeps is there), then again. Each step is
 one command from its start to its end, the passphrase included; the median of the runs.
 
-python -m benches.looking [--tree DIR] [--snapshots 100] [--changes 300] [--runs 3] [--tools respaldo,restic] [--quick]
+A hundred snapshots take minutes to make: with ``--keep`` they stay in a directory, and the next run takes those.
+
+python -m benches.looking [--tree DIR] [--snapshots 100] [--changes 300] [--runs 3] [--tools respaldo,restic]
+    [--keep DIR] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -87,14 +91,17 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
         for register in tool.folder.glob("cache/respaldo/*/register"):
             shutil.rmtree(register)
 
-    made = scratch / "made"
-    for register in tool.folder.glob("cache/respaldo/*/register"):
-        shutil.copytree(register, made / register.parent.name)
+    # What the snapshots left of caches, before anything was asked; a kept scene was asked before.
+    caches, left = tool.folder / "cache", scratch / "caches"
+    if not left.exists():
+        shutil.copytree(caches, left)
 
     def as_snapshots_left_it() -> None:
-        forget_names()
-        for register in made.iterdir():
-            shutil.copytree(register, tool.folder / "cache" / "respaldo" / register.name / "register")
+        forget_all()
+        shutil.copytree(left, caches)
+
+    def forget_all() -> None:
+        shutil.rmtree(caches, ignore_errors=True)
 
     def forget_target() -> None:
         shutil.rmtree(scratch / "target", ignore_errors=True)
@@ -112,10 +119,13 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
     yield "snapshots (opening, listing)", tool.command(program, "snapshots", "-q"), nothing
     label = f"find {RARE}, the first on the client that made them"
     yield label, tool.command(program, "find", RARE), as_snapshots_left_it
+    yield f"find {RARE}, a client that never saw them", tool.command(program, "find", RARE), forget_all
     yield "history, names not remembered", tool.command(program, "history", one), forget_names
     yield f"find {RARE}, names not remembered", tool.command(program, "find", RARE), forget_names
     yield f"find {RARE}", tool.command(program, "find", RARE), nothing
     yield f"find {COMMON}", tool.command(program, "find", COMMON), nothing
+    yield "find '*.c'", tool.command(program, "find", "*.c"), nothing
+    yield "find '*.c' --json", tool.command(program, "find", "*.c", "--json"), nothing
     yield "find '*'", tool.command(program, "find", "*"), nothing
     yield "history", tool.command(program, "history", one), nothing
     yield "diff, first and last", tool.command(program, "diff", first, "latest"), nothing
@@ -180,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120)
     troubles: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="respaldo-looking-", dir=MEMORY if MEMORY.is_dir() else None) as name:
-        scratch = Path(name)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_place(options.keep))
         respaldo, restic = Respaldo(scratch / "respaldo"), Restic(scratch / "restic")
         tools: list[Tool] = [respaldo]
         if "restic" in options.tools:
@@ -190,15 +200,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tools.append(restic)
             except Unavailable as error:
                 console.print(f"[red]restic: {error}[/red]")
-        data = Linux(scratch, quick=options.quick, trees=(options.tree, options.tree) if options.tree else ())
         try:
-            data.make()
+            scene = made(scratch, tools, options)
         except Unavailable as error:
             console.print(f"[red]{error}[/red]")
             return 1
-        shutil.rmtree(data.other, ignore_errors=True)
-        scene = Scene(data.live, tools, options.changes)
-        scene.fill(options.snapshots)
         looked = measure(list(steps(scene, respaldo, scratch)), respaldo.name, options.runs, troubles)
         if restic in tools:
             looked += measure(list(restic_steps(restic)), restic.name, options.runs, troubles)
@@ -209,6 +215,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"[red]{trouble}[/red]")
     console.print(f"written: {options.json}")
     return bool(troubles)
+
+
+@contextlib.contextmanager
+def _place(kept: Path | None) -> Iterator[Path]:
+    """Gives the directory to work in: one that stays, or one in memory that does not."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="respaldo-looking-", dir=MEMORY if MEMORY.is_dir() else None) as name:
+        yield Path(name)
+
+
+def made(scratch: Path, tools: Sequence[Tool], options: argparse.Namespace) -> Scene:
+    """Returns a scene with its snapshots: the one that was kept there, or a new one; raises `Unavailable`."""
+    about = [options.snapshots, options.changes, options.quick, sorted(tool.name for tool in tools)]
+    note = scratch / "made.json"
+    data = Linux(scratch, quick=options.quick, trees=(options.tree, options.tree) if options.tree else ())
+    if note.exists():
+        if json.loads(note.read_text("utf-8")) != about:
+            raise Unavailable(f"{scratch} holds other snapshots than these; name another directory, or remove it")
+        return Scene(data.live, tools, options.changes)
+    if any(scratch.iterdir()):
+        raise Unavailable(f"{scratch} is neither empty nor what a run before has finished making; remove it")
+    data.make()
+    shutil.rmtree(data.other, ignore_errors=True)
+    scene = Scene(data.live, tools, options.changes)
+    scene.fill(options.snapshots)
+    note.write_text(json.dumps(about), "utf-8")
+    return scene
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -222,6 +258,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tools", default="respaldo,restic", type=lambda text: text.split(","))
     parser.add_argument("--quick", action="store_true", help="a part of the source, ten snapshots, once")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="make them there, or take those that are there")
     parser.add_argument("--json", type=Path, default=Path("looking.json"))
     options = parser.parse_args(arguments)
     if options.quick:

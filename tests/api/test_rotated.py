@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from respaldo import api
@@ -9,6 +11,7 @@ from respaldo.api import mount
 from respaldo.api.history import History
 from respaldo.core.errors import HistoryChanged, KeyRotated
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check import objects
 
 REPAIR = api.RepairOptions()
 SECRET = api.Secret(key=bytes(32))
@@ -60,12 +63,32 @@ def test_rotation_while_a_repository_is_opened(place, machines, monkeypatch):
 
 
 def test_rotation_while_a_repository_is_open(place, machines):
-    """What is listed then has other ids, and the log cannot be read: it is said that the key was rotated."""
+    """Who reads goes on under the new key; who writes is told that the key was rotated, and of nothing else."""
+    for writes in (False, True):
+        with api.open_repository(place, SECRET, places=machines[0], writes=writes) as opened:
+            assert len(opened.snapshots().snapshots) == 2
+            rotate(place, machines[1])
+            with pytest.raises(KeyRotated) if writes else nullcontext():
+                assert len(opened.snapshots().snapshots) == 2
+
+
+def test_damage_that_is_met_before_a_reader_goes_on_is_none(place, machines, monkeypatch):
+    """What was read with the old key, and was sealed anew meanwhile, is not reported once the new key is there."""
     with api.open_repository(place, SECRET, places=machines[0]) as opened:
-        opened.snapshots()
-        rotate(place, machines[1])
+        before = len(opened.snapshots().snapshots)
+        read_config = objects.read_header
+
+        def rotated(backend):
+            monkeypatch.setattr(objects, "read_header", read_config)
+            rotate(place, machines[1])
+            return read_config(backend)
+
+        monkeypatch.setattr(objects, "read_header", rotated)
         with pytest.raises(KeyRotated):
-            opened.snapshots()
+            verified(opened)
+        assert opened.within.epoch.number == 1
+        assert len(opened.snapshots().snapshots) == before
+        assert not verified(opened).damages
 
 
 def verified(opened):

@@ -94,6 +94,7 @@ def test_span(text, span_ns):
         ('[a]\nkeep-kind = { full = "x" }', "keep-kind.full is not a span"),
         ('[a]\nkeep-last = 1\ngrace = "x"', "grace is not a span"),
         ("[a]\nkeep-last = 1\nkeep-last = 2", "not TOML"),
+        (f"[a]\nk{'.k' * 1001} = 1", "f, line 2: more than 1000 dots"),
     ],
 )
 def test_mistake_is_named_with_its_place(text, said):

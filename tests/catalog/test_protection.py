@@ -5,22 +5,14 @@ from __future__ import annotations
 import pytest
 
 from respaldo.backend.faults import Crash, Fault, Faults
-from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog import protection
 from respaldo.catalog.snapshots import forget, load, outcome_name, pending_name
 from respaldo.core.errors import Refused
 from tests.catalog.test_snapshots import commit, damage, snapshot
-from tests.store.repositories import initialise, opened, replica
+from tests.store.repositories import opened, replica
 
 GRACE_NS = 7 * 24 * 3600 * 10**9
 ONE = snapshot(1)
-
-
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from respaldo.backend.faults import CHANGES, Crash, Fault, Faults, lasting_failure
-from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.decided import Decided, cached, decode
 from respaldo.catalog.rolls import list_rolls, read_roll, roll, superseded_rolls
 from respaldo.catalog.snapshots import decide, load, outcome_name, pending_name, put_pending, roll_up
@@ -19,20 +18,7 @@ from respaldo.format.snapshot import Verdict
 from respaldo.store import tiers
 from tests.catalog.test_snapshots import MANIFEST
 from tests.flows.check.scenes import flipped
-from tests.store.repositories import initialise, opened
-
-
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
+from tests.store.repositories import opened
 
 
 def snapshot(number):

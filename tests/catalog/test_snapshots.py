@@ -8,13 +8,12 @@ from dataclasses import replace
 import pytest
 
 from respaldo.backend.faults import Fault, Faults, lasting_failure
-from respaldo.backend.memory import MemoryBackend
 from respaldo.catalog.snapshots import decide, list_pending, load, outcome_name, pending_name, put_pending
 from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageFailed, UsageError
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.format.snapshot import Manifest, Verdict
 from tests.flows.check.scenes import flipped
-from tests.store.repositories import SESSION, initialise, opened
+from tests.store.repositories import SESSION
 
 MANIFEST = Manifest(
     session=SESSION,
@@ -27,19 +26,6 @@ MANIFEST = Manifest(
     user="u",
     uid=0,
 )
-
-
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
 
 
 def snapshot(number):

@@ -7,12 +7,13 @@ import os
 
 import pytest
 
-from respaldo.api import Repository
+from respaldo.api.pruning import PreparedPrune, Pruning
 from respaldo.core.errors import ChunkMissing, Interrupted, StorageFull
 from respaldo.core.ids import ChunkId
 from respaldo.flows.backup.reader import FileReader
 
 pytestmark = pytest.mark.usefixtures("repository")
+LOOK, RUN = (Pruning, "prepare"), (PreparedPrune, "run")
 
 
 @pytest.fixture
@@ -125,19 +126,21 @@ def test_incomplete_snapshot_pushes_no_complete_one_out(cli, tree, policies, bro
         (Interrupted("SIGINT"), 130),
     ],
 )
-def test_snapshot_stands_where_what_follows_fails(cli, tree, monkeypatch, error, status):
+@pytest.mark.parametrize("where", [LOOK, RUN])
+def test_snapshot_stands_where_what_follows_fails(cli, tree, monkeypatch, where, error, status):
     """It is reported, the error after it, and the exit status is the error's."""
 
     def failing(*_, **__):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(Repository, "prune", failing)
+        patch.setattr(*where, failing)
         ran = cli("snapshot", tree, "--prune", "--policy", "standard", expected=status)
         assert ran.out.startswith("snapshot ")
         assert "the snapshot is made; what was to follow failed" in ran.err
         told = cli("snapshot", tree, "--prune", "--policy", "standard", "--json", expected=status).json
         assert told["prune"]["error"] == str(error)
+        assert ("retention" in told["prune"]) == (where == RUN), "what was forgotten is said, and only that"
     assert there(cli)[-1] == told["snapshot"]
     cli("verify", "--read-data")
 

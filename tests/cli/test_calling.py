@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.cli.test_looking import completed
+from tests.cli.test_completion import completed
 
 LABEL = re.compile(r"v(\d+\.\d+\.\d+)-\d{8}_\d{6}")
 

@@ -99,6 +99,7 @@ def test_find_by_regular_expression_and_place(cli, made, tree):
     }
     assert found(cli, made, tree, "a.txt", "--under", "/nowhere") == []
     assert "regular expression" in cli("find", "--regex", "(", expected=2).err
+    assert "\\[ for a bracket" in cli("find", "--regex", "[[a]", expected=2).err
 
 
 def test_find_in_snapshots_of_a_kind_or_tag(cli, made, tree):

@@ -80,6 +80,19 @@ def test_passphrase_is_changed(cli, place):
     cli("key", "list", "--password-file", place / "old", expected=12)
 
 
+def test_recovery_key_is_not_taken_away_by_a_new_passphrase(cli, place):
+    """Whoever has forgotten the passphrase and changes "it" with a recovery key keeps that, and is told the way."""
+    (place / "new").write_text("new\n")
+    cli("key", "recovery", "--output", place / "paper")
+    before = cli("key", "list", "--json").json["keys"]
+    ran = cli("key", "passwd", "--key-file", place / "paper", "--new-password-file", place / "new", expected=2)
+    assert "respaldo key add" in ran.err
+    assert [key["id"] for key in cli("key", "list", "--json").json["keys"]] == [key["id"] for key in before]
+    cli("key", "add", "--key-file", place / "paper", "--new-password-file", place / "new")
+    cli("key", "test", "--password-file", place / "new")
+    cli("key", "test", "--key-file", place / "paper")
+
+
 def test_same_passphrase_is_no_change(cli, place):
     """A change to what it was is refused, and nothing happens."""
     (place / "old").write_text("old\n")

@@ -77,6 +77,9 @@ def test_what_a_client_has_kept_is_put_again(cli, repository, log, other, how, n
     assert found == [(name, f"{reason}entry {number} of client {who} is in no object")]
     rolled_back = f"entry 3 of client {who} is gone (the repository was rolled back)"
     assert history == ([rolled_back] if (how, number) == ("gone", 3) else [])
+    checked = cli("log", "check", "--json", expected=4).json
+    assert checked["findings"] == [*history, f"{name}: {reason}entry {number} of client {who} is in no object"]
+    assert any("respaldo repair" in note for note in checked["notes"])
     done, left = steps(cli)
     aside = [("set aside", name, "what it said is kept here, and is put again")] if how != "gone" else []
     assert done == [*aside, ("put again", name, f"this machine has kept entry {number} of client {who}")]

@@ -1,10 +1,9 @@
-"""Tests of the commands that look: snapshots, ls, stats, verify, completion."""
+"""Tests of the commands that look: snapshots, ls, stats, verify."""
 
 from __future__ import annotations
 
 import base64
 import os
-import subprocess
 
 import pytest
 
@@ -252,56 +251,3 @@ def test_latest_is_not_taken_from_before_a_damaged_snapshot(cli, tree, repositor
 def test_verify_of_nonsense(cli, words):
     """What cannot be understood is wrong usage."""
     cli("verify", *words, expected=2)
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(cli, shell):
-    """Each shell gets a script that asks this program."""
-    assert "_RESPALDO_COMPLETE" in cli("completion", shell).out
-
-
-def test_completion_script_is_accepted_by_bash(cli, place):
-    """Bash can read what it is given."""
-    (place / "script").write_text(cli("completion", "bash").out)
-    subprocess.run(["bash", "-n", place / "script"], check=True)
-
-
-def completed(spawn, *words: str) -> set[str]:
-    """Returns what the last word can become."""
-    environment = os.environ | {
-        "_RESPALDO_COMPLETE": "bash_complete",
-        "COMP_WORDS": " ".join(("respaldo", *words)),
-        "COMP_CWORD": str(len(words)),
-    }
-    out, err = spawn(env=environment).communicate()
-    assert not err
-    return {line.partition(",")[2] for line in out.decode().splitlines()}
-
-
-def test_completion_of_commands_options_and_snapshots(cli, spawn, tree, monkeypatch):
-    """Commands, options and, from the cache, the snapshots; without any secret."""
-    made = cli("snapshot", tree, "--label", "monday", "--json").json["snapshot"]
-    cli("snapshots")
-    monkeypatch.delenv("RESPALDO_KEY_FILE")
-    assert completed(spawn, "sna") == {"snapshot", "snapshots"}
-    assert "--exclude-caches" in completed(spawn, "snapshot", "--exclude-c")
-    assert completed(spawn, "ls", "") == {"latest", "monday", made[:8]}
-    assert completed(spawn, "ls", "mo") == {"monday"}
-
-
-def test_completion_leaves_out_labels_that_a_terminal_would_obey(cli, spawn, tree):
-    """A label that is not printable, or not UTF-8, is not offered, and does not end the completion of the others."""
-    (tree / "odd\x1b[31m").mkdir()
-    for label in ("monday", "\x1b[31mred", "two\nlines", "odd\udcff"):
-        cli("snapshot", tree / "odd\x1b[31m", "--label", label)
-    ids = {item["id"][:8] for item in cli("snapshots", "--json").json["snapshots"]}
-    assert completed(spawn, "ls", "") == {"latest", "monday", *ids}
-    environment = os.environ | {"_RESPALDO_COMPLETE": "zsh_complete", "COMP_WORDS": "respaldo ls ", "COMP_CWORD": "2"}
-    out, _ = spawn(env=environment).communicate()
-    assert b"\x1b" not in out
-
-
-@pytest.mark.parametrize("words", [("log", "head", "--svg"), ("key", "client", "add", "--out")])
-def test_completion_of_files_that_are_made(spawn, words):
-    """The shell completes them: what is printed is only that it is a file."""
-    assert completed(spawn, *words, "") == {""}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -78,11 +79,34 @@ def test_wrong_usage_is_2(cli, words):
     assert not ran.out
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("snapshto", "snapshot"),
+        ("backup", "snapshot"),
+        ("help", "--help"),
+        ("umount", "umount DIR"),
+        ("xyzzy", "--help"),
+    ],
+)
+def test_command_that_there_is_not_leads_to_the_one_that_was_meant(cli, name, meant):
+    """Whoever mistypes a name, or knows it from another program, is told the right one."""
+    assert meant in cli(name, expected=2).err
+
+
+def test_second_init_is_said_in_words(cli, place):
+    """And what is there stays as it is."""
+    cli("init")
+    ran = cli("init", expected=1)
+    assert ran.err.startswith("error: there is a repository already\n")
+    assert "hint: " in ran.err
+
+
 def test_no_repository_is_10(cli):
     """A place without a repository ends with status 10 and a hint."""
     ran = cli("snapshots", expected=10)
     assert ran.err.startswith("error: no repository at ")
-    assert "hint: " in ran.err
+    assert "whether its disk is mounted" in ran.err
 
 
 def test_no_repository_named_is_2(cli, monkeypatch):
@@ -184,6 +208,20 @@ def test_unusable_cache_directory(cli, place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert "warning: " in cli("snapshots").err
     cli("snapshots", "--cache-dir", blocked / "x", expected=2)
+
+
+def test_warnings_of_python_reach_nobody():
+    """They are for whoever writes the program, who asks for them with PYTHONWARNINGS."""
+    program = (
+        "import warnings; from respaldo.cli import main, run;"
+        "run.run = lambda *_, **__: warnings.warn('odd', FutureWarning) or 0; main.main()"
+    )
+    for asked in ("", "default"):
+        environment = os.environ | {"PYTHONWARNINGS": asked}
+        ran = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ("odd" in ran.stderr) == bool(asked)
 
 
 def test_module_ends_with_the_status_of_the_command(place):

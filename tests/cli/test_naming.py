@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.cli.test_looking import completed
+from tests.cli.test_completion import completed
 
 
 @pytest.fixture

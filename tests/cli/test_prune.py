@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 import pytest
+
+from respaldo.core.seams import SystemClock
 
 
 @pytest.fixture
@@ -88,6 +91,48 @@ def test_prune_of_damaged_repository_deletes_nothing(cli, forgotten):
     assert "is in no pack" in failed.err
     assert packs(forgotten) == before
     assert not list((forgotten / "condemned").glob("*"))
+
+
+def names(repository) -> set[str]:
+    return {
+        f"{path.parent.name}/{path.name}" for folder in ("pending", "trash") for path in (repository / folder).glob("*")
+    }
+
+
+@pytest.mark.parametrize("grace", ["0d", "7d"])
+def test_prune_of_damaged_repository_forgets_nothing(cli, repository, tree, monkeypatch, grace):
+    """With a policy it looks first: nothing is forgotten or put into the trash, and what is due there stays."""
+    for _ in range(3):
+        (tree / "big").write_bytes(os.urandom(400_000))
+        there = packs(repository).keys()
+        cli("snapshot", tree)
+    cli("forget", cli("snapshots", "--json").json["snapshots"][0]["id"], "--grace", "1h")
+    later_ns = time.time_ns() + 2 * 3600 * 10**9
+    monkeypatch.setattr(SystemClock, "now_ns", lambda _self: later_ns)
+    for name in packs(repository).keys() - there:
+        next((repository / "packs").rglob(name)).unlink()
+    before = names(repository)
+    assert len(before) == 4
+    assert "is in no pack" in cli("prune", expected=4).err
+    assert "is in no pack" in cli("prune", "--keep-last", "1", "--grace", grace, expected=4).err
+    assert "is in no pack" in cli("prune", "--keep-last", "1", "--free", "1", expected=4).err
+    assert names(repository) == before
+    cli("snapshot", tree / "docs", "--as", tree, "--prune", "--policy", "aggressive", expected=4)
+    assert names(repository) > before
+
+
+def test_prune_collects_where_only_what_goes_is_damaged(cli, repository, tree):
+    """What is to be forgotten is not asked for what it has lost, unless it goes into the trash, where it is needed."""
+    there = packs(repository).keys()
+    cli("snapshot", tree)
+    for name in packs(repository).keys() - there:
+        next((repository / "packs").rglob(name)).unlink()
+    (tree / "big").unlink()
+    cli("snapshot", tree)
+    cli("prune", "--keep-last", "1", "--grace", "7d", expected=4)
+    done = cli("prune", "--keep-last", "1", "--json").json
+    assert (done["snapshots"], len(done["retention"]["forgotten"])) == (1, 1)
+    cli("verify", "--read-data")
 
 
 def test_init_keeps_a_ballast_and_prune_puts_it_back(cli, repository):

@@ -172,7 +172,7 @@ def test_clients_that_cannot_read_stay_enrolled(cli, place, tree, monkeypatch, r
     as_client("snapshot", tree, "--label", "one")
     cli("key", "client", "remove", "gone")
     for _ in range(2):
-        assert "areas of clients keep their keys" in cli("key", "rotate").err
+        assert "the areas of clients (web) keep their keys" in cli("key", "rotate").err
         cli("key", "reencrypt")
         assert opened_by(repository, old) == []
         listed = cli("key", "client", "list", "--json").json["clients"]

@@ -37,7 +37,7 @@ def test_whole_snapshot_keeps_its_paths(cli, tree, place, saved):
 @pytest.mark.usefixtures("saved")
 def test_file_becomes_or_lands_in_the_target(cli, tree, place):
     """A file becomes the target, or lands in it where that is a directory."""
-    cli("restore", f"latest:{tree}/docs/a.txt", place / "b.txt")
+    assert "1 created\n" in cli("restore", f"latest:{tree}/docs/a.txt", place / "b.txt").out
     assert (place / "b.txt").read_bytes() == (tree / "docs" / "a.txt").read_bytes()
     (place / "directory").mkdir()
     cli("restore", f"latest:{tree}/docs/a.txt", place / "directory")

@@ -48,6 +48,22 @@ def test_key_that_is_left_out_opens_no_more(cli, place, second):
     cli("snapshots")
 
 
+def test_key_in_use_is_left_out_only_where_that_is_said(cli, place, second):
+    """Where nobody can be asked, it takes --yes; a dry run warns."""
+    first = next(key["id"] for key in cli("key", "list", "--json").json["keys"] if key["opened"])
+    refused = cli("key", "rotate", "--without", first, expected=2).err
+    assert f"{first} is the key that the repository was opened with, and there is nobody to ask" in refused
+    assert "--yes" in refused
+    planned = cli("key", "rotate", "--without", first, "--dry-run")
+    assert "opened with: it will open it no more" in planned.err
+    assert all(key["epoch"] == 0 for key in cli("key", "list", "--json").json["keys"])
+    done = cli("key", "rotate", "--without", first, "--yes", "--json")
+    assert (done.json["left_out"], done.json["epoch"]) == ([first], 1)
+    assert "it will open it no more" in done.err
+    cli("snapshots", expected=12)
+    cli("snapshots", "--key-file", place / "second")
+
+
 def test_nothing_to_finish(cli):
     """`--resume` without anything cut off changes nothing, and goes with nothing else."""
     assert "nothing to finish" in cli("key", "rotate", "--resume").out

@@ -63,7 +63,17 @@ def test_parse_size(text, number):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.25 s"), (42, "42 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
+    ("seconds", "text"),
+    [
+        (0.25, "0.25 s"),
+        (42, "42 s"),
+        (185, "3 min 05 s"),
+        (7620, "2 h 07 min"),
+        (9.998, "10 s"),
+        (59.7, "1 min 00 s"),
+        (899.9, "15 min 00 s"),
+        (3599.8, "1 h 00 min"),
+    ],
 )
 def test_duration(seconds, text):
     """Durations are as exact as they are worth."""

@@ -53,7 +53,7 @@ def test_text_for_people(cli, tree):
     """Without --json there are a few lines, and with -q none."""
     text = cli("snapshot", tree).out
     assert text.startswith("snapshot ")
-    assert "4 new, 0 changed, 0 unchanged" in text
+    assert "4 new, 0 read again, 0 as before" in text
     assert "iB/s" in text
     assert cli("snapshot", tree, "-q").out == ""
 

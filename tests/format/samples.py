@@ -169,6 +169,17 @@ ENROLMENT = enrolment.Enrolment(
     time_ns=1_780_000_000_000_000_000,
 )
 REMOVAL = enrolment.Removal(client=b"C" * 16, time_ns=1_780_000_000_000_000_000, runs=frozenset({b"2" * 16, b"1" * 16}))
+RENEWAL = enrolment.Renewal(
+    client=b"C" * 16,
+    epoch=1,
+    time_ns=1_780_000_000_000_000_000,
+    sign_public=b"s" * 32,
+    box_public=b"b" * 32,
+    master=bytes(range(32)),
+    runs=frozenset({b"2" * 16, b"1" * 16}),
+    heads=((b"c" * 16, 7),),
+)
+RENEWED_AS = enrolment.RecordName(client=RENEWAL.client, renewal=RENEWAL.epoch)
 ENROLLED_AS = enrolment.RecordName(client=ENROLMENT.client)
 REMOVED_AS = enrolment.RecordName(client=REMOVAL.client, removed=True)
 RUN = runrecord.Run(
@@ -199,6 +210,7 @@ CREDENTIAL = credential.Credential(
     content_keys=bytes(range(192)),
     config=CONFIG,
 )
+RENEWED_CREDENTIAL = replace(CREDENTIAL, sign_seed=bytes(range(2, 34)), client=b"C" * 16, epoch=1)
 SLOT = slots.Slot(
     name="keys/00112233445566aa",
     method=slots.PASSPHRASE,
@@ -285,6 +297,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "marker": lambda data: snapshot.parse_marker(data, "x"),
     "config": lambda data: config.parse_config(data, "x"),
     "enrolment": lambda data: enrolment.parse_client_record(data, ENROLLED_AS.object_name()),
+    "renewal": lambda data: enrolment.parse_client_record(data, RENEWED_AS.object_name()),
     "removal": lambda data: enrolment.parse_client_record(data, REMOVED_AS.object_name()),
     "run": lambda data: runrecord.parse_run(data, runrecord.run_name(SESSION)),
     "notice": lambda data: notice.parse_notice(data, "x"),
@@ -319,6 +332,7 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "marker": (MARKER.encode(),),
     "config": (CONFIG.encode(), LIKE_ANOTHER.encode()),
     "enrolment": (ENROLMENT.encode(), replace(ENROLMENT, rights=()).encode()),
+    "renewal": (RENEWAL.encode(), replace(RENEWAL, runs=frozenset(), heads=()).encode()),
     "removal": (REMOVAL.encode(),),
     "run": (RUN.encode(), replace(RUN, author=runrecord.Author.OWNER, grants=()).encode()),
     "notice": (NOTICE.encode(),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from respaldo.api.accessed import ACCEPT
 from respaldo.catalog import runs
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.codec import compress, slots
@@ -27,6 +28,9 @@ from respaldo.format import (
     tree,
 )
 from respaldo.kernel.layout import INODE_FLAGS
+from respaldo.store import areas
+from respaldo.store.following import COMMIT, FORGET, PRUNE, RETIRE, ROTATE
+from respaldo.store.logloss import LOST
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
 FLAT = " ".join(TEXT.split())
@@ -103,6 +107,17 @@ def test_every_kind_and_figure_and_key_is_listed():
         assert kind in TEXT
     for name in figures.FIGURE_NAMES:
         assert name in TEXT
+
+
+def test_every_verb_is_listed():
+    """Whoever reads a log finds what each of its entries, and each line of an access log, may say."""
+    logged, accessed = (row for row in TEXT.splitlines() if row.startswith("| verb | text"))
+    for verb in (COMMIT, FORGET, PRUNE, ROTATE, RETIRE, LOST, ACCEPT, areas.ENROL, areas.REMOVE):
+        assert f"`{verb}`" in logged
+    source = Path(__file__).parents[2] / "src" / "respaldo" / "api"
+    for path in source.rglob("*.py"):
+        for verb in re.findall(r'recorded\(\s*"([^"]*)"', path.read_text("utf-8")):
+            assert f"`{verb}`" in accessed
 
 
 def test_every_section_that_a_module_names_exists():

@@ -9,7 +9,7 @@ import pytest
 
 from respaldo.codec.box import open_box
 from respaldo.codec.compress import Compressor
-from respaldo.codec.keys import KeyRing
+from respaldo.codec.keys import KeyRing, RunRing
 from respaldo.codec.seal import Sealer
 from respaldo.codec.slots import Secret, Stretching, parse_slot, unwrap
 from respaldo.core.ids import AES_256_GCM, XCHACHA20_POLY1305
@@ -69,6 +69,13 @@ def test_owner_still_opens_old_boxes(ending, suite):
     )
     assert opened.hex() == rows["message"]
     assert credential.parse_credential(rows["credential"].encode(), "x") == samples.CREDENTIAL
+    assert credential.parse_credential(rows["credential, renewed"].encode(), "x") == samples.RENEWED_CREDENTIAL
+    ring = RunRing(bytes.fromhex(rows["message"]), samples.HEADER.hash, epoch=1)
+    sealed = bytes.fromhex(rows["sealed by a run of epoch 1"])
+    assert (
+        Sealer(ring, samples.HEADER.repository, vectors.counting, suite).open("tree", "", 32, sealed, "x")
+        == ring.master
+    )
 
 
 @pytest.mark.parametrize(("ending", "suite"), SUITES)

@@ -116,6 +116,7 @@ def clients(suite=AES_256_GCM):
         suite=suite,
     )
     run = RunRing(MASTER, samples.HEADER.hash)
+    later = Sealer(RunRing(MASTER, samples.HEADER.hash, epoch=1), samples.HEADER.repository, counting, suite)
     return {
         "box seed": RING.box_seed,
         "box public": public,
@@ -125,6 +126,8 @@ def clients(suite=AES_256_GCM):
         "message": MASTER,
         "box": box,
         "credential": samples.CREDENTIAL.encode().decode(),
+        "credential, renewed": samples.RENEWED_CREDENTIAL.encode().decode(),
+        "sealed by a run of epoch 1": b"".join(later.seal("tree", "", len(MASTER), MASTER)),
     }
 
 

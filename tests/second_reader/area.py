@@ -30,6 +30,8 @@ class Area(reader.Repository):
         found = {item[1]: item for item in read(owner, r"[0-9a-f]{32}" + again)}
         (self.enrolled,) = [item for item in found.values() if item[2] == name]
         self.client = self.enrolled[1].hex()
+        renewals = {item[2]: item for item in read(owner, rf"{self.client}\.[1-9a-f][0-9a-f]*" + again)}
+        self.renewals = [renewals[epoch] for epoch in range(1, len(renewals) + 1)]
         removed = read(owner, rf"{self.client}\.removed" + again)
         self.counts = (
             {removed[0][3][at : at + 16].hex() for at in range(0, len(removed[0][3]), 16)} if removed else None
@@ -39,22 +41,26 @@ class Area(reader.Repository):
 
     def _masters(self, passphrase, key):
         need(self.header_hash == self.enrolled[6], "the area has another header")
-        self.root = self._root(self.enrolled[7])
-        private = X25519PrivateKey.from_private_bytes(derive("run box", self.root))
-        owner = Ed25519PrivateKey.from_private_bytes(derive("admin signature", self.root)).public_key()
-        client = Ed25519PublicKey.from_public_bytes(self.enrolled[4])
-        for name in self.names("runs", r"[0-9a-f]{32}"):
-            try:
-                self.runs.append((name[5:], self._run(name, private, {"client": client, "owner": owner})))
-            except (Damaged, InvalidSignature):
-                continue  # it does not count
+        self.of_epochs = []
+        keys = [(self.enrolled[4], self.enrolled[7]), *((item[4], item[6]) for item in self.renewals)]
+        for epoch, (public, master) in enumerate(keys):
+            self.of_epochs.append(self._root(master))
+            private = X25519PrivateKey.from_private_bytes(derive("run box", self.of_epochs[-1]))
+            owner = Ed25519PrivateKey.from_private_bytes(derive("admin signature", self.of_epochs[-1])).public_key()
+            authors = {"client": Ed25519PublicKey.from_public_bytes(public), "owner": owner}
+            for name in self.names("runs", r"[0-9a-f]{32}"):
+                with contextlib.suppress(Damaged, InvalidSignature):  # it does not count, or is of another epoch
+                    self.runs.append((name[5:], epoch, self._run(name, private, authors, epoch)))
         return [(1, self.enrolled[7])], {}
 
-    def _run(self, name, private, authors):
+    def _run(self, name, private, authors, epoch):
         version, signed, signature = parse(unclose(self.read(name), name), name)
         form, author, client, session, _, box, _ = parse(signed, name)
         need((version, form, name) == (1, 1, "runs/" + session.hex()) and client.hex() == self.client, f"{name} is odd")
         need(author == "owner" or self.counts is None or session.hex() in self.counts, f"{name} came after the removal")
+        ended = self.renewals[epoch][7] if epoch < len(self.renewals) else None
+        listed = ended is None or session in [ended[at : at + 16] for at in range(0, len(ended), 16)]
+        need(author == "owner" or listed, f"{name} came after the renewal")
         purpose = {"client": b"run", "owner": b"run owner"}[author]
         authors[author].verify(signature, b"respaldo 2026-11 signature " + purpose + b"\0" + self.header_hash + signed)
         shared = private.exchange(X25519PublicKey.from_public_bytes(box[:32]))
@@ -68,15 +74,15 @@ class Area(reader.Repository):
             super()._read_footer(name)
 
     def unseal(self, kind, name, length, sealed, what):
-        aad = canonical([1, self.suite, 0, self.id, kind, name, length])
         own = name.partition("/")[2].partition(".")[0] if kind in ("manifest", "outcome", "marker") else ""
-        roots = [root for run, root in self.runs if kind in OF_RUNS and own in ("", run)]
-        for root in (self.root, *roots):
+        roots = [(epoch, root) for run, epoch, root in self.runs if kind in OF_RUNS and own in ("", run)]
+        for epoch, root in (*enumerate(self.of_epochs), *roots):
+            aad = canonical([1, self.suite, epoch, self.id, kind, name, length])
             try:
                 opened = open_seal(derive("seal " + kind, root), aad, sealed, what, self.suite)
             except Damaged:
                 continue
-            need(kind != "outcome" or root == self.root or b"abort" not in opened, f"{what} is a client's abort")
+            need(kind != "outcome" or root in self.of_epochs or b"abort" not in opened, f"{what} is a client's abort")
             return opened
         raise Damaged(f"{what} opens under no key")
 

@@ -85,6 +85,8 @@ def unclose(data, what):
 
 
 class Repository:
+    former = ()  # of the newest epoch's record
+
     def __init__(self, path, passphrase=None, key=None):
         self.path = os.fsencode(path)
         header = self.read("header")
@@ -167,7 +169,7 @@ class Repository:
                 raw = unframe(self.unseal("epoch", name, len(sealed) - 72, sealed, name), name)
             except Damaged:
                 continue
-            _, _, content_keys, masters, _, _ = parse(raw, name)
+            _, _, content_keys, masters, self.former, _ = parse(raw, name)
             return [*self.roots, *((epoch, self._root(master)) for epoch, master in masters)], content_keys
         raise Damaged("the key was rotated, and this secret opens what is older only")
 

@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from respaldo.catalog.runs import split_leaf
 from respaldo.chunk.chunker import Chunker, ChunkerParams
+from respaldo.codec.recovery import show_key
 from respaldo.format.tree import Leaf
 from tests.format.samples import FILE, meta
 
@@ -109,3 +110,17 @@ def test_runs_are_split_as_the_page_says():
             run = []
     expected += [run] if run else []
     assert [part.names.split(b"\0")[:-1] for part in split_leaf(leaf, SECRET)] == expected
+
+
+def test_recovery_key_is_read_as_the_page_says():
+    """From paper, with what a person makes of it, to the 32 bytes; and a slip is found."""
+    alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    key = random.Random(5).randbytes(32)
+    typed = show_key(key).lower().replace("-", " . ").replace("0", "o").replace("1", "l").replace("v", "u")
+    letters = "".join(sign for sign in typed.upper() if sign not in " -.,:\n")
+    number = 0
+    for letter in letters.translate(str.maketrans("OILU", "011V")):
+        number = number * 32 + alphabet.index(letter)
+    data = number.to_bytes(35, "big")
+    assert (len(letters), data[:32]) == (56, key)
+    assert data[32:] == blake3(key, derive_key_context="respaldo 2026-11 recovery key check").digest(3)

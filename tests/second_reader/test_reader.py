@@ -19,6 +19,7 @@ from respaldo.core.seams import Cancel, Silent
 
 READER = Path(__file__).parent / "reader.py"
 AREA = Path(__file__).parent / "area.py"
+RECORDS = Path(__file__).parent / "records.py"
 PASSPHRASE = Secret(passphrase=b"correcto caballo")
 OPENS = {"RESPALDO_PASSWORD": "correcto caballo"}
 KEY = Secret(key=bytes(range(32)))
@@ -203,7 +204,7 @@ def test_reader_opens_one_that_names_content_like_another(backed_up, tmp_path):
 
 
 def test_owner_reads_the_area_of_a_client(backed_up, tmp_path):
-    """One that was removed, too: what it wrote before is there, what it wrote after is not."""
+    """One that was renewed, and removed, too: what it wrote before is there, what it wrote after is not."""
     source, _, _ = backed_up
     location = str(tmp_path / "repository")
     places = Places(cache_dir=tmp_path / "cache", state_dir=tmp_path / "data")
@@ -221,11 +222,14 @@ def test_owner_reads_the_area_of_a_client(backed_up, tmp_path):
 
     first = back_up()
     with open_repository(location, KEY, places=places, writes=True) as repository:
+        credential = parse_credential(repository.clients.renew("web").credential, "x")
+    second = back_up()
+    with open_repository(location, KEY, places=places, writes=True) as repository:
         repository.clients.remove("web")
     back_up()
     listed = run(location, "web", script=AREA, RESPALDO_KEY_FILE=str(key_file))
-    assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == [first], listed.stderr
-    run(location, "web", first, tmp_path / "out", script=AREA, RESPALDO_KEY_FILE=str(key_file))
+    assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == [first, second], listed.stderr
+    run(location, "web", second, tmp_path / "out", script=AREA, RESPALDO_KEY_FILE=str(key_file))
     restored = Path(str(tmp_path / "out") + str(source))
     if os.geteuid() == 0:  # a file of mode 0 cannot be read and compared by its owner
         assert strip(described(restored)) == strip(described(source))
@@ -261,7 +265,7 @@ def test_reader_opens_one_whose_key_was_rotated(backed_up, tmp_path):
     assert (ran.returncode, ran.stderr.count(b"\n")) == (3 * unread, unread), ran.stderr
 
 
-@pytest.mark.parametrize("script", [READER, AREA], ids=["reader", "area"])
+@pytest.mark.parametrize("script", [READER, AREA, RECORDS], ids=["reader", "area", "records"])
 def test_reader_shares_nothing_with_the_product(script):
     """It imports five libraries and the standard one, and is short enough to be trusted in an emergency."""
     text = script.read_text("utf-8")
@@ -271,4 +275,12 @@ def test_reader_shares_nothing_with_the_product(script):
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             top = name.partition(".")[0]
-            assert top in sys.stdlib_module_names | {"reader", "blake3", "zstandard", "cryptography", "nacl", "msgpack"}
+            assert top in sys.stdlib_module_names | {
+                "area",
+                "reader",
+                "blake3",
+                "zstandard",
+                "cryptography",
+                "nacl",
+                "msgpack",
+            }

@@ -22,8 +22,10 @@ from respaldo.format.header import Header
 from respaldo.store.areas import Client, enrol, list_clients, remove
 from respaldo.store.clientrepo import ClientRepo
 from respaldo.store.header import read_header
+from respaldo.store.making import create
 from respaldo.store.owned import OwnedArea
-from respaldo.store.repo import Repo, create
+from respaldo.store.renewing import renew
+from respaldo.store.repo import Repo
 from tests.store.repositories import CONFIG, SECRET, Clock
 
 
@@ -93,12 +95,21 @@ class Place:
         with self.owner() as repo:
             remove(repo, client, self.area)
 
-    def opened(self, *, fresh: bool = False) -> OwnedArea:
+    def renew(self, *, machine: str = "owner") -> Credential:
+        """Renews the client, whose machine gets the new credential where somebody gives it that."""
+        with self.owner(machine) as repo:
+            return renew(
+                repo,
+                list_clients(repo)[0][0],
+                lambda client: self.opened(client=client, fresh=machine != "owner"),
+            )
+
+    def opened(self, *, fresh: bool = False, client: Client | None = None) -> OwnedArea:
         """Opens the area as its owner has it; ``fresh``: on a machine that has never seen it."""
         place = self.path / (f"fresh {next(self._caches)}" if fresh else "owner")
         return OwnedArea.open_area(
             self.area,
-            self.known(),
+            client or self.known(),
             cache_dir=place / "areas",
             clock=self.clock,
             random=os.urandom,

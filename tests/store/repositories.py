@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pytest
+
 from respaldo.backend.base import Backend
 from respaldo.backend.memory import MemoryBackend
 from respaldo.codec.slots import STANDARD, Secret
 from respaldo.core.ids import ChunkId, Kind, PackName, SessionId
 from respaldo.format.config import Config
 from respaldo.store.chunks import ChunkSink
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 
 SECRET = Secret(key=b"k" * 32)
 OTHER = Secret(key=b"o" * 32)
@@ -58,6 +61,21 @@ def opened(backend: Backend, cache: Path, *, secret: Secret = SECRET, pinned: by
     repo = Repo.open(backend, secret, cache_dir=cache, clock=Clock(), random=random, pinned=pinned)
     repo.synchronise(lenient=True)
     return repo
+
+
+@pytest.fixture
+def backend() -> MemoryBackend:
+    """The storage of a new repository."""
+    made = MemoryBackend()
+    initialise(made)
+    return made
+
+
+@pytest.fixture
+def repo(backend: MemoryBackend, tmp_path: Path) -> Iterator[Repo]:
+    """A new repository, opened."""
+    with opened(backend, tmp_path / "cache") as made:
+        yield made
 
 
 def replica(objects: dict[str, bytes]) -> MemoryBackend:

@@ -269,7 +269,7 @@ def test_owner_takes_no_key_of_a_forged_run(place):
     place.area.put(run_name(forged.session), [forged.encode()])
     with place.opened(fresh=True) as repo:
         assert [item.id for item in load(repo).snapshots] == [first.snapshot]
-        rings = AreaRings(repo.ring, place.known(), place.area, place.header)
+        rings = AreaRings((repo.ring,), place.known(), place.area, place.header)
         assert set(rings.known()) == {first.snapshot}
         assert set(rings.refused) == {forged.session}
 

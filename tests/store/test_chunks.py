@@ -19,19 +19,6 @@ from respaldo.store.packs import read_footer
 from tests.store.repositories import initialise, opened, pieces, replica, sink, store
 
 
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
-
-
 def put_all(there, chunks):
     for kind, raw in chunks:
         there.put(kind, raw)

@@ -26,18 +26,11 @@ from respaldo.format.segment import Listed, Segment
 from respaldo.format.snapshot import Condemnation
 from respaldo.store import slots
 from respaldo.store.header import read_header
+from respaldo.store.making import create
 from respaldo.store.packs import read_footer
-from respaldo.store.repo import Repo, create
+from respaldo.store.repo import Repo
 from tests.flows.check.scenes import flipped
 from tests.store.repositories import CONFIG, OTHER, SECRET, SESSION, Clock, initialise, opened, pieces, replica, store
-
-
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
 
 # --- making --------------------------------------------------------------------------------------------------------
 
@@ -226,12 +219,6 @@ def test_damaged_slot_does_not_keep_another_from_opening(backend, tmp_path):
 
 
 # --- what is there -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
 
 
 def twin(repo, tmp_path, name="twin"):

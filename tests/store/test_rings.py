@@ -48,7 +48,7 @@ def draw(place, session, *, seed=b"", author=Author.CLIENT, client=b"", header=N
 def rings_of(place):
     client = place.known()
     owner = KeyRing(client.enrolment.master, place.header.hash)
-    return AreaRings(owner, client, place.area, place.header)
+    return AreaRings((owner,), client, place.area, place.header)
 
 
 def forge(place, ring, kind, name, message):

@@ -19,19 +19,6 @@ from tests.flows.check.scenes import flipped
 from tests.store.repositories import SESSION, initialise, opened, replica, store
 
 
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
-
-
 def session(repo, number):
     """Stores one small pack with its segment, and merges what is due; returns the pack and the merged segment."""
     repo.synchronise(lenient=True)

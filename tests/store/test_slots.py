@@ -26,19 +26,6 @@ from tests.store.repositories import OTHER, SECRET, initialise, opened
 CHEAP = Kdf(passes=1, memory_kib=64 << 10)
 
 
-@pytest.fixture
-def backend():
-    made = MemoryBackend()
-    initialise(made)
-    return made
-
-
-@pytest.fixture
-def repo(backend, tmp_path):
-    with opened(backend, tmp_path / "cache") as made:
-        yield made
-
-
 def add(repo, secret=OTHER, label="second", random=os.urandom):
     return slots.add(
         repo.backend, repo.ring, repo.vault, secret=secret, kdf=CHEAP, label=label, now_ns=7, random=random

@@ -188,6 +188,16 @@ def test_find_refuses_what_is_no_regular_expression():
         Criteria(pattern="(", regex=True)
 
 
+@pytest.mark.parametrize("pattern", ["[[a]", "x/[[a]", "[[:digit:]]", "[a--b]", "[a&&b]", "[a||b]", "[a~~b]"])
+def test_find_refuses_what_may_mean_two_things(pattern, recwarn):
+    """What Python only warns of, and takes for something else than was meant, is told; globs mean one thing."""
+    for _ in range(2):
+        with pytest.raises(UsageError, match="may mean two things"):
+            Criteria(pattern=pattern, regex=True)
+    Criteria(pattern=pattern)
+    assert not recwarn
+
+
 def test_register_notices_what_rotted(tmp_path):
     """A byte that is another one in the register is damage of the cache, whichever it is."""
     chunks = Chunks()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from respaldo.api.retention import GROUP_BY, InTrash, Planned, RetentionPlan, view
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import PutAway, Restoring
+    from respaldo.api.unasked import client_names, slot_names
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
     from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe, kind_of
@@ -203,6 +204,7 @@ __all__ = [
     "cached_snapshots",
     "choose",
     "choose_for",
+    "client_names",
     "copy",
     "covers",
     "describe",
@@ -228,6 +230,7 @@ __all__ = [
     "repository_path",
     "show_share",
     "shown_labels",
+    "slot_names",
     "split_name",
     "sum_line",
     "sync",
@@ -261,6 +264,7 @@ _WHERE = {
     "respaldo.api.retention": "GROUP_BY InTrash Planned RetentionPlan view",
     "respaldo.api.safety": "PutAway Restoring",
     "respaldo.api.rewriting": "RewriteResult",
+    "respaldo.api.unasked": "client_names slot_names",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
     "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",

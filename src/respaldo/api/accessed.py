@@ -6,6 +6,7 @@ is known is said in the signed log. See `respaldo.store.accesses`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -139,13 +140,11 @@ class AccessHistory:
     def _open(self, line: Line) -> Access:
         what = f"line {line.number} of the access log"
         header = self._repo.header
-        seed = self._repo.access_seed
-        try:
-            box = open_box(seed, line.box, purpose=PURPOSE, header_hash=header.hash, name="", suite=header.suite)
-            return parse_access(box, line, what)
-        except Corruption:
-            reason = "it was changed, belongs to another line, or was sealed to another key"
-            raise Corruption(what, reason) from None
+        for seed in self._repo.access_seeds:
+            with contextlib.suppress(Corruption):
+                box = open_box(seed, line.box, purpose=PURPOSE, header_hash=header.hash, name="", suite=header.suite)
+                return parse_access(box, line, what)
+        raise Corruption(what, "it was changed, belongs to another line, or was sealed to another key")
 
 
 def _is_signed(entry: Entry, known: dict[int, bytes]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ __all__ = ["RIGHTS", "Added", "ClientInfo", "Clients"]
 
 if TYPE_CHECKING:
     from respaldo.api.recording import Accesses
+    from respaldo.store.owned import OwnedArea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +29,15 @@ class ClientInfo:
     rights: tuple[str, ...]
     added_ns: int
     removed_ns: int | None = None
+    keys_ns: int = 0
+    """Since when it has the keys that it has."""
+    epoch: int = 0
+    """Of its area: so often its keys were renewed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """Is a client that was added: its credential as the file's bytes, and where its area lies."""
+    """Is a client that was added, or renewed: its credential as the file's bytes, and where its area lies."""
 
     client: ClientInfo
     location: str
@@ -66,6 +72,43 @@ class Clients:
         """Returns the client of a name, or of the beginning of an id; raises `UsageError`."""
         return _info(self.record(name))
 
+    def find_renewable(self, name: str) -> ClientInfo:
+        """Returns the client of a name, if its keys can be renewed; raises `UsageError`, `Corruption`."""
+        from respaldo.store.renewing import check_renewable  # noqa: PLC0415 - start-up time
+
+        client = self.record(name)
+        check_renewable(client)
+        return _info(client)
+
+    def renew(self, name: str) -> Added:
+        """Gives a client and its area other keys; the credential that it had ends at once. The new one is kept nowhere.
+
+        What it stored stays, and is read as before by the owner. Raises `UsageError`, `Refused`, `NotRecorded`.
+        """
+        from respaldo.store import renewing  # noqa: PLC0415 - start-up time
+
+        client = self.record(name)
+        with self._accesses.recorded("key client renew", note=client.enrolment.name):
+            credential = renewing.renew(self._repo, client, self._open_area)
+        location = area_location(self._repo.backend.location, client.enrolment.client)
+        return Added(client=self.find(client.enrolment.client.hex()), location=location, credential=credential.encode())
+
+    def _open_area(self, client: areas.Client) -> OwnedArea:
+        from respaldo.store.owned import OwnedArea  # noqa: PLC0415 - start-up time
+
+        backend = open_backend(area_location(self._repo.backend.location, client.enrolment.client))
+        try:
+            return OwnedArea.open_area(
+                backend,
+                client,
+                cache_dir=self._repo.cache_dir.parent,
+                clock=self._repo.clock,
+                random=self._repo.random,
+            )
+        except BaseException:
+            backend.close()
+            raise
+
     def remove(self, name: str) -> ClientInfo:
         """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area."""
         client = self.record(name)
@@ -78,9 +121,11 @@ class Clients:
 
     def names(self) -> list[str]:
         """Returns what each client can be named by, its id where it shares its name; by the time it was added."""
-        found, _ = self.listed()
-        names = [item.name for item in found]
-        return [item.name if names.count(item.name) == 1 else item.id for item in found]
+        return [name for name, _ in named(self.listed()[0])]
+
+    def present(self) -> list[str]:
+        """Returns the names of those that were not removed."""
+        return [item.name for item in self.listed()[0] if item.removed_ns is None]
 
     def record(self, name: str) -> areas.Client:
         """Returns what the owner knows of the client of a name, or of the beginning of an id; raises `UsageError`."""
@@ -99,6 +144,17 @@ class Clients:
         return open_backend(area_location(self._repo.backend.location, client), create=True)
 
 
+def named(found: Sequence[ClientInfo]) -> list[tuple[str, ClientInfo]]:
+    """Returns what each of some clients can be named by, its id where it shares its name."""
+    names = [item.name for item in found]
+    return [(item.name if names.count(item.name) == 1 else item.id, item) for item in found]
+
+
+def described(records: areas.Records) -> list[ClientInfo]:
+    """Returns the clients whose records can be read, by the time they were added."""
+    return [_info(item) for item in areas.list_clients(records)[0]]
+
+
 def _info(client: areas.Client) -> ClientInfo:
     enrolment, removal = client.enrolment, client.removal
     return ClientInfo(
@@ -107,4 +163,6 @@ def _info(client: areas.Client) -> ClientInfo:
         rights=enrolment.rights,
         added_ns=enrolment.time_ns,
         removed_ns=None if removal is None else removal.time_ns,
+        keys_ns=client.renewals[-1].time_ns if client.renewals else enrolment.time_ns,
+        epoch=len(client.renewals),
     )

@@ -18,6 +18,7 @@ from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
 from respaldo.store.epochs import require_newest
+from respaldo.store.logstate import survey_log
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
 
@@ -108,7 +109,7 @@ class History:
         if seen == (epoch.number, epoch.ring.check):
             return
         if seen is not None:
-            former = {item.epoch: item.check for item in (epoch.record.former if epoch.record else ())}
+            former = {item.epoch: item.check for item in epoch.former}
             if seen[0] > epoch.number:
                 self._found([f"the key was rotated to epoch {seen[0]}, and only epoch {epoch.number} is there"])
             elif seen[0] == epoch.number:
@@ -198,6 +199,16 @@ class History:
         known = self._repo.log.follow().memory.known if self._repo.log else {}
         heads = [[client, item.number, item.hash[:_HASH_BYTES]] for client, item in sorted(known.items())]
         return encode_head(canonical.pack([1, self._repo.header.repository[:_HASH_BYTES], heads]))
+
+    def survey(self) -> tuple[str, ...]:
+        """Reads the log from its beginning; returns what is damaged, and what lacks, also where nobody has seen it.
+
+        A client that cannot read looks at nothing.
+        """
+        log = self._repo.log
+        if log is None or self._repo.runs is not None:
+            return ()
+        return tuple(f"{name}: {reason}" for name, reason in survey_log(log).faults.items())
 
     def check(self, head: str) -> Checked:
         """Compares a head with what is there; raises `UsageError` for what is no head, or one of another repository."""

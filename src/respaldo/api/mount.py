@@ -44,6 +44,7 @@ class _Look:
         """Bytes that are stored, and files in all snapshots."""
 
     def __call__(self) -> Sequence[Snapshot]:
+        self._repo.keep_up()
         listed = snapshots.load(self._repo)
         require_readable(self._repo, listed)
         catalogue = protection.set_apart(listed, protection.load_trash(self._repo))

@@ -16,7 +16,6 @@ from respaldo.api.repository import Repository
 from respaldo.backend.base import Backend
 from respaldo.backend.open import area_location, open_backend
 from respaldo.backend.wrap import RateLimit, ReadOnly
-from respaldo.codec.signing import Signer, client_of
 from respaldo.codec.slots import Opened, Secret
 from respaldo.core.errors import Corruption, KeyRotated, NotARepository, WrongSecret
 from respaldo.core.seams import SystemClock, system_random
@@ -25,6 +24,7 @@ from respaldo.store import repo as store
 from respaldo.store import slots
 from respaldo.store.header import read_header_mended
 from respaldo.store.recollection import Recollection, recollection_path
+from respaldo.store.succession import Succession
 
 if TYPE_CHECKING:
     from respaldo.api.keys import KeySource
@@ -110,6 +110,8 @@ def _opened(
     except BaseException:
         backend.close()
         raise
+    # Whoever writes stays in the epoch that it was opened in.
+    repo.keep_up = Succession(repo, secret if isinstance(secret, Secret) and not writes else None)
     uses = Uses(places, header.repository)
     uses.note(repo.slot, repo.clock.now_ns())
     opened = Repository(
@@ -248,7 +250,9 @@ def _followed(opened: Repository, first: Callable[[], object] = lambda: None) ->
 
 def _find_area(location: str, credential: Credential) -> Backend:
     """Returns the backend of a client's area: what lies at the location, or below it."""
-    below = area_location(location, client_of(Signer(credential.sign_seed).public))
+    from respaldo.store.runs import id_of  # noqa: PLC0415 - start-up time
+
+    below = area_location(location, id_of(credential))
     try:
         return open_backend(below)
     except NotARepository:

@@ -80,7 +80,7 @@ class Accesses:
             target=target,
             note=note,
         )
-        seal = _sealing(box_public(self._repo.access_seed), self._repo.header)
+        seal = _sealing(box_public(self._repo.access_seeds[0]), self._repo.header)
         number = self._begin(log, seal, template)
         try:
             yield ending

@@ -130,9 +130,11 @@ class Repository:
     def snapshots(self) -> Catalogue:
         """Lists the snapshots, by time, with what is in the trash, what is undecided and what is damaged.
 
-        Raises `HistoryChanged` where one is gone that nobody has forgotten.
+        Raises `HistoryChanged` where one is gone that nobody has forgotten, and `KeyRotated` where the key was rotated
+        since this was opened, what is there was sealed anew, and what opened this does not open that.
         """
         self._need_reading()
+        self._repo.keep_up()
         found = snapshots.load(self._repo)
         self.history.compare(found)
         return protection.set_apart(found, protection.load_trash(self._repo))
@@ -348,6 +350,12 @@ class Repository:
     def empty_trash(self, *, dry_run: bool = False) -> Sequence[SnapshotId]:
         """Takes away for good what has been in the trash for its time of grace; returns what that is."""
         return protection.empty_trash(self._repo, dry_run=dry_run)
+
+    @property
+    def late_runs(self) -> int:
+        """How many sessions of a client were met, in its area, that came too late to count: see `store.rings`."""
+        area = getattr(self._repo, "area", None)  # its class is loaded where there are clients
+        return area.late if area is not None else 0
 
     @property
     def parity(self) -> Parity:

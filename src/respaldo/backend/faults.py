@@ -9,11 +9,12 @@ Never: changes a call's effect; half-done ones are `respaldo.backend.durability`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from respaldo.backend.base import Backend, Listing, Litter
+from respaldo.backend.base import Backend, Listing
+from respaldo.backend.wrap import Wrapper
 from respaldo.core.errors import StorageFailed
 from respaldo.core.seams import Buffer
 
@@ -52,15 +53,14 @@ class Fault:
             raise ValueError(f"not a fault: {self}")
 
 
-class Faults(Backend):
+class Faults(Wrapper):
     """Hands calls on to a backend and lets go wrong what the plan says. Thread-safe.
 
     A stage that is committed is a put, a `discard` as many deletes.
     """
 
     def __init__(self, inner: Backend, plan: Sequence[Fault] = ()) -> None:
-        self.inner = inner
-        self.location = inner.location
+        super().__init__(inner)
         self.plan = tuple(plan)
         self.calls: list[tuple[str, str]] = []
         """Every call so far, as (verb, name or folder), those that went wrong too."""
@@ -90,23 +90,8 @@ class Faults(Backend):
     def exists(self, name: str) -> int | None:
         return self._call("exists", name, lambda: self.inner.exists(name))
 
-    def now_ns(self) -> int | None:
-        return self.inner.now_ns()
-
-    def arrivals(self, folder: str) -> Mapping[str, int]:
-        return self.inner.arrivals(folder)
-
-    def space(self) -> tuple[int, int] | None:
-        return self.inner.space()
-
-    def litter(self) -> Litter:
-        return self.inner.litter()
-
-    def sweep_litter(self, before_ns: int) -> int:
-        return self.inner.sweep_litter(before_ns)
-
-    def close(self) -> None:
-        self.inner.close()
+    def discard(self, names: Iterable[str]) -> int:
+        return Backend.discard(self, names)
 
     def _call(self, verb: str, name: str, effect: Callable[[], _T]) -> _T:
         fault = self._due(verb, name)

@@ -33,6 +33,8 @@ _UNITS_NS = {"h": _HOUR_NS, "d": _DAY_NS, "w": 7 * _DAY_NS, "m": 31 * _DAY_NS, "
 _SPAN = re.compile(r"(?:[0-9]{1,6}[hdwmy])+")
 _PART = re.compile(r"([0-9]+)([hdwmy])")
 COUNT_MAX = 1_000_000
+_DOTS_MAX = 1000
+"""What a key of ten thousand parts takes of the parser's memory grows with the square of their number."""
 SPAN_FORM = "write 36h, 30d, 12w, 6m, 5y or 1y6m"
 
 BUILT_IN: Mapping[str, Policy] = {
@@ -51,6 +53,9 @@ def parse_span(text: str) -> int | None:
 
 def parse_policies(text: str, what: str) -> dict[str, Policy]:
     """Returns the policies of a file by name; raises `UsageError`, which names the file as ``what``."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _DOTS_MAX:
+            raise UsageError(f"{what}, line {number}: more than {_DOTS_MAX} dots in a line")
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, arrays as deep

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,8 @@ NO_CELL = 0xFFFFFFFF
 _CHECK_BYTES = 8
 _TREE = struct.Struct(f"<{KEY_BYTES}s{KEY_BYTES}sII")
 """Shape, base, how many rows of metadata and how many cells of content differ from those of the base."""
+_TREE_AT = _CHECK_BYTES + _TREE.size
+"""Where those columns begin, after the check."""
 _BASE = struct.Struct(f"<{KEY_BYTES}sI")
 """Key of the names, number of directories."""
 _LENGTH = struct.Struct("<I")
@@ -120,10 +122,13 @@ class Register:
         self._end_read()
         self._environment.close()
 
-    def _get(self, database: str, key: bytes) -> bytes | None:
+    def _reading(self) -> lmdb.Transaction:
         if self._txn is None:
             self._txn = self._environment.begin_read()
-        found = self._txn.get(key, db=self._environment.dbs[database])
+        return self._txn
+
+    def _get(self, database: str, key: bytes) -> bytes | None:
+        found = self._reading().get(key, db=self._environment.dbs[database])
         return None if found is None else bytes(found)
 
     def _end_read(self) -> None:
@@ -141,9 +146,7 @@ class Register:
     def _checked(self, database: str, handle: bytes) -> bytes | None:
         """Returns what was entered of a tree, with its check before it."""
         found = self._get(database, handle)
-        if found is not None and _check(handle, found[_CHECK_BYTES:]) != found[:_CHECK_BYTES]:
-            raise lmdb.CorruptedError(f"{database} of the register are not what was entered")
-        return found
+        return None if found is None else _intact(database, handle, found)
 
     def names(self, key: bytes) -> Names:
         """Returns a list of names."""
@@ -172,17 +175,20 @@ class Register:
         if known is not None:
             return known
         found = self._checked("trees", handle)
-        if found is None:
-            return None
-        shape, base, rows, cells = _TREE.unpack_from(found, _CHECK_BYTES)
-        if not rows and not cells:
-            return Recorded(shape, base)
-        at = _CHECK_BYTES + _TREE.size
-        columns = []
-        for count, width in ((rows, _U32_BYTES), (rows, META.size), (cells, _U32_BYTES), (cells, CHUNK_ID_BYTES)):
-            columns.append(found[at : at + count * width])
-            at += count * width
-        return Recorded(shape, base, *columns)
+        return None if found is None else _recorded(found)
+
+    def trees(self, held: Mapping[bytes, int]) -> Iterator[tuple[bytes, int, Recorded | None]]:
+        """Yields trees by their handles, with the number that stands for each, and what `tree` returns.
+
+        Nothing is to be entered meanwhile.
+        """
+        if self.loose:
+            yield from ((handle, number, self.tree(handle)) for handle, number in held.items())
+            return
+        get, database = self._reading().get, self._environment.dbs["trees"]
+        for handle, number in held.items():
+            view = get(handle, None, database)
+            yield handle, number, None if view is None else _recorded(_intact("trees", handle, bytes(view)))
 
     def base(self, handle: bytes) -> Base:
         """Returns a base."""
@@ -200,9 +206,7 @@ class Register:
 
     def count(self, database: str) -> int:
         """Returns how many records there are of a kind."""
-        if self._txn is None:
-            self._txn = self._environment.begin_read()
-        return int(self._txn.stat(self._environment.dbs[database])["entries"])
+        return int(self._reading().stat(self._environment.dbs[database])["entries"])
 
     def has(self, handle: bytes) -> bool:
         """Whether a tree is entered, and all that is below it."""
@@ -241,9 +245,7 @@ class Register:
 
     def pile(self) -> tuple[bytes, Pile] | None:
         """Returns what was laid by first, and its key."""
-        if self._txn is None:
-            self._txn = self._environment.begin_read()
-        with self._txn.cursor(db=self._environment.dbs["piles"]) as cursor:
+        with self._reading().cursor(db=self._environment.dbs["piles"]) as cursor:
             if not cursor.first():
                 return None
             key = bytes(cursor.key())
@@ -266,9 +268,7 @@ class Register:
 
     def keep(self, living: Collection[bytes]) -> None:
         """Throws everything away where most of it was found in snapshots that have gone. ``living``: handles."""
-        if self._txn is None:
-            self._txn = self._environment.begin_read()
-        roots = [bytes(key) for key in self._txn.cursor(db=self._environment.dbs["roots"]).iternext(values=False)]
+        roots = [bytes(key) for key in self._reading().cursor(db=self._environment.dbs["roots"]).iternext(values=False)]
         dead = len(roots) - sum(root in living for root in roots)
         if dead >= _DEAD_MIN and dead * 2 > len(roots):
             self._end_read()
@@ -293,6 +293,27 @@ def key_of(packed: bytes) -> bytes:
 def handle_of(tree: bytes) -> bytes:
     """Returns what stands for a tree in the register."""
     return bytes(tree[:KEY_BYTES]) or NOWHERE
+
+
+def _recorded(found: bytes) -> Recorded:
+    """Returns what `packed_tree` packed."""
+    shape, base, rows, cells = _TREE.unpack_from(found, _CHECK_BYTES)
+    if not rows and not cells:
+        return Recorded(shape, base)
+    meta_at = _TREE_AT + rows * _U32_BYTES
+    cells_at = meta_at + rows * META.size
+    ids_at = cells_at + cells * _U32_BYTES
+    end = ids_at + cells * CHUNK_ID_BYTES
+    return Recorded(
+        shape, base, found[_TREE_AT:meta_at], found[meta_at:cells_at], found[cells_at:ids_at], found[ids_at:end]
+    )
+
+
+def _intact(database: str, handle: bytes, found: bytes) -> bytes:
+    """Returns what was entered of a tree; raises `lmdb.CorruptedError` where it is not that any more."""
+    if not found.startswith(_check(handle, found[_CHECK_BYTES:])):
+        raise lmdb.CorruptedError(f"{database} of the register are not what was entered")
+    return found
 
 
 def _check(handle: bytes, body: bytes) -> bytes:

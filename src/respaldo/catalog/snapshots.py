@@ -16,7 +16,15 @@ from functools import partial
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.labels import bearers, is_reserved, shown_label
 from respaldo.catalog.rolls import apply_rolls, roll
-from respaldo.core.errors import Corruption, KeyRotated, NoSuchSnapshot, ObjectExists, StorageError, UsageError
+from respaldo.core.errors import (
+    Corruption,
+    CredentialRenewed,
+    KeyRotated,
+    NoSuchSnapshot,
+    ObjectExists,
+    StorageError,
+    UsageError,
+)
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.logbook import SUBJECTS_MAX
 from respaldo.format.snapshot import (
@@ -87,6 +95,13 @@ class Catalogue:
     aborted: tuple[SnapshotId, ...] = ()
     vanished: tuple[SnapshotId, ...] = ()
     trash: tuple[Snapshot, ...] = ()
+
+    @property
+    def unreadable(self) -> dict[SnapshotId, Corruption]:
+        """The committed snapshots whose manifests are damaged, and how."""
+        leaves = parse_leaves([error.name for error in self.damaged], RANDOM_ID_BYTES)
+        found = zip(leaves, self.damaged, strict=True)
+        return {SnapshotId(leaf): error for leaf, error in found if leaf is not None}
 
     def find(self, name: str) -> Snapshot:
         """Returns the snapshot that a name means: ``latest``, an id or its beginning, a label.
@@ -178,10 +193,17 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
 
     Commit of another manifest is no commit to whoever wanted one, and neither is what is torn; but whoever wanted to
     abort is told of any commit, and gets `Corruption` for what is torn: that is no abort. Raises `KeyRotated` where the
-    epoch that this client writes under is retiring: who destroys its key may not have seen the manifest, which goes.
+    epoch that this client writes under is retiring: who destroys its key may not have seen the manifest, which goes;
+    likewise `CredentialRenewed`.
     """
     name = outcome_name(snapshot)
-    if verdict is Verdict.COMMIT and is_retiring(repo.backend, repo.epoch):
+    if verdict is Verdict.COMMIT and repo.runs is not None:
+        try:
+            repo.runs.require_current(repo.backend)
+        except CredentialRenewed:
+            repo.backend.discard([pending_name(snapshot)])
+            raise
+    elif verdict is Verdict.COMMIT and is_retiring(repo.backend, repo.epoch):
         repo.backend.discard([pending_name(snapshot)])
         raise KeyRotated(newest_listed(repo.backend))
     outcome = Outcome(verdict=verdict, pending_hash=pending_hash)

@@ -60,11 +60,13 @@ def prune_afterwards(
     lines: list[str] = []
     started_ns = progress.elapsed_ns()
     try:
-        run = policies.run_policy(repository, policy, given, dry_run=False, cancel=cancel, only_like=snapshot)
+        plan = policies.make_plan(repository, policy, given, only_like=snapshot)
+        prepared = repository.pruning.prepare(PruneOptions(), plan, progress=progress, cancel=cancel)
+        run = policies.apply(repository, plan, cancel=cancel)
         fields["retention"] = policies.fields(run)
         lines.append(policies.summary(run))
         fields["emptied"] = [item.hex() for item in repository.empty_trash()]
-        result = repository.prune(PruneOptions(), progress=progress, cancel=cancel)
+        result = prepared.run()
     except RespaldoError as error:
         fields["error"] = show.shown(str(error))
         return Afterwards(fields=fields, text="\n".join(lines), status=error.exit_status, error=error)

@@ -1,4 +1,4 @@
-"""`respaldo key client`: adds, lists and removes clients that write and cannot read."""
+"""`respaldo key client`: adds, renews, lists and removes clients that write and cannot read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from respaldo.cli import pages, show
+from respaldo.cli.known import CLIENT_LEFT
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
@@ -17,12 +18,15 @@ from respaldo.core.errors import UsageError
 if TYPE_CHECKING:
     from respaldo.api import ClientInfo
 
-_FIELDS = "id, name, rights (list and restore, or none), added, removed (null where it was not)"
+_FIELDS = (
+    "id, name, rights (list and restore, or none), added, keys (since when it has those that it has), "
+    "renewed (how often), removed (null where it was not)"
+)
 
 
 @pages.group("client")
 def group() -> None:
-    """Add, list or remove clients that can write and cannot read.
+    """Add, renew, list or remove clients that can write and cannot read.
 
     Such a client has no passphrase and no key of the repository, but a credential: a file that lets it add snapshots
     to an area of its own, and find again what it has stored itself. It reads nothing, neither what others stored nor
@@ -53,8 +57,9 @@ def group() -> None:
 def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: bool, restore: bool) -> int:
     """Add a client NAME that can write and not read, and write its credential to a file.
 
-    Nobody can make the file again: a client that has lost it is removed and added anew. Whoever has it can write as
-    this client, and with --list or --restore read what that wrote.
+    Nobody can make the file again: a client that has lost it is renewed. Whoever has it can write as this client, and
+    with --list or --restore read what that wrote: --list is for snapshots, ls, find, diff, history and stats, --restore
+    for restore, dump, export, checksums and mount, too.
     """
     if write_only and (lists or restore):
         raise UsageError("--write-only and --list or --restore exclude each other")
@@ -69,6 +74,55 @@ def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: boo
         f"its area is {show.shown(area)}: all of the repository that its machine needs to reach",
     ]
     settings.report(value, "\n".join(lines))
+    return 0
+
+
+@page(
+    "renew",
+    examples=(
+        ("After somebody was shut out by key rotate --without:", "respaldo key client renew web-1 --out web-1.new"),
+        ("A machine that was set up anew, without its credential:", "respaldo key client renew web-1 --out web-1"),
+        ("What it would do:", "respaldo key client renew web-1 --out web-1.new --dry-run"),
+    ),
+    notes=f"client ({_FIELDS}), area (where it lies), file, dry_run.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=str),
+    help="Write the new credential here; the file must not exist.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Say which client it would be; change nothing.")
+@click.argument("name", type=CLIENT_LEFT)
+def renew(settings: Settings, *, name: str, out: str, dry_run: bool) -> int:
+    """Give a client and its area other keys, and write its new credential to a file.
+
+    Put that file in the place of the old one on the client's machine: until then, its snapshots fail, with an error
+    that says so. What it stores under the new credential opens under none of the old keys. Its snapshots stay, and
+    nothing is uploaded anew; whoever had the old keys of the area can still read what was stored before, if he gets it.
+
+    Where the client may list or restore, add the new file to the old one instead (cat NEW >> OLD): the old line opens
+    what was stored before.
+    """
+    with settings.open(writes=not dry_run, secret=settings.secret()) as repository:
+        if dry_run:
+            client = repository.clients.find_renewable(name)
+            value = {"client": _fields(client), "area": None, "file": out, "dry_run": True}
+            settings.report(value, f"would renew client {client.name} ({client.id[:8]})")
+            return 0
+        repository.clients.find_renewable(name)
+        with _new_file(out) as file:
+            renewed = repository.clients.renew(name)
+            file.write(renewed.credential)
+    client, area = renewed.client, renewed.location.removeprefix("file:")
+    lines = [
+        f"renewed client {client.name} ({_rights(client)}); its new credential is in {show.shown(out)}",
+        "its snapshots fail until that file is in the place of the old one on its machine",
+    ]
+    if client.rights:
+        lines.append("to read there what was stored before, add the file to the old one instead: cat NEW >> OLD")
+    settings.report({"client": _fields(client), "area": area, "file": out, "dry_run": False}, "\n".join(lines))
     return 0
 
 
@@ -91,12 +145,13 @@ def list_(settings: Settings) -> int:
             item.id[:8],
             _rights(item),
             show.local_time(item.added_ns),
+            "–" if not item.epoch else show.local_time(item.keys_ns),
             "–" if item.removed_ns is None else show.local_time(item.removed_ns),
         )
         for item in clients
     ]
     value = {"clients": [_fields(item) for item in clients], "damaged": [error.name for error in damaged]}
-    text = show.table(("NAME", "ID", "MAY", "ADDED", "REMOVED"), rows) if rows else "no clients"
+    text = show.table(("NAME", "ID", "MAY", "ADDED", "RENEWED", "REMOVED"), rows) if rows else "no clients"
     settings.report(value, text)
     for error in damaged:
         show.err(f"warning: {show.shown(str(error))}")
@@ -112,7 +167,7 @@ def list_(settings: Settings) -> int:
     notes=f"removed ({_FIELDS}), dry_run.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say which one it would be; remove nothing.")
-@click.argument("name")
+@click.argument("name", type=CLIENT_LEFT)
 def remove(settings: Settings, *, name: str, dry_run: bool) -> int:
     """Remove a client, named by its name or the beginning of its id.
 
@@ -153,9 +208,11 @@ def _fields(client: ClientInfo) -> dict[str, object]:
         "name": client.name,
         "rights": list(client.rights),
         "added": show.iso_time(client.added_ns),
+        "keys": show.iso_time(client.keys_ns),
+        "renewed": client.epoch,
         "removed": None if client.removed_ns is None else show.iso_time(client.removed_ns),
     }
 
 
-for _command in (add, list_, remove):
+for _command in (add, renew, list_, remove):
     group.add_command(_command)

@@ -66,6 +66,11 @@ def both(settings: Settings, given: dict[str, Any], *, writes: bool) -> Iterator
         raise UsageError("name the second repository with --to or with --from")
     location = settings.location()
     if repository_id(location) == repository_id(to_repo or from_repo):  # two caches of one name cannot be open at once
+        if settings.client:
+            raise UsageError(
+                "the area of a client and the repository above it cannot be copied into one another",
+                hint="name another repository; respaldo init makes one",
+            )
         raise UsageError(
             "both are the same repository, or one is a copy of the other's files",
             hint="name another repository; respaldo init makes one",
@@ -111,7 +116,8 @@ def fields(result: CopyResult, *, dry_run: bool) -> dict[str, object]:
             for item in result.copied
         ],
         "present": [item.hex for item in result.present],
-        "failed": [{"source": item.hex, "reason": reason} for item, reason in result.failed],
+        "failed": [{"source": item.hex, "reason": reason} for item, reason in result.failed]
+        + [{"source": item.hex(), "reason": reason} for item, reason in result.unreadable],
     }
 
 
@@ -128,6 +134,12 @@ def text(result: CopyResult, *, dry_run: bool) -> str:
         lines.append(
             "the two repositories cut content differently, so that all of it was cut anew; one that is made with "
             "respaldo init --like takes it as it is"
+        )
+    failed = [item.id for item, _ in result.failed] + [item for item, _ in result.unreadable]
+    if failed:
+        lines.append(
+            f"not copied: {', '.join(item.hex()[:8] for item in failed)}; in the source, respaldo verify says what is "
+            "damaged, and respaldo repair mends what can be mended"
         )
     errors = sum(item.errors for item in result.copied)
     if errors:

@@ -21,4 +21,9 @@ TYPES = {
 
 def type_of(entry: Entry) -> str:
     """Returns what an entry is."""
-    return TYPES.get(stat.S_IFMT(entry.mode), "other")
+    return type_in(entry.mode)
+
+
+def type_in(mode: int) -> str:
+    """Returns what a mode says that an entry is."""
+    return TYPES.get(stat.S_IFMT(mode), "other")

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from respaldo import __version__
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         # Importing makes a hundred thousand objects that stay, and by default every seven hundred are looked through.
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # they are for whoever writes the program
         # Until commands stop cleanly, Ctrl-C ends the process as it ends any other: a trace of imports helps nobody.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from respaldo.cli.known import CLIENT
 from respaldo.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,6 +95,7 @@ def common_options() -> list[click.Option]:
             "--client",
             field="client",
             metavar="NAME",
+            type=CLIENT,
             help="Work on the area of this client, which writes and cannot read; see key client.",
         ),
         _option(

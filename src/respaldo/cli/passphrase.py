@@ -135,7 +135,8 @@ def read_key(path: str) -> Secret:
         why = f"; as a recovery key: {error}" if isinstance(error, UsageError) else ""
         raise UsageError(
             f"{path} is no key file: it holds neither 32 bytes nor 64 hexadecimal digits{why}",
-            hint="make one with: respaldo key add --new-key-file PATH",
+            hint=(isinstance(error, UsageError) and error.hint)
+            or "make one with: respaldo key add --new-key-file PATH",
         ) from None
 
 

@@ -167,12 +167,17 @@ def run_policy(
     *,
     dry_run: bool,
     cancel: Cancel,
-    only_like: SnapshotId | None = None,
 ) -> PolicyRun:
     """Plans, and unless it is a dry run forgets; warns of times that are in doubt and of what is damaged."""
-    plan = make_plan(repository, policy, given, only_like=only_like)
-    gone = plan.forgotten if dry_run else repository.apply_retention(plan, cancel=cancel)
-    return PolicyRun(plan=plan, gone=gone, dry_run=dry_run)
+    plan = make_plan(repository, policy, given)
+    if dry_run:
+        return PolicyRun(plan=plan, gone=plan.forgotten, dry_run=True)
+    return apply(repository, plan, cancel=cancel)
+
+
+def apply(repository: Repository, plan: RetentionPlan, *, cancel: Cancel) -> PolicyRun:
+    """Forgets what a plan lets go."""
+    return PolicyRun(plan=plan, gone=repository.apply_retention(plan, cancel=cancel), dry_run=False)
 
 
 def make_plan(

@@ -30,7 +30,7 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
         if resume or (slots.unfinished and not dry_run):
             done = slots.finish_rotation()
             if done is not None:
-                _report(settings, done, finished=True)
+                _report(settings, done, repository.clients.present(), finished=True)
                 return 0
             settings.report(_fields(slots.epoch, finished=False), "nothing to finish: no rotation was cut off")
             return 0
@@ -39,11 +39,17 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
             names = ", ".join(map(slot_id, plan.unable))
             raise Refused(
                 f"these keys cannot get a new master key without their secret: {names}",
-                hint="an older program made them, or they are damaged: give each a new one with respaldo key passwd, "
+                hint="an older program made them, or they are damaged: make them anew (key add, key remove), "
                 f"or leave it out: --without {slot_id(plan.unable[0])}",
             )
         if slots.opened_with in plan.left_out:
-            show.err(f"warning: {slot_id(slots.opened_with)} is the key that the repository was opened with")
+            what = f"{slot_id(slots.opened_with)} is the key that the repository was opened with"
+            if not (dry_run or yes or is_seen()):
+                raise UsageError(
+                    f"{what}, and there is nobody to ask",
+                    hint="look with --dry-run, then say with --yes that it is to be shut out",
+                )
+            show.err(f"warning: {what}: it will open it no more")
         if dry_run:
             text = f"would rotate the master key to epoch {slots.epoch + 1}; {_keeping(plan)}"
             left_out = [slot_id(name) for name in plan.left_out]
@@ -56,31 +62,42 @@ def rotate_key(settings: Settings, *, without: Sequence[str], resume: bool, dry_
             if not click.confirm("rotate the master key for these?", err=True):
                 show.err("nothing was changed")
                 return 1
-        _report(settings, slots.rotate(plan), left_out=plan.left_out)
-        if settings.level >= 0 and repository.clients.listed()[0]:
-            show.err(
-                "note: the areas of clients keep their keys; to shut somebody out of one who could open this "
-                "repository, remove its client and add it again"
-            )
+        _report(settings, slots.rotate(plan), repository.clients.present(), left_out=plan.left_out)
     return 0
 
 
-def _report(settings: Settings, done: Rotated, *, finished: bool = False, left_out: Sequence[str] = ()) -> None:
+def _report(
+    settings: Settings,
+    done: Rotated,
+    clients: Sequence[str],
+    *,
+    finished: bool = False,
+    left_out: Sequence[str] = (),
+) -> None:
+    """Says what a rotation came to, and that the areas of clients are not part of it."""
     epoch = done.epoch.number
     value = _fields(epoch, finished=finished) | {
         "keys": {slot_id(old): slot_id(new) for old, new in done.slots.items()},
         "left_out": [slot_id(name) for name in left_out],
         "stay": [slot_id(name) for name in done.stay],
+        "clients": list(clients),
     }
     verb = "finished rotating" if finished else "rotated"
     text = f"{verb} the master key: epoch {epoch}; every passphrase and key that was kept opens it as before"
     settings.report(value, text)
     for name in done.stay:
         show.err(f"warning: key {slot_id(name)} was added meanwhile by an older program, and opens only what is older")
+    if clients and settings.level >= 0:
+        names = ", ".join(clients[:_SHOWN]) + (" …" if len(clients) > _SHOWN else "")
+        show.err(
+            f"note: the areas of clients ({names}) keep their keys, which whoever could open this repository could "
+            "read; to shut somebody out of one: respaldo key client renew NAME --out FILE"
+        )
 
 
 def _fields(epoch: int, *, finished: bool) -> dict[str, object]:
-    return {"epoch": epoch, "keys": {}, "left_out": [], "stay": [], "finished": finished, "dry_run": False}
+    empty: dict[str, object] = {"keys": {}, "left_out": [], "stay": [], "clients": []}
+    return {"epoch": epoch, **empty, "finished": finished, "dry_run": False}
 
 
 def _keeping(plan: RotationPlan) -> str:
@@ -121,10 +138,9 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
             snapshots = sum(item.objects.get("pending", 0) for item in old)
             packs = sum(item.objects.get("packs", 0) for item in old)
             length_bytes = sum(sum(item.length_bytes.values()) for item in old)
-            text = (
-                f"would seal anew under epoch {epoch}: {show.count(snapshots, 'snapshot')}, "
-                f"{show.count(packs, 'pack')}, {show.size(length_bytes)} in all"
-            )
+            what = f"{show.count(packs, 'pack')}, {show.size(length_bytes)} in all"
+            what = what if settings.client else f"{show.count(snapshots, 'snapshot')}, {what}"
+            text = f"would seal anew under epoch {epoch}: {what}"
             settings.report({"dry_run": True, "epochs": [_under(item) for item in found]}, text)
             return 0
         done = repository.slots.reencrypt(progress=progress, cancel=cancel)
@@ -142,7 +158,7 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
         "busy": retired.busy,
         "dry_run": False,
     }
-    settings.report(value, _sentence(done, epoch))
+    settings.report(value, (_area_sentence if settings.client else _sentence)(done, epoch))
     for snapshot, reason in done.failed:
         show.err(f"warning: snapshot {snapshot.hex()[:8]} stays under an old key: {reason}")
     damages = done.prune.damages if done.prune else ()
@@ -173,6 +189,17 @@ def _sentence(done: Reencrypted, epoch: int) -> str:
         which = f"s of epochs {names} are" if len(done.retired.epochs) > 1 else f" of epoch {names} is"
         return f"{text}\nthe master key{which} destroyed"
     return text
+
+
+def _area_sentence(done: Reencrypted, epoch: int) -> str:
+    """Says what was sealed anew in the area of a client."""
+    if done.prune is None:
+        return "the client was never renewed: there is nothing to seal anew"
+    return (
+        f"sealed anew under epoch {epoch} of the area: {show.count(done.prune.new_packs, 'pack')} "
+        f"({show.size(done.prune.new_bytes)}), {show.count(done.objects, 'other object')}\n"
+        "under the old keys stay manifests and logs (hosts, users, sources, times, labels), and these keys are kept"
+    )
 
 
 def _under(item: Under) -> dict[str, object]:

@@ -60,6 +60,22 @@ COMMANDS = {
 _MODULES = {"import": "import_"}
 """Names that no module can have."""
 
+_ELSEWHERE = {
+    "backup": "snapshot",
+    "check": "verify",
+    "create": "snapshot",
+    "delete": "forget",
+    "extract": "restore",
+    "gc": "prune",
+    "help": "--help",
+    "list": "snapshots",
+    "passwd": "key passwd",
+    "remove": "forget",
+    "rm": "forget",
+    "status": "stats",
+}
+"""What other programs call it."""
+
 COMPLETE_VARIABLE = "_RESPALDO_COMPLETE"
 
 
@@ -69,6 +85,15 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Returns the names, in the order of use."""
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; names what was probably meant where there is none of that name."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            raise click.UsageError(f"there is no command {show.shown(name)!r}{_meant(name)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Loads one."""
@@ -92,6 +117,16 @@ class Commands(click.Group):
                 "respaldo restore latest:/home/ana/Documents /tmp/back -r /mnt/disk/backup",
             ):
                 formatter.write(f"    {line}\n")
+
+
+def _meant(name: str) -> str:
+    """Returns what somebody is told who has typed the name of no command."""
+    from difflib import get_close_matches  # start-up time
+
+    if name == "umount":
+        return "; what is mounted is unmounted as everything is, with: umount DIR"
+    names = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, COMMANDS, n=3, cutoff=0.7)
+    return f"; did you mean: {', '.join(names)}" if names else ""
 
 
 @click.group(

@@ -72,14 +72,14 @@ def per_second(length_bytes: float, duration_ns: int) -> float:
 
 def duration(duration_ns: int) -> str:
     """Returns a duration: ``0.25 s``, ``42 s``, ``3 min 05 s``, ``2 h 07 min``."""
-    seconds = duration_ns / 1e9
-    if seconds < 10:
-        return f"{seconds:.2f} s"
+    if duration_ns < 9_995_000_000:
+        return f"{duration_ns / 1e9:.2f} s"
+    seconds = round(duration_ns / 1e9)  # once, or there would be 60 seconds to a minute
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{seconds} s"
     if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
 
 
 def count(number: int, one: str = "", many: str = "") -> str:

@@ -144,8 +144,8 @@ class KeyRing:
 class RunRing(KeyRing):
     """Is the ring of one run of a client, from the run's root key: seals and opens `RUN_KINDS` alone."""
 
-    def __init__(self, root: bytes, header_hash: bytes, *, by_owner: bool = False) -> None:
-        super().__init__(root, header_hash, context="run root", kinds=RUN_KINDS)
+    def __init__(self, root: bytes, header_hash: bytes, *, by_owner: bool = False, epoch: int = 0) -> None:
+        super().__init__(root, header_hash, context="run root", kinds=RUN_KINDS, epoch=epoch)
         self.by_owner = by_owner
         """Whether it is not the client's, but the area's owner's."""
 
@@ -161,11 +161,11 @@ class ListRing(KeyRing):
     Raises ValueError for keys of another length.
     """
 
-    def __init__(self, keys: bytes, header_hash: bytes) -> None:
+    def __init__(self, keys: bytes, header_hash: bytes, *, epoch: int = 0) -> None:
         if len(keys) != LIST_KEYS_BYTES:
             msg = "not the keys of a list"
             raise ValueError(msg)
-        super().__init__(bytes(KEY_BYTES), header_hash, kinds=LIST_KINDS)
+        super().__init__(bytes(KEY_BYTES), header_hash, kinds=LIST_KINDS, epoch=epoch)
         starts = range(0, len(keys), KEY_BYTES)
         self._keys = {kind: keys[at : at + KEY_BYTES] for kind, at in zip(sorted(LIST_KINDS), starts, strict=True)}
 

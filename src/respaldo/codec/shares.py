@@ -98,7 +98,9 @@ def join_shares(shares: Sequence[Share]) -> bytes:
         raise UsageError("the shares do not belong together: they are of different keys")
     needed = shares[0].threshold if shares else 0
     if not shares or len(first) < needed:
-        raise UsageError(f"{needed} different shares are needed, and these are {len(first)}")
+        raise UsageError(
+            f"{needed} different shares are needed, and these are {len(first)}", hint="ask for the shares of others"
+        )
     key = _combine([share.words for share in list(first.values())[:needed]])
     if key is None or len(key) != KEY_BYTES:
         raise UsageError("the shares give no key: one of them is of another set")

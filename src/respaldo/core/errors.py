@@ -8,6 +8,7 @@
     ├── StorageError           the place the repository lies in answered with an error   exit 1
     │   ├── ObjectMissing      no object of that name
     │   ├── ObjectExists       create-only, and there is one already
+    │   │   └── RepositoryExists   a repository, that is
     │   ├── StorageFull        no space or quota left
     │   ├── StorageDenied      permission, read-only
     │   └── StorageFailed      anything else; ``retryable`` says whether a retry can help
@@ -15,7 +16,8 @@
     ├── NotARepository         no repository there                                       exit 10
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
-    │   └── KeyRotated         it opens what is older than the last rotation only        exit 12
+    │   ├── KeyRotated         it opens what is older than the last rotation only        exit 12
+    │   └── CredentialRenewed  the client has a newer credential                         exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
     ├── HistoryChanged         the repository is not what this client has seen before    exit 4
     ├── NotRecorded            the access log takes no line, so nothing was handed over  exit 1
@@ -93,6 +95,16 @@ class ObjectExists(StorageError):
     what = "object exists already"
 
 
+class RepositoryExists(ObjectExists):
+    """Says that a repository was to be made where there is one."""
+
+    what = "there is a repository already"
+    hint = "use it, or choose another place"
+
+    def __str__(self) -> str:
+        return self.what
+
+
 class StorageFull(StorageError):
     """Says that the repository's storage has no space left; nothing that was committed is lost."""
 
@@ -123,7 +135,7 @@ class NotARepository(RespaldoError):
     """Says that there is no repository at a location."""
 
     exit_status = 10
-    hint = "check the path, or create a repository with: respaldo init"
+    hint = "check the path, and whether its disk is mounted; to make a repository there: respaldo init"
 
     def __init__(self, location: str, reason: str = "") -> None:
         super().__init__(location, reason)
@@ -152,7 +164,7 @@ class WrongSecret(RespaldoError):
     """Says that no key slot opens with the passphrase or key given."""
 
     exit_status = 12
-    hint = "check the passphrase; every slot was tried"
+    hint = "check that it is the one of this repository; a key that was removed opens nothing any more"
 
     def __str__(self) -> str:
         return "wrong passphrase or key"
@@ -162,8 +174,8 @@ class KeyRotated(WrongSecret):
     """Says that the key was rotated, and that what was given, or is held, opens only what was written before."""
 
     hint = (
-        "unlock anew, or run the command again; a passphrase or key that was left out when the key was rotated "
-        "opens nothing any more"
+        "unlock anew, or run the command again (in a program, open the repository again); a passphrase or key that was "
+        "left out when the key was rotated opens nothing any more"
     )
 
     def __init__(self, epoch: int) -> None:
@@ -172,6 +184,22 @@ class KeyRotated(WrongSecret):
 
     def __str__(self) -> str:
         return f"the key was rotated (epoch {self.epoch}), and this one is an older one"
+
+
+class CredentialRenewed(WrongSecret):
+    """Says that a client's credential was renewed, and that what was given is the one from before."""
+
+    hint = (
+        "put the file that the owner made with respaldo key client renew in the place of this one; "
+        "if that is lost, the owner makes another"
+    )
+
+    def __init__(self, client: str) -> None:
+        super().__init__(client)
+        self.client = client
+
+    def __str__(self) -> str:
+        return f"the credential of the client {self.client} was renewed, and this one is an older one"
 
 
 class Corruption(RespaldoError):

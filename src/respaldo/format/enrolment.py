@@ -1,7 +1,8 @@
 """Enrolment: what the owner of a repository keeps of a client that writes into an area of its own.
 
-An enrolment and, where the client was removed, a removal. Both are records of kind ``client`` under the owner's keys,
-never in the area. Implements docs/format.md, "Enrolment".
+An enrolment, a renewal for each time that the keys were changed and, where the client was removed, a removal. All are
+records of kind ``client`` under the owner's keys, never in the area. Implements docs/format.md, "Enrolment" and
+"Renewal".
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
+from respaldo.format.epoch import EPOCH_MAX, parse_head
 
 CLIENT_BYTES: Final = 16
 KEY_BYTES: Final = 32
@@ -25,19 +27,23 @@ RIGHTS: Final = (LIST, RESTORE)
 """What a client may be given beside writing, in the order in which they stand."""
 ENROLLED: Final = "enrolled/"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_OBJECT: Final = re.compile(r"enrolled/([0-9a-f]{32})(\.removed)?(?:-([1-9a-f][0-9a-f]{0,15}))?(\.copy)?", re.ASCII)
+_OBJECT: Final = re.compile(
+    r"enrolled/([0-9a-f]{32})(?:\.(removed|[1-9a-f][0-9a-f]{0,7}))?(?:-([1-9a-f][0-9a-f]{0,15}))?(\.copy)?", re.ASCII
+)
+_REMOVED: Final = "removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordName:
     """Is what an object's name says: whose record it is, of what, and whether it is the second one of its kind.
 
-    Each record is put twice, because one bad sector would make a whole area unreadable. ``epoch``: that it was sealed
-    anew under, 0 where it was not.
+    Each record is put twice, because one bad sector would make a whole area unreadable. ``renewal``: the area's epoch
+    that begins with it, 0 of an enrolment. ``epoch``: of the owner's that it was sealed anew under, 0 if it was not.
     """
 
     client: bytes
     removed: bool = False
+    renewal: int = 0
     copy: bool = False
     epoch: int = 0
 
@@ -47,7 +53,7 @@ class RecordName:
         return "".join(
             (
                 ENROLLED + self.client.hex(),
-                ".removed" if self.removed else "",
+                f".{_REMOVED}" if self.removed else f".{self.renewal:x}" if self.renewal else "",
                 f"-{epoch:x}" if epoch else "",
                 ".copy" if self.copy else "",
             )
@@ -55,13 +61,14 @@ class RecordName:
 
 
 def parse_record_name(name: str) -> RecordName | None:
-    """Parses the name of an enrolment or a removal; None for another name."""
+    """Parses the name of an enrolment, a renewal or a removal; None for another name."""
     found = _OBJECT.fullmatch(name)
     if found is None:
         return None
     return RecordName(
         client=bytes.fromhex(found[1]),
-        removed=found[2] is not None,
+        removed=found[2] == _REMOVED,
+        renewal=int(found[2], 16) if found[2] and found[2] != _REMOVED else 0,
         copy=found[4] is not None,
         epoch=int(found[3] or "0", 16),
     )
@@ -152,21 +159,90 @@ class Removal:
 def parse_removal(data: bytes, what: str) -> Removal:
     """Parses a removal; raises `Corruption`."""
     match canonical.unpack(data, what):
-        case [1, bytes(client), int(time_ns), bytes(joined)] if (
-            len(client) == CLIENT_BYTES and canonical.is_time(time_ns) and len(joined) % RANDOM_ID_BYTES == 0
+        case [1, bytes(client), int(time_ns), bytes(joined)] if len(client) == CLIENT_BYTES and canonical.is_time(
+            time_ns
         ):
-            runs = [joined[at : at + RANDOM_ID_BYTES] for at in range(0, len(joined), RANDOM_ID_BYTES)]
-            if runs == sorted(set(runs)):
-                return Removal(client=client, time_ns=time_ns, runs=frozenset(runs))
+            return Removal(client=client, time_ns=time_ns, runs=_parse_runs(joined, what))
     raise Corruption(what, "not a removal of this format")
 
 
-def parse_client_record(data: bytes, what: str) -> Enrolment | Removal:
-    """Parses what stands under the name of an enrolment or of a removal; raises `Corruption`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """Says that a client and its area have other keys from then on, and what of those before still counts.
+
+    ``epoch``: of the area, which begins with it. ``sign_public``, ``box_public``: the client's keys; ``master``: the
+    area's. ``runs``: those that had begun. ``heads``: by signer, the number of the last entry of its log.
+    """
+
+    client: bytes
+    epoch: int
+    time_ns: int
+    sign_public: bytes
+    box_public: bytes
+    master: bytes = field(repr=False)
+    runs: frozenset[bytes]
+    heads: tuple[tuple[bytes, int], ...] = ()
+
+    def encode(self) -> bytes:
+        """Returns the canonical bytes."""
+        keys = [self.sign_public, self.box_public, self.master]
+        heads = [[signer, number] for signer, number in self.heads]
+        return canonical.pack([1, self.client, self.epoch, self.time_ns, *keys, b"".join(sorted(self.runs)), heads])
+
+
+def parse_renewal(data: bytes, what: str) -> Renewal:
+    """Parses a renewal; raises `Corruption`."""
+    match canonical.unpack(data, what):
+        case [
+            1,
+            bytes(client),
+            int(epoch),
+            int(time_ns),
+            bytes(sign_public),
+            bytes(box_public),
+            bytes(master),
+            bytes(joined),
+            list(heads),
+        ] if (
+            len(client) == CLIENT_BYTES
+            and 0 < epoch < EPOCH_MAX
+            and canonical.is_time(time_ns)
+            and len(sign_public) == len(box_public) == len(master) == KEY_BYTES
+        ):
+            return Renewal(
+                client=client,
+                epoch=epoch,
+                time_ns=time_ns,
+                sign_public=sign_public,
+                box_public=box_public,
+                master=master,
+                runs=_parse_runs(joined, what),
+                heads=tuple(parse_head(head, Corruption(what, "not a renewal of this format")) for head in heads),
+            )
+    raise Corruption(what, "not a renewal of this format")
+
+
+def _parse_runs(joined: bytes, what: str) -> frozenset[bytes]:
+    runs = [joined[at : at + RANDOM_ID_BYTES] for at in range(0, len(joined), RANDOM_ID_BYTES)]
+    if len(joined) % RANDOM_ID_BYTES or runs != sorted(set(runs)):
+        raise Corruption(what, "the runs that it names are not in order")
+    return frozenset(runs)
+
+
+def parse_client_record(data: bytes, what: str) -> Enrolment | Renewal | Removal:
+    """Parses what stands under the name of an enrolment, a renewal or a removal; raises `Corruption`."""
     name = parse_record_name(what)
     if name is None:
         raise Corruption(what, "no record of a client is called so")
-    found = parse_removal(data, what) if name.removed else parse_enrolment(data, what)
+    found: Enrolment | Renewal | Removal
+    if name.removed:
+        found = parse_removal(data, what)
+    elif name.renewal:
+        found = renewal = parse_renewal(data, what)
+        if renewal.epoch != name.renewal:
+            raise Corruption(what, "it is of another epoch")
+    else:
+        found = parse_enrolment(data, what)
     if found.client != name.client:
         raise Corruption(what, "it is of another client")
     return found

@@ -24,6 +24,7 @@ EPOCH_MAX: Final = 1 << 32
 FOLDER: Final = "epochs"
 
 _RECORD: Final = re.compile(r"epochs/([0-9a-f]{16})\.([0-9a-f]{16})", re.ASCII)
+_ENDED: Final = re.compile(r"epochs/([0-9a-f]{16})\.ended", re.ASCII)
 _RETIRING: Final = re.compile(r"epochs/([0-9a-f]{16})\.retiring", re.ASCII)
 
 
@@ -35,6 +36,17 @@ def record_name(epoch: int, revision: int) -> str:
 def retiring_name(epoch: int) -> str:
     """Returns the name of the sign that nothing may be written under an epoch any more."""
     return f"{FOLDER}/{epoch:016x}.retiring"
+
+
+def ended_name(epoch: int) -> str:
+    """Returns the name of the sign that an epoch of an area has ended: its client has another credential."""
+    return f"{FOLDER}/{epoch:016x}.ended"
+
+
+def parse_ended_name(name: str) -> int | None:
+    """Returns the epoch of an area that a sign says to have ended, None where the name is none of such a sign."""
+    match = _ENDED.fullmatch(name)
+    return int(match[1], 16) if match else None
 
 
 def parse_record_name(name: str) -> tuple[int, int] | None:
@@ -117,11 +129,12 @@ def _former(value: object, wrong: Corruption) -> Former:
         case [int(epoch), bytes(check), bytes(admin), list(heads)] if (
             0 <= epoch < EPOCH_MAX and len(check) == CHECK_BYTES and len(admin) == PUBLIC_BYTES
         ):
-            return Former(epoch=epoch, check=check, admin=admin, heads=tuple(_head(head, wrong) for head in heads))
+            return Former(epoch=epoch, check=check, admin=admin, heads=tuple(parse_head(head, wrong) for head in heads))
     raise wrong
 
 
-def _head(value: object, wrong: Corruption) -> tuple[bytes, int]:
+def parse_head(value: object, wrong: Corruption) -> tuple[bytes, int]:
+    """Returns whose log went how far; raises an error where it says no such thing."""
     match value:
         case [bytes(client), int(number)] if len(client) == CLIENT_BYTES and 0 <= number < 1 << 63:
             return client, number

@@ -67,29 +67,36 @@ def validate(leaf: Leaf, what: str) -> None:
     if not are_names(names, leaf.names):
         raise Corruption(what, "a name in it is impossible, repeated or out of order")
     _validate_maps(leaf, count, what)
-    needed = symlinks = 0
-    if leaf.levels or leaf.links or leaf.marks:
-        needed, symlinks = _validate_rows(leaf, names, what)
-    else:
-        words = u32_array(leaf.meta)
-        modes, low, high = words[::_META_WORDS], words[_SIZE_WORD::_META_WORDS], words[_SIZE_WORD + 1 :: _META_WORDS]
-        kinds = {mode: mode & TYPE_MASK for mode in set(modes)}
-        if _PLAIN.issuperset(kinds.values()) and max(kinds, default=0) <= _MODE_MAX and not any(words[3::_META_WORDS]):
-            # Files, directories and links without anything special: looked at in columns, because nearly all are.
-            of_rows = [kinds[mode] for mode in modes]
-            symlinks = of_rows.count(stat.S_IFLNK)
-            needed = count - symlinks
-            if max(high, default=0) >> 31:
-                needed, symlinks = _validate_rows(leaf, names, what)
-            elif 0 in low:
-                sizes = zip(of_rows, low, high, strict=True)
-                needed -= sum(kind == stat.S_IFREG and not few and not many for kind, few, many in sizes)
-        else:
-            needed, symlinks = _validate_rows(leaf, names, what)
+    needed, symlinks = _validate_columns(leaf, count) or _validate_rows(leaf, names, what)
     if needed * CHUNK_ID_BYTES != len(leaf.content):
         raise Corruption(what, "it has more or less content than its entries")
     if leaf.targets.count(b"\0") != symlinks or (leaf.targets and not leaf.targets.endswith(b"\0")):
         raise Corruption(what, "it has more or fewer link targets than links")
+
+
+def _validate_columns(leaf: Leaf, count: int) -> tuple[int, int] | None:
+    """Returns how many ids and link targets files, directories and links need; None where rows need a look each."""
+    words = u32_array(leaf.meta)
+    modes, low, high = words[::_META_WORDS], words[_SIZE_WORD::_META_WORDS], words[_SIZE_WORD + 1 :: _META_WORDS]
+    kinds = {mode: mode & TYPE_MASK for mode in set(modes)}
+    unlike = not _PLAIN.issuperset(kinds.values()) or max(kinds, default=0) > _MODE_MAX or max(high, default=0) >> 31
+    if leaf.marks or unlike or any(words[3::_META_WORDS]):
+        return None
+    symlinks = needed = empty = 0
+    for mode, kind in kinds.items():
+        if kind == stat.S_IFLNK:
+            symlinks += modes.count(mode)
+    if 0 in low:
+        sizes = zip(modes, low, high, strict=True)
+        empty = sum(not few and not many and kinds[mode] == stat.S_IFREG for mode, few, many in sizes)
+    needed = count - symlinks - empty
+    for row, (_, number) in leaf.levels.items():
+        if kinds[modes[row]] != stat.S_IFREG or not (low[row] or high[row]):
+            return None
+        needed += number - 1
+    if any(kinds[modes[row]] == stat.S_IFDIR for row in leaf.links):
+        return None
+    return needed, symlinks
 
 
 def are_names(names: list[bytes], joined: bytes) -> bool:

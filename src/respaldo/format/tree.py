@@ -31,7 +31,6 @@ LEAF = 1
 BRANCH = 2
 TREE_RAW_BYTES_MAX = 16 << 20
 _WITH_CONTENT = frozenset({stat.S_IFREG, stat.S_IFDIR})
-_DIRECTORIES = {stat.S_IFDIR}
 RUN = struct.Struct("<32sQ")
 """A run of a branch: tree id, number of entries."""
 
@@ -80,22 +79,19 @@ class Leaf:
 
     def spots(self) -> array[int]:
         """Returns where in the ids of the content those of each entry begin, and where the last ones end."""
+        levels, marks = self.levels, self.marks
+        if not levels and not marks and len(self.content) == len(self) * CHUNK_ID_BYTES:  # then each has one
+            return array("I", range(len(self) + 1))
         words = u32_array(self.meta)
         step = META.size // 4
         modes, low, high = words[::step], words[4::step], words[5::step]
         kinds = {mode: mode & TYPE_MASK for mode in set(modes)}
-        levels, marks = self.levels, self.marks
-        if _WITH_CONTENT.issuperset(kinds.values()) and (0 not in low or set(kinds.values()) == _DIRECTORIES):
-            if not levels and not marks:
-                return array("I", range(len(modes) + 1))
-            counts = [1] * len(modes)
-        else:
-            full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
-            files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
-            counts = [
-                mode in full or ((few or many) > 0 and mode in files)
-                for mode, few, many in zip(modes, low, high, strict=True)
-            ]
+        full = {mode for mode, kind in kinds.items() if kind == stat.S_IFDIR}
+        files = {mode for mode, kind in kinds.items() if kind == stat.S_IFREG}
+        counts: list[int] = [
+            mode in full or ((few or many) > 0 and mode in files)
+            for mode, few, many in zip(modes, low, high, strict=True)
+        ]
         for row, mark in marks.items():
             counts[row] = default_count(modes[row], low[row] or high[row], mark)
         for row, (_, count) in levels.items():
@@ -291,21 +287,23 @@ def leaf_as_encoded(data: bytes) -> Leaf:
     raise ValueError(msg)
 
 
-def _rows(value: canonical.Value, types: tuple[type, ...], what: str) -> Iterator[tuple]:  # type: ignore[type-arg]
-    """Yields the rows of a map, checked for their types and for ascending keys."""
+def _rows(value: canonical.Value, types: tuple[type, ...], what: str) -> list[tuple]:  # type: ignore[type-arg]
+    """Returns the rows of a map, checked for their types and for ascending keys."""
     if not isinstance(value, list):
         raise Corruption(what, "a map of it is not a list of rows")
+    rows = []
     last = -1
     for row in value:
         if not isinstance(row, list) or len(row) != len(types):
             raise Corruption(what, "a row of a map has the wrong shape")
-        if not all(type(cell) is kind for cell, kind in zip(row, types, strict=True)):
+        if tuple(map(type, row)) != types:
             raise Corruption(what, "a row of a map has the wrong types")
         key = row[0]
         if not isinstance(key, int) or key <= last:
             raise Corruption(what, "the rows of a map are not in ascending order")
         last = key
-        yield tuple(row)
+        rows.append(tuple(row))
+    return rows
 
 
 def _pairs(value: list[canonical.Value], what: str) -> tuple[tuple[bytes, bytes], ...]:

@@ -7,8 +7,9 @@ ever changed. Implements docs/format.md, "Enrolment" and "Credential".
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
@@ -22,65 +23,160 @@ from respaldo.format.enrolment import (
     Enrolment,
     RecordName,
     Removal,
+    Renewal,
     is_client_name,
     parse_client_record,
     parse_record_name,
 )
+from respaldo.format.epoch import EpochRecord, Former
 from respaldo.format.header import HEADER, Header
 from respaldo.format.runrecord import parse_run_name
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.configuration import next_name
-from respaldo.store.epochs import require_newest
+from respaldo.store.epochs import Epoch, EpochRings, require_newest
 from respaldo.store.repo import Repo
-from respaldo.store.vault import make_vault
+from respaldo.store.vault import Vault, make_vault
 
 KIND = "client"
 ENROL = "enrol"
 """The verb in the log."""
 REMOVE = "remove"
+_LOOKS: Final = 3
+"""So often records are listed again while they are sealed anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Is a client that was enrolled; ``removal`` where it was removed again."""
+    """Is a client that was enrolled; ``removal`` where it was removed again; ``renewals`` by epoch, from the first.
+
+    ``damage``: a renewal that cannot be read: nobody can go on in an older epoch then.
+    """
 
     enrolment: Enrolment
     removal: Removal | None
+    renewals: tuple[Renewal, ...] = ()
+    damage: Corruption | None = None
+
+    def keys(self, epoch: int) -> Enrolment:
+        """Returns the enrolment as if it had been made with the keys of an epoch of the area."""
+        if not epoch:
+            return self.enrolment
+        now = self.renewals[epoch - 1]
+        return replace(self.enrolment, sign_public=now.sign_public, box_public=now.box_public, master=now.master)
+
+    def epoch(self) -> Epoch:
+        """Returns the epoch of the area that counts, with the keys of all before it; raises `Corruption`."""
+        if self.damage is not None:
+            raise self.damage
+        number = len(self.renewals)
+        header_hash = self.enrolment.header_hash
+        rings = [KeyRing(self.keys(at).master, header_hash, epoch=at) for at in range(number + 1)]
+        former = [
+            Former(epoch=at, check=ring.check, admin=Signer(ring.admin_seed).public, heads=self.renewals[at].heads)
+            for at, ring in enumerate(rings[:number])
+        ]
+        content_keys = rings[0].content_keys
+        record = EpochRecord(
+            time_ns=self.renewals[-1].time_ns if number else self.enrolment.time_ns,
+            content_keys=content_keys,
+            masters=tuple((ring.epoch, ring.master) for ring in rings[:number]),
+            former=tuple(former),
+        )
+        named = [ring.naming_as(content_keys) for ring in reversed(rings)]
+        return Epoch(number=number, rings=EpochRings(named), record=record if number else None)
 
 
-def list_clients(repo: Repo) -> tuple[list[Client], list[Corruption]]:
+class Records(Protocol):
+    """Is what records of clients are read from: a repository, or as much of one."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where they lie."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """What opens them."""
+        ...
+
+
+def list_clients(repo: Records) -> tuple[list[Client], list[Corruption]]:
     """Returns the clients by the time they were added, and the records that are damaged.
 
     A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
     anew under another epoch there may be two; of removals, a run counts that all name.
     """
-    enrolments: dict[bytes, Enrolment] = {}
-    removals: dict[bytes, Removal] = {}
-    damaged: list[Corruption] = []
-    unread: set[bytes] = set()
-    for name in sorted(repo.backend.names("enrolled")):
-        parsed = parse_record_name(name)
-        if parsed is None:
-            continue
-        try:
-            data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
-            found = parse_client_record(repo.vault.open_record(KIND, name, data), name)
-        except ObjectMissing:  # sealed anew at this moment
-            continue
-        except Corruption as error:
-            damaged.append(error)
-            if parsed.removed:
-                unread.add(parsed.client)
-            continue
+    for _ in range(_LOOKS):
+        found = _Found()
+        if found.look(repo):
+            break
+    clients = [found.client(enrolment) for enrolment in found.enrolments.values()]
+    return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), found.damaged
+
+
+@dataclass(slots=True)
+class _Found:
+    """Is what one look at the records of clients has found."""
+
+    enrolments: dict[bytes, Enrolment] = field(default_factory=dict)
+    removals: dict[bytes, Removal] = field(default_factory=dict)
+    unread: set[bytes] = field(default_factory=set)
+    """Clients with a removal that cannot be read."""
+    renewals: dict[RecordName, Renewal | None] = field(default_factory=dict)
+    """By the name of the first of each; None where none was read, or two differ."""
+    damaged: list[Corruption] = field(default_factory=list)
+
+    def look(self, repo: Records) -> bool:
+        """Reads all records; returns whether none went meanwhile, as when they are sealed anew."""
+        whole = True
+        for name in sorted(repo.backend.names("enrolled")):
+            parsed = parse_record_name(name)
+            if parsed is None:
+                continue
+            try:
+                data = repo.backend.get_whole(name, RECORD_BYTES_MAX)
+                self._take(parse_client_record(repo.vault.open_record(KIND, name, data), name), parsed)
+            except ObjectMissing:
+                whole = False
+            except Corruption as error:
+                self.damaged.append(error)
+                if parsed.removed:
+                    self.unread.add(parsed.client)
+                if parsed.renewal:
+                    self.renewals.setdefault(replace(parsed, copy=False, epoch=0))
+        return whole
+
+    def _take(self, found: Enrolment | Renewal | Removal, name: RecordName) -> None:
         if isinstance(found, Removal):
-            before = removals.get(found.client, found)
-            removals[found.client] = replace(found, runs=found.runs & before.runs)
+            before = self.removals.get(found.client, found)
+            self.removals[found.client] = replace(found, runs=found.runs & before.runs)
+        elif isinstance(found, Renewal):
+            first = replace(name, copy=False, epoch=0)
+            other = self.renewals.get(first)
+            self.renewals[first] = found
+            if other not in {None, found}:
+                self.renewals[first] = None
+                self.damaged.append(Corruption(name.object_name(), "there is another one that says something else"))
         else:
-            enrolments[found.client] = found
-    for client in unread - removals.keys():
-        removals[client] = Removal(client=client, time_ns=0, runs=frozenset())
-    clients = [Client(enrolment=item, removal=removals.get(client)) for client, item in enrolments.items()]
-    return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), damaged
+            self.enrolments[found.client] = found
+
+    def client(self, enrolment: Enrolment) -> Client:
+        """Returns a client, with its renewals from the first to where one is missing, and what is wrong then."""
+        client = enrolment.client
+        removal = self.removals.get(client)
+        if removal is None and client in self.unread:
+            removal = Removal(client=client, time_ns=0, runs=frozenset())
+        named = {name: found for name, found in self.renewals.items() if name.client == client}
+        renewals: list[Renewal] = []
+        while found := named.pop(RecordName(client=client, renewal=len(renewals) + 1), None):
+            renewals.append(found)
+        if not named:
+            return Client(enrolment=enrolment, removal=removal, renewals=tuple(renewals))
+        name = RecordName(client=client, renewal=len(renewals) + 1).object_name()
+        damage = Corruption(name, "the keys of the client's area were renewed, and what says so cannot be read")
+        if name not in {error.name for error in self.damaged}:
+            self.damaged.append(damage)
+        return Client(enrolment=enrolment, removal=removal, renewals=tuple(renewals), damage=damage)
 
 
 def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes], Backend]) -> Credential:
@@ -127,7 +223,7 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
                 time_ns=now_ns,
             )
             repo.announce(ENROL, [client], name)
-            _put(repo, RecordName(client=client), enrolment.encode())
+            put_record(repo, RecordName(client=client), enrolment.encode())
         except BaseException:
             with contextlib.suppress(RespaldoError):
                 area.discard(reversed(made))
@@ -145,6 +241,11 @@ def enrol(repo: Repo, name: str, rights: Iterable[str], area_of: Callable[[bytes
     )
 
 
+def list_runs(area: Backend) -> Iterator[bytes]:
+    """Yields the runs that are listed in an area."""
+    return (run for run in map(parse_run_name, area.names("runs")) if run is not None)
+
+
 def renewed_name(name: str, epoch: int) -> str:
     """Returns what a record of a client is called when it is sealed anew under an epoch."""
     parsed = parse_record_name(name)
@@ -160,11 +261,10 @@ def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
     """
     if any(item.enrolment.client == client and item.removal is not None for item in list_clients(repo)[0]):
         raise _removed_already()
-    runs = frozenset(run for run in map(parse_run_name, area.names("runs")) if run is not None)
-    removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=runs)
+    removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=frozenset(list_runs(area)))
     repo.announce(REMOVE, [client])
     try:
-        _put(repo, RecordName(client=client, removed=True), removal.encode())
+        put_record(repo, RecordName(client=client, removed=True), removal.encode())
     except ObjectExists:
         raise _removed_already() from None
     return removal
@@ -174,7 +274,7 @@ def _removed_already() -> UsageError:
     return UsageError("the client was removed already", hint="list them with: respaldo key client list")
 
 
-def _put(repo: Repo, name: RecordName, raw: bytes) -> None:
+def put_record(repo: Repo, name: RecordName, raw: bytes) -> None:
     """Puts a record, then once more: without it nobody can read the area, and a disk has bad sectors.
 
     Unless its key was rotated before it was there: who retires that key may not have seen it.

@@ -23,7 +23,7 @@ from respaldo.format.pack import parse_footer
 from respaldo.format.segment import Listed
 from respaldo.format.snapshot import Condemnation, parse_condemnation
 from respaldo.store.clientlog import ClientLog
-from respaldo.store.epochs import Epoch
+from respaldo.store.epochs import Epoch, EpochRings
 from respaldo.store.merged import list_hashes
 from respaldo.store.notices import read_notice
 from respaldo.store.ownpacks import OwnPacks
@@ -61,14 +61,14 @@ class ClientRepo(Repo):
         super().__init__(
             backend,
             header,
-            Epoch.only(ring),
+            Epoch(number=credential.epoch, rings=EpochRings([ring])),
             cache_dir=cache_dir / "clients",
             clock=clock,
             random=random,
             rings=self.runs,
             config=credential.config,
         )
-        self.access_seed = access_seed(credential.box_seed)
+        self.access_seeds = (access_seed(credential.box_seed),)
         self.source = OwnSource(
             backend=self.backend,
             vault=self.vault,

@@ -22,6 +22,7 @@ from respaldo.format.epoch import (
     FOLDER,
     EpochObject,
     EpochRecord,
+    Former,
     parse_object,
     parse_record,
     parse_record_name,
@@ -47,6 +48,10 @@ class EpochRings:
     def sealing(self) -> KeyRing:
         """The ring of the newest epoch."""
         return self._rings[0]
+
+    def take_over(self, rings: EpochRings) -> None:
+        """Becomes what others are, for all that seal and open with these. From any thread's view in one step."""
+        self._rings = rings._rings
 
     def opening(self, kind: str, name: str) -> Iterable[KeyRing]:
         """Returns all rings, the newest first, whatever an object is."""
@@ -77,6 +82,11 @@ class Epoch:
     def ring(self) -> KeyRing:
         """The ring of this epoch."""
         return self.rings.sealing
+
+    @property
+    def former(self) -> tuple[Former, ...]:
+        """What stays known of the earlier epochs."""
+        return self.record.former if self.record else ()
 
     @property
     def in_use(self) -> list[int]:

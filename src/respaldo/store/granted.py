@@ -11,7 +11,7 @@ from typing import cast
 
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import LIST_KINDS, RUN_KINDS, KeyRing, ListRing, access_seed
-from respaldo.codec.signing import Signer, client_of
+from respaldo.codec.signing import Signer
 from respaldo.core.errors import Corruption, NotEntitled, Refused
 from respaldo.core.ids import PackName
 from respaldo.core.seams import Clock, Random
@@ -24,7 +24,7 @@ from respaldo.store.merged import list_hashes
 from respaldo.store.recollection import Recollection, client_path
 from respaldo.store.repo import Listing, Repo
 from respaldo.store.rings import Known, RunRings
-from respaldo.store.runs import granted_root, naming_ring, read_run
+from respaldo.store.runs import granted_root, id_of, naming_ring, read_signed
 
 
 def need_rights(credential: Credential) -> None:
@@ -38,11 +38,11 @@ class GrantedRings(RunRings):
 
     def __init__(self, credential: Credential, backend: Backend, header: Header) -> None:
         super().__init__((), backend, header)
-        self._credential = credential
+        self._credentials = (credential, *credential.former)
         self._right = RESTORE if RESTORE in credential.rights else LIST
         self._kinds = RUN_KINDS if self._right == RESTORE else LIST_KINDS
-        signer = Signer(credential.sign_seed)
-        self._public, self._client = signer.public, client_of(signer.public)
+        self._signers = [(Signer(item.sign_seed).public, item.owner_sign) for item in self._credentials]
+        self._client = id_of(credential)
 
     @property
     def sealing(self) -> KeyRing:
@@ -53,22 +53,17 @@ class GrantedRings(RunRings):
         )
 
     def _ring_from(self, known: Known) -> KeyRing:
-        return super()._ring_from(known) if self._right == RESTORE else ListRing(known.root, self._header.hash)
+        if self._right == RESTORE:
+            return super()._ring_from(known)
+        return ListRing(known.root, self._header.hash, epoch=known.epoch)
 
     def _read(self, session: bytes) -> Known:
-        credential = self._credential
-        run = read_run(
-            self._backend,
-            session,
-            client=self._client,
-            client_sign=self._public,
-            owner_sign=credential.owner_sign,
-            header_hash=self._header.hash,
-        )
+        run, place = read_signed(self._backend, session, self._client, self._header.hash, self._signers)
+        credential = self._credentials[place]
         root = granted_root(run, self._right, credential.box_seed, self._header)
         if root is None:
             raise Corruption(run_name(session), f"it does not give the right to {self._right}")
-        return Known(run.time_ns, root, run.author is Author.OWNER)
+        return Known(run.time_ns, root, run.author is Author.OWNER, credential.epoch)
 
 
 class GrantedRepo(Repo):
@@ -96,7 +91,7 @@ class GrantedRepo(Repo):
             rings=self._rings,
             config=credential.config,
         )
-        self.access_seed = access_seed(credential.box_seed)
+        self.access_seeds = tuple(access_seed(item.box_seed) for item in (credential, *credential.former))
         if state_dir is not None:
             self.recollection = Recollection(client_path(state_dir, header.repository), random)
 

@@ -71,6 +71,11 @@ class Logbook(Follower):
         self._epoch = ring.epoch
         self._clock = clock
 
+    def take_over(self, ring: KeyRing, former: Sequence[Former]) -> None:
+        """Goes on in another epoch."""
+        self._former, self._epoch = former, ring.epoch
+        self.admin = Signer(ring.admin_seed)
+
     def owe(self, snapshot: bytes, pending_hash: bytes) -> None:
         """Remembers, before a snapshot is committed, that an entry will have to say so."""
         with contextlib.suppress(OSError, Corruption), self.recollection.turn():

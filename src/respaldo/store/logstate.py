@@ -39,6 +39,15 @@ class LogState:
     keys: dict[bytes, bytes] = field(default_factory=dict)
     """Public keys of clients, as far as they are known."""
 
+    @property
+    def faults(self) -> dict[str, str]:
+        """What is wrong: names of objects, and what with them."""
+        found = dict(self.damaged)
+        for gap in self.gaps:
+            name, text = object_name(gap.client, gap.last), f"{gap} {gap.are} in no object"
+            found[name] = f"{found[name]}; {text}" if name in found else text
+        return found
+
     def runs(self, gap: Gap) -> Iterator[tuple[Gap, bool]]:
         """Yields the parts of a gap, and whether they are kept; none of more entries than an object may hold."""
         following = gap.first

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final, Self
 
 from respaldo.backend.base import Backend
-from respaldo.codec.keys import KeyRing
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES, Sealer
 from respaldo.codec.signing import Signer
-from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.errors import Corruption, KeyRotated, ObjectMissing
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config, parse_config
+from respaldo.format.epoch import FOLDER as EPOCHS
+from respaldo.format.epoch import parse_ended_name
 from respaldo.format.header import HEADER, Header
 from respaldo.format.notice import Notice, notice_name, parse_notice_name
 from respaldo.format.pack import TRAILER_BYTES, parse_footer
@@ -30,7 +31,6 @@ from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
 from respaldo.store.counted import Counted
-from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
 from respaldo.store.ownerrun import OwnersRing
@@ -72,15 +72,17 @@ class OwnedArea(Repo):
         header, enrolment = read_header(backend), client.enrolment
         if header.hash != enrolment.header_hash:
             raise Corruption(HEADER, "it is not the header of the area of this client")
-        ring = KeyRing(enrolment.master, header.hash)
-        rings = AreaRings(ring, client, backend, header)
+        epoch = client.epoch()
+        rings = AreaRings(tuple(epoch.rings.opening("", "")), client, backend, header)
         if enrolment.rights:
-            rings.sealing = OwnersRing(ring, enrolment, backend, header, clock=clock, random=random)
-        counted = Counted(backend, partial(_removed, rings, header, random)) if client.removal is not None else None
+            now = client.keys(epoch.number)
+            rings.sealing = OwnersRing(epoch.ring, now, backend, header, clock=clock, random=random)
+        ended = client.removal is not None or client.renewals
+        counted = Counted(backend, partial(_removed, rings, header, random)) if ended else None
         opened = cls(
             counted or backend,
             header,
-            Epoch.only(ring),
+            epoch,
             cache_dir=cache_dir,
             clock=clock,
             random=random,
@@ -109,7 +111,14 @@ class OwnedArea(Repo):
         super().close()
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
-        """Puts an entry into the log that says how far the client's goes now: so the time of what is in it is known."""
+        """Puts an entry into the log that says how far the client's goes now: so the time of what is in it is known.
+
+        Raises `KeyRotated` where the client was renewed meanwhile: an owner in an older epoch speaks for nobody.
+        """
+        ended = (parse_ended_name(name) for name in self.backend.names(EPOCHS))
+        newest = max((number + 1 for number in ended if number is not None), default=0)
+        if newest > self.epoch.number:
+            raise KeyRotated(newest)
         if self.log is not None:
             self.log.follow()
         super().announce(verb, subjects, note)
@@ -184,6 +193,23 @@ class ClientTelling(Telling):
             self._put(repo.random(RANDOM_ID_BYTES), moved=part)
         return repo.backend.discard(map(notice_name, over))
 
+    def anew(self) -> None:
+        """Puts notices for the client's new credential, which opens none that is there, and deletes those.
+
+        Whoever is cut off in between leaves the client without some, which costs it uploads, and no more.
+        """
+        repo = self._repo
+        standing = set(repo.backend.names("condemned"))
+        before = [leaf for leaf in map(parse_notice_name, repo.backend.names("notices")) if leaf is not None]
+        for part in _parts(self._moved()) if before or standing else ():
+            self._put(repo.random(RANDOM_ID_BYTES), moved=part)
+        repo.backend.discard(map(notice_name, before))
+        for name in sorted(standing):
+            leaf = parse_random_leaf(name.partition("/")[2])
+            record = repo.read_condemnation(name) if leaf else None
+            if leaf and record is not None:
+                self._put(leaf, condemned=((leaf, record.packs),))
+
     def _moved(self) -> Iterator[Listed]:
         """Yields the packs that are there and that no run of the client has written, which their ends show."""
         repo = self._repo
@@ -208,7 +234,8 @@ class ClientTelling(Telling):
         condemned: tuple[tuple[bytes, tuple[PackName, ...]], ...] = (),
         moved: tuple[Listed, ...] = (),
     ) -> None:
-        repo, enrolment = self._repo, self._repo.area.client.enrolment
+        repo = self._repo
+        enrolment = repo.area.client.keys(repo.epoch.number)
         notice = Notice(client=enrolment.client, time_ns=repo.clock.now_ns(), condemned=condemned, moved=moved)
         name = notice_name(leaf)
         data = seal_notice(

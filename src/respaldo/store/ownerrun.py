@@ -60,6 +60,7 @@ class OwnersRing(KeyRing):
                     header=self._header,
                     time_ns=self._clock.now_ns(),
                     random=self._random,
+                    epoch=self.epoch,
                 )
                 self._backend.put(run_name(run.session), [run.encode()])
                 self._run = ring

@@ -24,7 +24,7 @@ from respaldo.format.header import Header
 from respaldo.format.runrecord import Author, parse_run_name, run_name
 from respaldo.store.areas import KIND, Client
 from respaldo.store.index import Index
-from respaldo.store.runs import owners_ring, read_run
+from respaldo.store.runs import owners_ring, read_signed
 from respaldo.store.several import read_several
 from respaldo.store.vault import Vault
 
@@ -36,11 +36,12 @@ _LOOKS: Final = 64
 
 
 class Known(NamedTuple):
-    """Is a run that counts: when it began, by its author's clock, its root key, and whether the owner made it."""
+    """Is a run that counts: when it began by its author's clock, its root key, whether it is the owner's, its epoch."""
 
     time_ns: int
     root: bytes
     by_owner: bool
+    epoch: int = 0
 
 
 class RunRings(ABC):
@@ -71,7 +72,7 @@ class RunRings(ABC):
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
 
     def _ring_from(self, known: Known) -> KeyRing:
-        return RunRing(known.root, self._header.hash, by_owner=known.by_owner)
+        return RunRing(known.root, self._header.hash, by_owner=known.by_owner, epoch=known.epoch)
 
     def opening(self, kind: str, name: str) -> Iterator[KeyRing]:
         """Yields the rings that an object may have been sealed under, the likeliest first.
@@ -193,44 +194,48 @@ class RunRings(ABC):
 
 
 class AreaRings(RunRings):
-    """Is the rings of an area for its owner."""
+    """Is the rings of an area for its owner: one for each epoch of the area, and those of runs."""
 
-    def __init__(self, owner: KeyRing, client: Client, backend: Backend, header: Header) -> None:
-        super().__init__((owner,), backend, header)
-        self.sealing: KeyRing = owner
+    def __init__(self, owner: Sequence[KeyRing], client: Client, backend: Backend, header: Header) -> None:
+        super().__init__(owner, backend, header)
+        self.sealing: KeyRing = owner[0]
         self.client = client
-        self._owner_sign = Signer(owner.admin_seed).public
+        self._signers = [(client.keys(ring.epoch).sign_public, Signer(ring.admin_seed).public) for ring in owner]
         self._removed: dict[bytes, RunRing] = {}
-        """Runs of the client that do not count because it had been removed."""
+        """Runs of the client that do not count because it had been removed, or had another credential."""
+
+    @property
+    def late(self) -> int:
+        """How many such runs were met."""
+        return len(self._removed)
 
     def removed(self) -> RemovedRings | None:
-        """Returns what opens what runs wrote that began after the client was removed; None where there are none."""
-        if self.client.removal is None:
+        """Returns what opens what runs wrote that do not count, whoever signed them; None where there are none."""
+        if self.client.removal is None and not self.client.renewals:
             return None
         self.known()
         return RemovedRings(dict(self._removed)) if self._removed else None
 
     def _read(self, session: bytes) -> Known:
         """Reads one run; raises `Corruption` where it does not count, `ObjectMissing`."""
-        enrolment = self.client.enrolment
-        run = read_run(
-            self._backend,
-            session,
-            client=enrolment.client,
-            client_sign=enrolment.sign_public,
-            owner_sign=self._owner_sign,
-            header_hash=self._header.hash,
-        )
-        by_owner = run.author is Author.OWNER
-        ring = owners_ring(run, self.sealing.box_seed, self._header)
-        if not by_owner and not self._may(session):
+        client = self.client.enrolment.client
+        run, place = read_signed(self._backend, session, client, self._header.hash, self._signers)
+        by_owner, own = run.author is Author.OWNER, self._own[place]
+        ring = owners_ring(run, own.box_seed, self._header, epoch=own.epoch)
+        why = "" if by_owner else self._why_not(session, own.epoch)
+        if why:
             self._removed[session] = ring
-            raise Corruption(run_name(session), "its client had been removed when it came")
-        return Known(run.time_ns, ring.master, by_owner)
+            raise Corruption(run_name(session), why)
+        return Known(run.time_ns, ring.master, by_owner, own.epoch)
 
-    def _may(self, session: bytes) -> bool:
-        removal = self.client.removal
-        return removal is None or session in removal.runs
+    def _why_not(self, session: bytes, epoch: int) -> str:
+        """Returns why a run that the client has signed in an epoch does not count, nothing where it does."""
+        removal, renewals = self.client.removal, self.client.renewals
+        if removal is not None and session not in removal.runs:
+            return "its client had been removed when it came"
+        if epoch < len(renewals) and session not in renewals[epoch].runs:
+            return "its client had another credential when it came"
+        return ""
 
     # --- what was read is kept ---------------------------------------------------------------------------------------
 
@@ -240,8 +245,8 @@ class AreaRings(RunRings):
             return
         with self._lock:
             self._grown = False
-            rows = [[session, *item[:2], int(item.by_owner)] for session, item in self._known.items()]
-        index.put_records({_KEPT: vault.seal_record(KIND, _KEPT, canonical.pack([1, rows]))})
+            rows = [[session, *item[:2], int(item.by_owner), item.epoch] for session, item in self._known.items()]
+        index.put_records({_KEPT: vault.seal_record(KIND, _KEPT, canonical.pack([2, rows]))})
 
     def recall(self, vault: Vault, index: Index) -> None:
         """Takes what was kept, as far as it counts still. One thread."""
@@ -249,15 +254,15 @@ class AreaRings(RunRings):
         rows: Sequence[object] = []
         with contextlib.suppress(Corruption):
             match canonical.unpack(vault.open_record(KIND, _KEPT, kept), _KEPT) if kept else None:
-                case [1, list(found)]:
+                case [2, list(found)]:
                     rows = found
         for row in rows:
             match row:
-                case [bytes(session), int(time_ns), bytes(root), int(by_owner)] if (
+                case [bytes(session), int(time_ns), bytes(root), int(by_owner), int(epoch)] if (
                     len(session) == RANDOM_ID_BYTES and len(root) == KEY_BYTES
                 ):
-                    if by_owner or self._may(session):
-                        self._known[session] = Known(time_ns, root, bool(by_owner))
+                    if by_owner or not self._why_not(session, epoch):
+                        self._known[session] = Known(time_ns, root, bool(by_owner), epoch)
 
 
 class RemovedRings:

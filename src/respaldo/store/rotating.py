@@ -84,7 +84,7 @@ def rotate(repo: Repo, plan: RotationPlan) -> Rotated:
         time_ns=repo.clock.now_ns(),
         content_keys=repo.ring.content_keys,
         masters=(*(repo.epoch.record.masters if repo.epoch.record else ()), (repo.epoch.number, repo.ring.master)),
-        former=(*(repo.epoch.record.former if repo.epoch.record else ()), _former(repo)),
+        former=(*repo.epoch.former, _former(repo)),
         without=plan.left_out,
     )
     epoch = Epoch(number=number, rings=rings_of(ring, record), record=record)
@@ -118,16 +118,21 @@ def _former(repo: Repo) -> Former:
     if repo.log is not None:
         heads = {client: item.number for client, item in repo.log.follow().memory.known.items()}
     else:
-        heads = {}
-        for item in map(parse_name, repo.backend.names("log")):
-            if item is not None:
-                heads[item[0]] = max(item[1], heads.get(item[0], 0))
+        heads = listed_heads(repo.backend)
     return Former(
         epoch=repo.epoch.number,
         check=repo.ring.check,
         admin=Signer(repo.ring.admin_seed).public,
         heads=tuple(sorted(heads.items())),
     )
+
+
+def listed_heads(backend: Backend) -> dict[bytes, int]:
+    """Returns how far the log of each client goes that is listed."""
+    heads: dict[bytes, int] = {}
+    for client, entry in filter(None, map(parse_name, backend.names("log"))):
+        heads[client] = max(entry, heads.get(client, 0))
+    return heads
 
 
 def _object(epoch: Epoch, revision: int, vault: Vault, made: Sequence[tuple[str, bytes]] = ()) -> EpochObject:

@@ -13,10 +13,11 @@ from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public, open_box, seal_box
 from respaldo.codec.keys import KEY_BYTES, LIST_KEYS_BYTES, RUN_KINDS, KeyRing, RunRing
 from respaldo.codec.signing import Signer, client_of, is_signed
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import Corruption, CredentialRenewed
 from respaldo.core.seams import Clock, Random
 from respaldo.format.credential import Credential
 from respaldo.format.enrolment import LIST, RESTORE
+from respaldo.format.epoch import ended_name
 from respaldo.format.header import Header
 from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, SIGNATURE_BYTES, Author, Run, parse_run, run_name
 
@@ -24,7 +25,7 @@ PURPOSES: Final = {Author.CLIENT: b"run", Author.OWNER: b"run owner"}
 """What a run's signature is made for."""
 
 
-def new_run(
+def new_run(  # noqa: PLR0913 - what a record says, and whom it is for
     *,
     author: Author,
     signer: Signer,
@@ -36,11 +37,12 @@ def new_run(
     header: Header,
     time_ns: int,
     random: Random,
+    epoch: int = 0,
 ) -> tuple[RunRing, Run]:
     """Draws a run's root key; returns its ring and its record. The key itself is overwritten, as far as Python lets."""
     root = bytearray(random(KEY_BYTES))
     try:
-        ring = RunRing(bytes(root), header.hash)
+        ring = RunRing(bytes(root), header.hash, epoch=epoch)
 
         def box(public: bytes, purpose: str, message: bytes | bytearray) -> bytes:
             return seal_box(
@@ -81,17 +83,29 @@ def read_run(
     backend: Backend, session: bytes, *, client: bytes, client_sign: bytes, owner_sign: bytes, header_hash: bytes
 ) -> Run:
     """Reads a run's record and checks who signed it; raises `Corruption`, `ObjectMissing`."""
+    return read_signed(backend, session, client, header_hash, [(client_sign, owner_sign)])[0]
+
+
+def read_signed(
+    backend: Backend, session: bytes, client: bytes, header_hash: bytes, signers: Iterable[tuple[bytes, bytes]]
+) -> tuple[Run, int]:
+    """Reads a run's record; returns it, and the place of the pair of public keys of which one has signed it.
+
+    ``signers``: pairs of a client's and an owner's. Raises `Corruption` where none has, `ObjectMissing`.
+    """
     name = run_name(session)
     run = parse_run(backend.get(name, 0, RUN_BYTES_MAX + 1), name)
-    public = client_sign if run.author is Author.CLIENT else owner_sign
-    if run.client != client or not is_signed(public, run.signature, PURPOSES[run.author], header_hash, run.signed()):
-        raise Corruption(name, "it is not signed by whoever it says")
-    return run
+    signed, purpose = run.signed(), PURPOSES[run.author]
+    for place, (of_client, of_owner) in enumerate(signers):
+        public = of_client if run.author is Author.CLIENT else of_owner
+        if run.client == client and is_signed(public, run.signature, purpose, header_hash, signed):
+            return run, place
+    raise Corruption(name, "it is not signed by whoever it says")
 
 
-def owners_ring(run: Run, seed: bytes, header: Header) -> RunRing:
+def owners_ring(run: Run, seed: bytes, header: Header, *, epoch: int = 0) -> RunRing:
     """Returns the ring of a run that the area's owner opens; raises `Corruption`."""
-    return RunRing(_opened(run, run.box, ROOT, seed, header), header.hash)
+    return RunRing(_opened(run, run.box, ROOT, seed, header), header.hash, epoch=epoch)
 
 
 def granted_root(run: Run, right: str, seed: bytes, header: Header) -> bytes | None:
@@ -113,7 +127,13 @@ def _opened(run: Run, box: bytes, purpose: str, seed: bytes, header: Header) -> 
 
 def naming_ring(credential: Credential, header: Header) -> KeyRing:
     """Returns a client's ring of its area: it seals and opens nothing, and says how content is cut and named."""
-    return KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset()).naming_as(credential.content_keys)
+    ring = KeyRing(bytes(KEY_BYTES), header.hash, kinds=frozenset(), epoch=credential.epoch)
+    return ring.naming_as(credential.content_keys)
+
+
+def id_of(credential: Credential) -> bytes:
+    """Returns the id of the client of a credential, whichever it has been given since it was enrolled."""
+    return credential.client or client_of(Signer(credential.sign_seed).public)
 
 
 class ClientRuns:
@@ -129,7 +149,7 @@ class ClientRuns:
         self._clock = clock
         self._random = random
         self._signer = Signer(credential.sign_seed)
-        self.client = client_of(self._signer.public)
+        self.client = id_of(credential)
         self.session = b""
         """The session at work, empty where there is none."""
         self._ring: RunRing | None = None
@@ -146,8 +166,17 @@ class ClientRuns:
         """Returns the ring of the session at work, for what it wrote itself."""
         return () if self._ring is None or kind not in RUN_KINDS else (self._ring,)
 
+    def require_current(self, backend: Backend) -> None:
+        """Raises `CredentialRenewed` where the client has a newer credential: under this one nothing new counts."""
+        if backend.exists(ended_name(self._credential.epoch)) is not None:
+            raise CredentialRenewed(self.name)
+
     def begin(self, session: bytes, backend: Backend) -> None:
-        """Draws the keys of a session and puts its record, before anything else is sealed under them."""
+        """Draws the keys of a session and puts its record, before anything else is sealed under them.
+
+        *Then* it looks whether the credential was renewed: a run that goes on was there before the sign, and so before
+        whoever renews it listed the runs that count. Raises `CredentialRenewed`.
+        """
         ring, run = new_run(
             author=Author.CLIENT,
             signer=self._signer,
@@ -159,8 +188,10 @@ class ClientRuns:
             header=self._header,
             time_ns=self._clock.now_ns(),
             random=self._random,
+            epoch=self._credential.epoch,
         )
         backend.put(run_name(session), [run.encode()])
+        self.require_current(backend)
         self._ring, self.session = ring, session
 
     def end(self) -> None:

@@ -131,11 +131,12 @@ def read(backend: Backend, name: str) -> Slot:
     return parse_slot(name, unclose_object(backend.get(name, 0, SLOT_BYTES_MAX + HASH_BYTES), name))
 
 
-def _names(backend: Backend) -> list[str]:
-    names = sorted(name for name, _ in backend.list("keys") if _NAME.fullmatch(name))
-    if len(names) > SLOTS_READ_MAX:
-        raise Corruption("keys", f"there are {len(names)} key slots, more than the {SLOTS_READ_MAX} there can be")
-    return names
+def names(backend: Backend) -> list[str]:
+    """Lists the slots; raises `Corruption` where there are more than there can be."""
+    found = sorted(name for name, _ in backend.list("keys") if _NAME.fullmatch(name))
+    if len(found) > SLOTS_READ_MAX:
+        raise Corruption("keys", f"there are {len(found)} key slots, more than the {SLOTS_READ_MAX} there can be")
+    return found
 
 
 def open_all(backend: Backend, header: Header, secret: Secret, more: Sequence[Slot] = ()) -> list[Opened]:
@@ -147,7 +148,7 @@ def open_all(backend: Backend, header: Header, secret: Secret, more: Sequence[Sl
     stored: dict[str, Slot] = {slot.name: slot for slot in more}
     found: list[Opened] = []
     unread: Corruption | StorageError | None = None
-    for name in _names(backend):
+    for name in names(backend):
         try:
             stored[name] = read(backend, name)
         except ObjectMissing:
@@ -181,7 +182,7 @@ def describe(backend: Backend, vault: Vault) -> tuple[list[SlotInfo], list[Corru
     """Returns what there is, and what is damaged."""
     found: list[SlotInfo] = []
     damaged: list[Corruption] = []
-    for name in _names(backend):
+    for name in names(backend):
         try:
             found.append(describe_slot(read(backend, name), vault))
         except ObjectMissing:
@@ -237,11 +238,11 @@ def add(
 ) -> str:
     """Puts a new slot; returns its object name."""
     full = UsageError(f"there are {SLOTS_MAX} key slots already", hint="remove one with: respaldo key remove")
-    if len(_names(backend)) >= SLOTS_MAX:
+    if len(names(backend)) >= SLOTS_MAX:
         raise full
     name = new_name(random)
     backend.put(name, [make(name, ring, secret, kdf, vault, label=label, now_ns=now_ns, random=random, use=use)])
-    if len(_names(backend)) > SLOTS_MAX:  # another client added one at the same time
+    if len(names(backend)) > SLOTS_MAX:  # another client added one at the same time
         backend.delete(name)
         raise full
     return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,9 +34,16 @@ class Criteria:
     types: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for what is no regular expression."""
+        """Raises `UsageError` for what is no regular expression, or may mean two things."""
         try:
-            _ = self._name, self._path
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # `[[:digit:]]` would be taken for a set of these letters, silently
+                _ = self._name, self._path
+        except Warning as warning:
+            raise UsageError(
+                f"{self.pattern!r} may mean two things as a regular expression: {str(warning).lower()}",
+                hint=r"in a set, write \[ for a bracket, \-\- for two dashes; digits are \d, not [:digit:]",
+            ) from None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
             raise UsageError(f"{self.pattern!r} is no regular expression: {error}") from None
 
@@ -94,7 +102,16 @@ class Criteria:
 
     def leads_on(self, path: bytes, depth: int) -> bool:
         """Whether something that fits can be at or below a path so many names deep."""
-        return depth > len(self._way) or path.rpartition(b"/")[2] == self._way[depth - 1]
+        return self.leads_everywhere(depth) or path.rpartition(b"/")[2] == self._way[depth - 1]
+
+    def leads_everywhere(self, depth: int) -> bool:
+        """Whether `leads_on` is so of every path so many names deep."""
+        return depth > len(self._way)
+
+    @cached_property
+    def any_path(self) -> bool:
+        """Whether `fits_path` is so of every path."""
+        return self._path is None and not self.under.strip(b"/")
 
     def fits_path(self, path: bytes) -> bool:
         """Whether a path fits whose name does."""

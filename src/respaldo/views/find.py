@@ -20,13 +20,11 @@ from respaldo.core.ids import ChunkId
 from respaldo.core.model import Entry, Mark
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.criteria import Criteria
-from respaldo.views.family import Family, Members
-from respaldo.views.row import unpack, version_of
+from respaldo.views.family import Family, Members, Trees
+from respaldo.views.row import Row, version_of
 from respaldo.views.shelf import Index, Shelf, Source
 
 _OTHER = bytes([OTHER])
-Trees = dict[bytes, int]
-"""Trees by handle, with the snapshots that hold them at one path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +47,22 @@ class _Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version(_Held):
-    """Is one state of a path.
+    """Is one state of a path. ``row``: of a directory as it is in the last of those snapshots."""
 
-    ``entry`` is without what is in a directory, whose time is that of the last of those snapshots; its ``link_group``
-    says only whether it is a hard link.
-    """
+    row: Row
 
-    entry: Entry
+    @property
+    def entry(self) -> Entry:
+        """The entry, without what is in a directory; its ``link_group`` says only whether it is a hard link.
+
+        Made at each look: who lists a hundred thousand asks `brief`.
+        """
+        return _entry(self.row, self.path.rpartition(b"/")[2])
+
+    @property
+    def brief(self) -> tuple[int, int, int]:
+        """Mode, size (of a device none) and time of change, as `entry` has them."""
+        return self.row.brief
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +93,9 @@ class _At(NamedTuple):
 class _Gathered(NamedTuple):
     """Is what was found in a directory: by name, rows, trees below and (where something failed) rows of directories."""
 
-    here: dict[bytes, dict[bytes, int]]
+    here: dict[bytes, dict[Row, int]]
     inside: dict[bytes, Trees]
-    folders: dict[bytes, set[bytes]]
+    folders: dict[bytes, set[Row]]
 
 
 class Find:
@@ -184,8 +191,7 @@ class Find:
         waiting = at.trees
         while waiting:
             groups: dict[tuple[bytes, bytes], list[tuple[Recorded, int]]] = {}
-            for tree, held in waiting.items():
-                found = self._register.tree(tree)
+            for tree, held, found in self._register.trees(waiting):
                 if found is None:
                     error = self._shelf.failed.get(tree)
                     lost = at.lost and isinstance(error, ChunkMissing)
@@ -196,30 +202,36 @@ class Find:
             waiting = {}
             for (names, base), members in groups.items():
                 self._gather(self._list(names), Family(self._register, base), members, gathered, waiting)
-        for name in sorted({*gathered.here, *gathered.inside}):
+        here, inside = gathered.here, gathered.inside
+        criteria, depth = self._criteria, at.depth + 1
+        every_name, every_path = criteria.leads_everywhere(depth), criteria.any_path
+        for name in sorted({**here, **inside} if inside else here):
             where = at.path + b"/" + name
-            if not self._criteria.leads_on(where, at.depth + 1):
+            if not (every_name or criteria.leads_on(where, depth)):
                 continue
-            if name in gathered.here and self._criteria.fits_path(where):
-                yield from self._versions(where, name, gathered.here[name])
-            if name in gathered.inside:
-                lost = any(self._entry(row).mark is Mark.LOST for row in gathered.folders.get(name, ()))
-                yield _At(where, at.depth + 1, gathered.inside[name], lost)
+            if name in here and (every_path or criteria.fits_path(where)):
+                yield from self._versions(where, here[name])
+            if name in inside:
+                lost = any(_entry(row).mark is Mark.LOST for row in gathered.folders.get(name, ()))
+                yield _At(where, depth, inside[name], lost)
 
     def _gather(self, listed: _Listed, family: Family, members: Members, gathered: _Gathered, runs: Trees) -> None:
         """Adds what trees with one base hold: of all of them what stands in that, and of each where it differs."""
         if listed.wanted:
             for row, packed, held in family.rows(members, listed.wanted):
-                _add(gathered.here, listed.names[row], packed, held)
+                versions = gathered.here.setdefault(listed.names[row], {})
+                versions[packed] = versions.get(packed, 0) | held
         below = {place for shape in {found.shape for found, _ in members} for place in self._leading(shape)}
         if not below:
             return
-        for place, tree, held in family.below(members, sorted(below)):
+        for place, trees in family.below(members, sorted(below)):
             name = listed.names[listed.folders[place]]
-            if not name:
-                runs[tree] = runs.get(tree, 0) | held
-            elif tree != NOWHERE:
-                _add(gathered.inside, name, tree, held)
+            if name:
+                trees.pop(NOWHERE, None)
+            if trees:
+                into = gathered.inside.setdefault(name, {}) if name else runs
+                for tree, held in trees.items():
+                    into[tree] = into.get(tree, 0) | held
         if self._shelf.failed:
             places = [listed.folders[place] for place in below if listed.names[listed.folders[place]]]
             for row, packed, _ in family.rows(members, places) if places else ():
@@ -233,31 +245,25 @@ class Find:
             known = self._leading_places[shape] = [place for place, child in enumerate(below) if self._leads[child]]
         return known
 
-    def _versions(self, path: bytes, name: bytes, rows: dict[bytes, int]) -> list[Version]:
+    def _versions(self, path: bytes, rows: dict[Row, int]) -> list[Version]:
         """Returns the versions of a path out of the rows that snapshots have there."""
-        found: dict[bytes, tuple[int, int, bytes]] = {}
-        for key, held in rows.items():
-            fitting = self._fitting(key)
-            if fitting is not None:
-                known = found.get(fitting, (0, 0, key))
-                newest = key if held.bit_length() > known[1] else known[2]
-                found[fitting] = (known[0] | held, max(held.bit_length(), known[1]), newest)
-        versions = [Version(path=path, entry=self._entry(key, name), held=held) for held, _, key in found.values()]
+        criteria = self._criteria
+        if not criteria.any_entry:
+            rows = {row: held for row, held in rows.items() if criteria.fits(_entry(row))}
+        if len(rows) == 1:
+            return [Version(path=path, row=row, held=held) for row, held in rows.items()]
+        found: dict[Row, tuple[int, int, Row]] = {}
+        for row, held in rows.items():
+            key = version_of(row)
+            known = found.get(key, (0, 0, row))
+            newest = row if held.bit_length() > known[1] else known[2]
+            found[key] = (known[0] | held, max(held.bit_length(), known[1]), newest)
+        versions = [Version(path=path, row=row, held=held) for held, _, row in found.values()]
         return sorted(versions, key=lambda version: version.first)
 
-    @staticmethod
-    def _entry(packed: bytes, name: bytes = b"") -> Entry:
-        try:
-            return unpack(packed, name)
-        except (ValueError, TypeError, struct.error) as error:
-            raise lmdb.CorruptedError(f"a row of the register is none: {error}") from None
 
-    def _fitting(self, packed: bytes) -> bytes | None:
-        """Returns what makes a row a version, None where it is not looked for."""
-        fits = self._criteria.any_entry or self._criteria.fits(self._entry(packed))
-        return version_of(packed) if fits else None
-
-
-def _add(found: dict[bytes, dict[bytes, int]], name: bytes, key: bytes, held: int) -> None:
-    at = found.setdefault(name, {})
-    at[key] = at.get(key, 0) | held
+def _entry(row: Row, name: bytes = b"") -> Entry:
+    try:
+        return row.entry(name)
+    except (ValueError, struct.error) as error:
+        raise lmdb.CorruptedError(f"a row of the register is none: {error}") from None

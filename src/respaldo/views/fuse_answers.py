@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate, count
 from typing import NamedTuple
 
-from respaldo.core.errors import ChunkMissing, Corruption, NoSuchPath, NoSuchSnapshot, StorageError
+from respaldo.core.errors import ChunkMissing, Corruption, KeyRotated, NoSuchPath, NoSuchSnapshot, StorageError
 from respaldo.views import fuse_wire as wire
 from respaldo.views.contents import OpenFile
 from respaldo.views.fuse_wire import Op
@@ -264,6 +264,8 @@ def errno_of(error: BaseException) -> int:
             return errno.ESTALE
         case NoSuchPath():
             return errno.ENOENT
+        case KeyRotated():
+            return errno.EKEYREVOKED
         case Corruption() | ChunkMissing() | StorageError():
             return errno.EIO
         case MemoryError():

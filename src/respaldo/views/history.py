@@ -19,7 +19,7 @@ from respaldo.core.model import Entry, Mark
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.diff import plain_fields
 from respaldo.views.family import Family
-from respaldo.views.row import pack_entry, unpack, version_of
+from respaldo.views.row import Row, row_of, version_of
 from respaldo.views.walk import tree_of
 
 
@@ -41,9 +41,9 @@ class State:
 
 
 class Point(NamedTuple):
-    """Is what stands at a path in a snapshot: its row (empty: nothing), and the handle of its tree."""
+    """Is what stands at a path in a snapshot: its row, None where there is nothing, and the handle of its tree."""
 
-    row: bytes = b""
+    row: Row | None = None
     tree: bytes = NOWHERE
     unread: str = ""
     lost: bool = False
@@ -125,7 +125,7 @@ class _Read:
             if found is None:
                 return Point()
             entry, tree = found, tree_of(found)
-        return Point() if entry is None else Point(pack_entry(entry), handle_of(tree or b""))
+        return Point() if entry is None else Point(row_of(entry), handle_of(tree or b""))
 
     def _step(self, tree: ChunkId, name: bytes) -> Entry | ChunkMissing | Corruption | None:
         key = (tree, name)
@@ -154,22 +154,24 @@ def history(register: Register, trees: TreeReader, roots: Sequence[ChunkId], pat
     yield _state(first, number, before, standing)
 
 
-def _meaning(point: Point) -> tuple[bytes, bytes, str]:
+def _meaning(point: Point) -> tuple[Row | None, bytes, str]:
     """Returns what makes a state another one: of a directory, what is in it counts; its own attributes mostly stay."""
-    return (version_of(point.row) if point.row else b"", point.tree, point.unread)
+    return (None if point.row is None else version_of(point.row), point.tree, point.unread)
 
 
 def _state(first: int, last: int, before: Point, point: Point) -> State:
     if point.unread:
         return State(first=first, last=last, entry=None, unread=point.unread, lost=point.lost)
-    if not point.row:
+    if point.row is None:
         return State(first=first, last=last, entry=None)
-    entry = unpack(point.row, b"")
-    return State(first=first, last=last, entry=entry, fields=_fields(before, point, entry) if before.row else ())
+    entry = point.row.entry(b"")
+    return State(first=first, last=last, entry=entry, fields=_fields(before, point, entry))
 
 
 def _fields(before: Point, after: Point, entry: Entry) -> tuple[str, ...]:
-    was = unpack(before.row, b"")
+    if before.row is None:
+        return ()
+    was = before.row.entry(b"")
     if stat.S_IFMT(was.mode) != stat.S_IFMT(entry.mode):
         return ("type",)
     inside = ("entries",) if before.tree != after.tree else ()

@@ -289,8 +289,9 @@ def _decide(data: bytes) -> None:
 
 
 def _row(data: bytes) -> None:
-    row.unpack(data, b"name")
-    row.version_of(data)
+    found = row.Row(data[:32], data[32:])
+    assert found.brief[0] == found.entry(b"name").mode
+    row.version_of(found)
 
 
 TARGETS = [
@@ -329,8 +330,8 @@ TARGETS = [
     Target(
         name="register-row",
         parse=_row,
-        seeds=lambda: [row.pack_entry(entry) for entry in samples.LEAF.entries()],
-        refusals=(ValueError, TypeError, struct.error),
+        seeds=lambda: [b"".join(row.row_of(entry)[:2]) for entry in samples.LEAF.entries()],
+        refusals=(ValueError, struct.error),
         modules=("respaldo.views.row",),
     ),
     Target(

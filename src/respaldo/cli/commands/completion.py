@@ -20,9 +20,10 @@ from respaldo.cli.settings import Settings
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def command(ctx: click.Context, settings: Settings, *, shell: str) -> int:  # noqa: ARG001 - every command gets them
-    """Print a script that completes commands, options and the names of snapshots.
+    """Print a script that completes commands, options, and the names of snapshots, keys and clients.
 
-    Snapshots come from the local cache: what this machine has seen, and no passphrase is asked for.
+    No passphrase is asked for. Snapshots come from the local cache: what this machine has seen. Of keys and clients
+    the ids are completed; their labels and names where "unlock" keeps the key, or it lies in a file.
     """
     from click.shell_completion import get_completion_class  # start-up time
 

@@ -42,8 +42,9 @@ def command(settings: Settings, *, names: tuple[str, ...], dry_run: bool, no_pin
     Where the target was made with "init --like" of the source, blocks go over as they are. Otherwise all content is
     read and cut anew, once. Nothing is written in the source.
 
-    What the source has lost to damage is named and marked in the copy, the rest is copied, and the status is 4. Mend
-    the source first where you can: respaldo repair.
+    What the source has lost to damage is named and marked in the copy, the rest is copied, and the status is 4; so are
+    snapshots whose records cannot be read, and all others are copied. Mend the source first where you can: respaldo
+    repair.
     """
     from respaldo.api import copy  # start-up time
 

@@ -20,7 +20,7 @@ from respaldo.core.errors import UsageError
     examples=(
         ("A file as it was, on the screen:", "respaldo dump latest:/etc/fstab"),
         ("What changed in it since:", "respaldo dump 4f1c09ab:/etc/fstab | diff - /etc/fstab"),
-        ("A database that was backed up with --stdin:", "respaldo dump latest /shop.sql | psql shop"),
+        ("A database that was backed up with --stdin:", "respaldo dump latest /shop.dump | pg_restore -d shop"),
         (
             "A directory, unpacked elsewhere with all attributes:",
             "respaldo dump latest:/srv/www | ssh web tar -xp --xattrs --xattrs-include='*' --acls -C /srv/www",

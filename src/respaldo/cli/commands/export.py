@@ -85,7 +85,7 @@ def command(
     """
     from respaldo.api import Exported  # start-up time
 
-    with settings.open(writes=True) as repository:
+    with settings.open(writes=not settings.is_client()) as repository:
         found = repository.find(name, host=host)
         if output == "-":
             if sys.stdout.isatty():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
-from respaldo.cli.kinds import type_of
+from respaldo.cli.kinds import type_in
 from respaldo.cli.names import of_snapshots, say_damaged
 from respaldo.cli.pages import page
 from respaldo.cli.settings import Settings
@@ -143,20 +143,21 @@ def _unread_fields(item: Unread, snapshots: Sequence[Snapshot]) -> dict[str, obj
 def _line(version: Version, snapshots: Sequence[Snapshot]) -> str:
     first, last = snapshots[version.first], snapshots[version.last]
     held = first.hex[:8] if first is last else f"{first.hex[:8]} … {last.hex[:8]}"
-    entry = version.entry
-    size = show.size(entry.size) if entry.is_regular else type_of(entry)
-    name = show.shown(version.path) + ("/" if entry.is_dir else "")
-    return f"{held:<19}  {size:>10}  {show.local_time(entry.mtime_ns)}  {name}"
+    mode, length, mtime_ns = version.brief
+    size = show.size(length) if stat.S_ISREG(mode) else type_in(mode)
+    name = show.shown(version.path) + ("/" if stat.S_ISDIR(mode) else "")
+    return f"{held:<19}  {size:>10}  {show.local_time(mtime_ns)}  {name}"
 
 
 def _fields(version: Version, snapshots: Sequence[Snapshot]) -> dict[str, object]:
-    first, last, entry = snapshots[version.first], snapshots[version.last], version.entry
+    first, last = snapshots[version.first], snapshots[version.last]
+    mode, length, mtime_ns = version.brief
     return {
         **show.path_fields(version.path),
-        "type": type_of(entry),
-        "size": entry.size,
-        "mtime_ns": entry.mtime_ns,
-        "mode": f"{stat.S_IMODE(entry.mode):04o}",
+        "type": type_in(mode),
+        "size": length,
+        "mtime_ns": mtime_ns,
+        "mode": f"{stat.S_IMODE(mode):04o}",
         "first": first.hex,
         "last": last.hex,
         "first_time": show.iso_time(first.time_ns),

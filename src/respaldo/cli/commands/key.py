@@ -8,6 +8,7 @@ import click
 
 from respaldo.cli import pages, show
 from respaldo.cli.clients import group as client_group
+from respaldo.cli.known import SLOT
 from respaldo.cli.pages import kdf_option, page
 from respaldo.cli.settings import Settings
 from respaldo.cli.slots import fields_of, is_seen, method_of, slot_id
@@ -126,7 +127,7 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: s
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say which one it would be; remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask where it is the key that the repository was opened with.")
-@click.argument("key", metavar="ID")
+@click.argument("key", metavar="ID", type=SLOT)
 def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
     """Remove a key slot, named by its id or the beginning of it. The last one stays.
 
@@ -171,10 +172,16 @@ def passwd(settings: Settings, *, new_password_file: str, kdf: str | None) -> in
 
     It keeps others from opening the repository who learn the old passphrase from now on. It revokes nothing for
     somebody who knew it and kept a copy of the old slot: the master key stays the same. Against that: key rotate.
+    Forgotten it? "key add --recovery" makes a new one with the recovery key, and "key remove" takes the old one away.
     """
     from respaldo import api  # start-up time
 
     old = settings.secret()
+    if old.key is not None:
+        raise UsageError(
+            "key passwd changes a passphrase, and what was given is a key: nothing was changed",
+            hint="for a new passphrase beside it: respaldo key add; for a forgotten one: respaldo key remove",
+        )
     with settings.open(writes=True, secret=old) as repository:
         new = _new_secret(new_password_file)
         name = repository.slots.change(old, new, kdf=api.KDFS[kdf] if kdf else None)
@@ -249,21 +256,28 @@ def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: 
         ("Finish one that was cut off:", "respaldo key rotate --resume"),
     ),
     notes="epoch, keys (new ids by old ones), left_out (ids), stay (ids of old keys that could not be carried over), "
+    "clients (names of those whose areas keep their keys: renew them), "
     "finished (whether it finished an earlier rotation), dry_run.",
 )
 @click.option(
-    "--without", multiple=True, metavar="ID", help="Shut this key out: it opens nothing of what is written from now on."
+    "--without",
+    multiple=True,
+    metavar="ID",
+    type=SLOT,
+    help="Shut this key out: it opens nothing of what is written from now on.",
 )
 @click.option("--resume", is_flag=True, help="Only finish a rotation that was cut off.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say which keys would be kept; change nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, even where the key is left out that this is run with.")
 def rotate(settings: Settings, *, without: tuple[str, ...], resume: bool, dry_run: bool, yes: bool) -> int:
     """Rotate the master key: whatever is written from now on is sealed under a new one.
 
     Every passphrase and key stays as it is and gets the new master key, but for those that you leave out; what they are
     is not needed for that. Look through the list: whose key is kept can read what comes. What was written before
     stays readable for all who could read it, also for those who are left out and have, or get, a copy of the
-    repository. Prune carries old content over to the new key by and by.
+    repository. Prune carries old content over to the new key by and by. The key that this is run with is left out only
+    if you say so: at a terminal you are asked, elsewhere it takes --yes. The areas of clients that cannot read keep
+    their keys: renew those clients afterwards, see key client renew.
     """
     from respaldo.cli.rotation import rotate_key  # start-up time
 
@@ -296,6 +310,7 @@ def epochs(settings: Settings) -> int:
         ("Seal everything under the newest master key:", "respaldo key reencrypt -r /mnt/disk/backup"),
         ("How much that would be:", "respaldo key reencrypt --dry-run"),
         ("After somebody was shut out:", "respaldo key rotate --without 3f35 && respaldo key reencrypt"),
+        ("What a client stored before it was renewed:", "respaldo key reencrypt --client web-1"),
     ),
     notes="snapshots (new ids by old ones), failed (ids, with reasons), objects, new_packs, new_bytes, deleted_packs, "
     "deleted_bytes, retired (epochs), left (names of what is sealed under old keys still), busy, dry_run; of a dry run "
@@ -309,7 +324,12 @@ def reencrypt(settings: Settings, *, dry_run: bool) -> int:
     mean them. Cut off, it goes on where it was. An old key goes once nothing is left that is sealed under it: while a
     snapshot is being made under it, or within a day of one that was cut off, it stays (status 3); run it again later.
     It needs room for a gigabyte, or for less on a disk that has less. Whoever copied the storage before, and has an old
-    key, keeps what he has. Mounts that stand must be unmounted and mounted again.
+    key, keeps what he has. Mounts that stand go on, but for those whose passphrase or key was left out, and those of
+    clients' areas (--client): unmount them and mount them again.
+
+    With --client, in the area of a client that was renewed: content, names of files included, is sealed anew. Snapshots
+    keep their ids, and what is said of them (host, user, source, times, label) stays as it is, with the keys that open
+    it.
     """
     from respaldo.cli.rotation import reencrypt_all  # start-up time
 

@@ -163,9 +163,10 @@ def head(settings: Settings, *, qr: bool | None, svg: str) -> int:
 def check(settings: Settings, *, word: tuple[str, ...]) -> int:
     """Compare what was seen, signed and kept with what is there: the log, the access log, and a HEAD if one is given.
 
-    Of the access log of this machine every line must be there and follow the one before it, as far as this client's
-    entries in the log have signed. Of other machines, no entry may say less than one before. With --accept-rollback,
-    what lacks of access logs is said in the log, and found no more.
+    The log is read from its beginning: every entry of every client must be there, and follow the one before it. Of the
+    access log of this machine every line must, as far as this client's entries in the log have signed. Of other
+    machines, no entry may say less than one before. With --accept-rollback, what lacks of access logs is said in the
+    log, and found no more; what lacks of the log itself is mended, or said to be lost, by "repair".
     """
     with settings.open(reports=True, writes=settings.accept_rollback) as repository:
         history = repository.history
@@ -173,7 +174,11 @@ def check(settings: Settings, *, word: tuple[str, ...]) -> int:
         shortened, notes = history.accesses.check(history.signed())
         if shortened and settings.accept_rollback:
             history.accesses.accept(shortened)
-        findings = tuple(dict.fromkeys((*(checked.findings if checked else ()), *history.findings, *shortened)))
+        lacking = history.survey()
+        if lacking:
+            notes.append("what this machine has kept of the log is put again by: respaldo repair")
+        seen = (*(checked.findings if checked else ()), *history.findings)
+        findings = tuple(dict.fromkeys((*seen, *lacking, *shortened)))
     clients = checked.clients if checked else 0
     if not word:
         text = "the log and the access log are as they were seen and signed"

@@ -77,7 +77,7 @@ def command(settings: Settings, *, all_clients: bool, dry_run: bool, **given: An
     Snapshots and restores may go on meanwhile, here and elsewhere, and so may another prune: nothing is locked, and
     nothing is deleted that a snapshot needs, one that is just being made included. What a snapshot in progress has
     stored stays. Interrupted, it loses nothing, and the next one finishes. Where a snapshot needs something that is
-    not there, nothing is deleted.
+    not there, nothing is forgotten, and nothing deleted: that is found out first.
 
     Works on a full disk: a megabyte is kept in reserve for it, and what needs no copy is freed first.
 
@@ -108,9 +108,11 @@ def _prune(settings: Settings, given: dict[str, Any], *, dry_run: bool) -> int:
         cancelling() as cancel,
         watching(settings.level, display=settings.display) as progress,
     ):
-        run = policies.run_policy(repository, policy, given, dry_run=False, cancel=cancel) if policy else None
+        plan = policies.make_plan(repository, policy, given) if policy else None
+        prepared = repository.pruning.prepare(options, plan, progress=progress, cancel=cancel)
+        run = policies.apply(repository, plan, cancel=cancel) if plan else None
         emptied = repository.empty_trash()
-        result = repository.prune(options, progress=progress, cancel=cancel)
+        result = prepared.run()
         duration_ns = progress.elapsed_ns()
     more: dict[str, object] = {"emptied": [item.hex() for item in emptied]}
     lines = []

@@ -204,8 +204,9 @@ def _text(result: RestoreResult, found: Found, target: bytes) -> str:
     head = f"restored {found.snapshot.hex[:8]}:{show.shown(found.path)} to {show.shown(target)}"
     if not result.complete:
         head += f"\nincomplete: {show.count(result.failed, 'path')} could not be restored, see above"
+    below = f", {show.count(result.directories, 'directory', 'directories')}" if found.entry.is_dir else ""
     rows = [
-        ("files", f"{_counted(result)}, {show.count(result.directories, 'directory', 'directories')}"),
+        ("files", f"{_counted(result)}{below}"),
         ("written", show.size(result.written_bytes)),
         ("time", f"{show.duration(result.duration_ns)}, {show.rate(result.written_bytes, result.duration_ns)}"),
     ]

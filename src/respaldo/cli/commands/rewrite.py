@@ -29,7 +29,7 @@ _WORDS = ("host", "user", "kind", "label", "reason", "tags", "time_ns")
     examples=(
         (
             "A password file out of all that is left of a machine, for good:",
-            "respaldo rewrite $(respaldo snapshots --json | jq -r '.[].id') --exclude /.secrets --forget",
+            "respaldo rewrite $(respaldo snapshots --json | jq -r '.snapshots[].id') --exclude /.secrets --forget",
         ),
         ("What it would leave out:", "respaldo rewrite latest --exclude 'node_modules/' --exclude '*.iso' --dry-run"),
         ("Everything in a cache but one file:", "respaldo rewrite 3f358ae3 --exclude '.cache/**' --include keep.db"),

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
         "snapshot (id, null for a dry run), kind, label, tags, complete, healed_chunks (damaged before, and stored "
         "again), sources, time, parent, root (hash of all that is in it), changes: added, changed, removed since the "
         "parent (null where its trees cannot be read), figures: files, directories, others, "
-        "bytes, files_new, files_changed, files_unchanged, read_bytes, new_bytes (after deduplication), stored_bytes "
-        "(after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files and "
+        "bytes, files_new, files_changed (read again), files_unchanged, read_bytes, new_bytes (after deduplication), "
+        "stored_bytes (after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files, "
         "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason. "
         "With --prune also prune, whose keys are those of prune --json, with error where it failed."
     ),
@@ -246,8 +246,8 @@ def _text(result: BackupResult, *, dry_run: bool) -> str:
             "files",
             (
                 f"{show.count(figures.files)} in {show.count(figures.directories, 'directory', 'directories')}: "
-                f"{show.count(figures.files_new)} new, {show.count(figures.files_changed)} changed, "
-                f"{show.count(figures.files_unchanged)} unchanged"
+                f"{show.count(figures.files_new)} new, {show.count(figures.files_changed)} read again, "
+                f"{show.count(figures.files_unchanged)} as before"
             ),
         ),
         ("size", show.size(figures.length_bytes)),
@@ -257,7 +257,7 @@ def _text(result: BackupResult, *, dry_run: bool) -> str:
     if result.reread_files:
         what = f"{show.count(len(result.rotten))} with other content than stored" if result.rotten else "all as stored"
         again = f"{show.count(result.reread_files, 'unchanged file')}, {show.size(result.reread_bytes)}: {what}"
-        rows.append(("read again", again))
+        rows.append(("sample", again))
     if not dry_run:
         rows.append(("stored", f"{show.size(figures.stored_bytes)} after compression"))
     rows.append(("time", took))

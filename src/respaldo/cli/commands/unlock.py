@@ -57,6 +57,7 @@ def command(settings: Settings, *, for_s: float, idle_s: float | None, status: b
         return 0
     if idle_s is not None and idle_s > for_s:
         raise UsageError("--idle is longer than --for")
+    leader = agent.leader()
     with (
         settings.open(secret=settings.secret()) as repository,
         repository.accesses.recorded("unlock", note=f"for {for_s:g} s, idle {idle_s or 0:g} s"),
@@ -69,7 +70,7 @@ def command(settings: Settings, *, for_s: float, idle_s: float | None, status: b
             location=settings.place(),
             for_s=for_s,
             idle_s=idle_s or 0,
-            leader=agent.leader(),
+            leader=leader,
             environment=agent.environment(),
         )
         mine = next((held for held in client.status(where) if held.repository == repository.id), None)
@@ -78,7 +79,8 @@ def command(settings: Settings, *, for_s: float, idle_s: float | None, status: b
             "it was locked again at once", hint="where there is no XDG_RUNTIME_DIR, run it in a session that lasts"
         )
     until = show.local_time(time.time_ns() + int(mine.left_s * 1e9))
-    settings.report(_fields(mine), f"unlocked {mine.repository[:8]} until {until}; end it with: respaldo lock")
+    session = ", or until this terminal or script ends" if leader else ""
+    settings.report(_fields(mine), f"unlocked {mine.repository[:8]} until {until}{session}; end it with: respaldo lock")
     return 0
 
 

@@ -35,6 +35,7 @@ _ROWS_PER_TRANSACTION = 1000
 _QUEUED_BYTES_MAX = 4 << 20
 _NEXT = b"next"
 _SWEEP_RUNS = 64
+_RUNS_MAX = 1 << 62
 _KEPT_NS = 400 * 24 * 3600 * 10**9
 """What no run saw for so long is dropped: by time and not by runs, because sources are not backed up equally often."""
 
@@ -96,6 +97,8 @@ class Memo:
 
     def _next_run(self, txn: lmdb.Transaction) -> int:
         number = _number(txn.get(_NEXT, _NUMBER.pack(1), db=self._dbs["runs"]))
+        if number > _RUNS_MAX:
+            raise lmdb.CorruptedError("there were never so many runs as the memo says")
         txn.put(_NEXT, _NUMBER.pack(number + 1), db=self._dbs["runs"])
         return number
 

@@ -35,7 +35,7 @@ from respaldo.format.catalogue import Row
 from respaldo.format.config import parse_config
 from respaldo.format.enrolment import parse_client_record
 from respaldo.format.header import HEADER
-from respaldo.format.logbook import object_name, parse_object
+from respaldo.format.logbook import parse_object
 from respaldo.format.protection import parse_pin, parse_trashed
 from respaldo.format.runrecord import run_name
 from respaldo.format.segment import Listed
@@ -138,10 +138,8 @@ class Inspector:
             self._records("log", "log", parse_object)
             return []
         state = survey_log(log)
-        for name, reason in state.damaged.items():
+        for name, reason in state.faults.items():
             self._findings.add(name, reason)
-        for gap in state.gaps:
-            self._findings.add(object_name(gap.client, gap.last), f"{gap} {gap.are} in no object")
         return [Note(name="log", text=f"{gap} {gap.are} known to be lost") for gap in state.lost]
 
     def _records(self, folder: str, kind: str, parse: Callable[[bytes, str], object]) -> None:

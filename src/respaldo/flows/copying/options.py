@@ -52,11 +52,13 @@ class CopyResult:
     copied: tuple[Copied, ...]
     present: tuple[Snapshot, ...]
     failed: tuple[tuple[Snapshot, str], ...] = ()
+    unreadable: tuple[tuple[SnapshotId, str], ...] = ()
+    """Those that could not be looked at, because their manifests are damaged."""
 
     @property
     def complete(self) -> bool:
         """Whether everything that was asked for is in the target, whole."""
-        return not self.failed and not any(item.errors for item in self.copied)
+        return not self.failed and not self.unreadable and not any(item.errors for item in self.copied)
 
 
 def origin_of(repository: bytes, item: SnapshotId, manifest: Manifest) -> tuple[bytes, bytes]:

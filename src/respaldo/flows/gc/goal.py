@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
-from respaldo.flows.gc.choose import choose, settle_duplicates
+from respaldo.flows.gc.look import plan_after
 from respaldo.flows.gc.options import Goal, PruneOptions, PrunePlan, SpacePlan
 from respaldo.flows.gc.shares import Account
 from respaldo.store.repo import Repo
@@ -40,10 +40,7 @@ def plan_space(
     def plan(count: int) -> PrunePlan:
         if count not in plans:
             cancel.check()
-            live = account.live_after(count)
-            settle_duplicates(repo, live)
-            choice = choose(repo, live, account.listing, alive, options)
-            plans[count] = choice.plan(snapshots=len(account.numbers) - count)
+            plans[count] = plan_after(repo, account, count, options, alive)
         return plans[count]
 
     count = bisect_left(range(len(expendable)), wanted, key=lambda count: plan(count).sure_bytes) if wanted else 0

@@ -31,15 +31,21 @@ def look_ahead(
     """
     account = Account(repo, going, progress=progress, cancel=cancel, without=without)
     alive = account.label()
-    count = sum(snapshot in account.numbers for snapshot in going) if forgotten else 0
-    live = account.live_after(len(going) if forgotten else 0)
+    plan = plan_after(repo, account, len(going) if forgotten else 0, options, alive)
+    account.settle()
+    return plan, account.measure()
+
+
+def plan_after(repo: Repo, account: Account, count: int, options: PruneOptions, alive: frozenset[bytes]) -> PrunePlan:
+    """Returns what a collector would do once the first ``count`` of what goes by an account are forgotten.
+
+    ``alive``: the sessions whose packs stay.
+    """
+    live = account.live_after(count)
     settle_duplicates(repo, live)
-    choice = choose(repo, live, account.listing, alive, options)
     roots, expiring = account.roots, account.expiring
-    plan = choice.plan(
-        snapshots=len(account.numbers) - count,
+    return choose(repo, live, account.listing, alive, options).plan(
+        snapshots=len(account.numbers) - account.there(count),
         undecided=len(roots.undecided) + len(roots.unreadable) - len(expiring),
         expire=expiring,
     )
-    account.settle()
-    return plan, account.measure()

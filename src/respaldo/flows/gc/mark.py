@@ -78,7 +78,8 @@ class Mark:
         self, repo: Repo, *, progress: Progress, cancel: Cancel, without: Collection[SnapshotId] = frozenset()
     ) -> None:
         self._repo = repo
-        self._without = without
+        self.without = without
+        """Committed snapshots that are no roots, because they are about to go."""
         self._progress = progress
         self._cancel = cancel
         self._done: dict[SnapshotId, ChunkId] = {}
@@ -128,7 +129,7 @@ class Mark:
         self._need_readable(leave_out)
         # Committed ones first: what an undecided one lacks must not hide behind its marks.
         for snapshot, root in self.roots.committed.items():
-            if snapshot not in self._without:
+            if snapshot not in self.without:
                 self._committed(snapshot, root)
         for snapshot, item in self.roots.undecided.items():
             if snapshot not in leave_out:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
+from respaldo.catalog.snapshots import list_pending
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed, StorageFull
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, SnapshotId, pack_object
 from respaldo.core.seams import Cancel, Progress
@@ -55,7 +56,10 @@ def run_prune(repo: Repo, options: PruneOptions, *, progress: Progress, cancel: 
 
 
 class Collector:
-    """Collects once. One that plans ``without`` some snapshots cannot execute: they are roots still."""
+    """Collects once. ``without``: snapshots that are to be forgotten after the plan is made, and before it is executed.
+
+    So what cannot be collected is known before anything is forgotten.
+    """
 
     def __init__(
         self,
@@ -71,7 +75,6 @@ class Collector:
         self._progress = progress
         self._cancel = cancel
         self._id = repo.random(RANDOM_ID_BYTES)
-        self._without = without
         self._mark = Mark(repo, progress=progress, cancel=cancel, without=without)
         self._damages: list[Corruption] = []
         self._deleted_packs = self._deleted_bytes = 0
@@ -105,7 +108,7 @@ class Collector:
         settle_duplicates(repo, mark.live)
         choice = choose(repo, mark.live, mark.listing, alive, self._options, self._of_earlier_epochs())
         return choice.plan(
-            snapshots=len(mark.roots.committed.keys() - set(self._without)),
+            snapshots=len(mark.roots.committed.keys() - set(mark.without)),
             undecided=len(mark.roots.undecided) + len(mark.roots.unreadable) - len(expiring),
             expire=expiring,
         )
@@ -119,9 +122,8 @@ class Collector:
 
     def execute(self, plan: PrunePlan) -> PruneResult:
         """Does what the plan says, as far as the repository still is as it was."""
-        if self._without:
-            raise ValueError("this plan is about a repository that has forgotten more than this one has")
         repo = self._repo
+        plan = self._once_forgotten(plan)
         roots = self._mark.roots
         if not repo.telling.trusted:
             repo.announce(PRUNE)  # whatever is done: that an owner was here, and what there was
@@ -161,6 +163,12 @@ class Collector:
             ballast=keep_ballast(repo.backend, repo.random),
             damages=tuple(self._damages),
         )
+
+    def _once_forgotten(self, plan: PrunePlan) -> PrunePlan:
+        """Returns the plan, or a new one where it was made without a snapshot that has not gone: that one is a root."""
+        stay = set(self._mark.without) & list_pending(self._repo) if self._mark.without else ()
+        self._mark.without = frozenset()
+        return self.plan() if stay else plan
 
     def _batches(self, packs: Sequence[PackPlan]) -> Iterator[list[PackPlan]]:
         """Deals packs out so that the copies of each batch fit beside what they are copied from; at least one each."""

@@ -101,7 +101,7 @@ class Account(Mark):
     def _all(self, leave_out: Collection[SnapshotId]) -> None:
         self._need_readable(leave_out)
         self._clear()  # numbers depend on all roots: nothing is kept from an earlier look
-        there = [snapshot for snapshot in self.roots.committed if snapshot not in self._without]
+        there = [snapshot for snapshot in self.roots.committed if snapshot not in self.without]
         last = set(self.going)
         going = [snapshot for snapshot in self.going if snapshot in self.roots.committed]
         order = [snapshot for snapshot in there if snapshot not in last] + going[::-1]
@@ -122,8 +122,11 @@ class Account(Mark):
 
     def live_after(self, count: int) -> Bitmaps:
         """Returns what is needed once the first ``count`` of what goes are forgotten."""
-        gone = sum(snapshot in self.numbers for snapshot in self.going[:count])
-        return self.labels.live(len(self.numbers) + _OTHERS - gone)
+        return self.labels.live(len(self.numbers) + _OTHERS - self.there(count))
+
+    def there(self, count: int) -> int:
+        """Returns how many of the first ``count`` of what goes there are."""
+        return sum(snapshot in self.numbers for snapshot in self.going[:count])
 
     def measure(self) -> Shares:
         """Adds up."""
