@@ -47,8 +47,9 @@ from respaldo.format.catalogue import Roll
 from respaldo.format.config import Config
 from respaldo.format.snapshot import Figures, Manifest, Verdict
 from respaldo.format.tree import META, Leaf
+from respaldo.store.making import create
 from respaldo.store.packs import PackWriter, seal_block
-from respaldo.store.repo import Repo, create
+from respaldo.store.repo import Repo
 from respaldo.store.tiers import Extent, plan
 
 SECRET = Secret(key=bytes(32))

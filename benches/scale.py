@@ -27,7 +27,8 @@ from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.config import Config
 from respaldo.format.pack import BlockRow, Footer
 from respaldo.format.segment import Listed, Segment
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 from respaldo.store.segments import SEGMENT_FOOTER_BYTES
 
 CHUNKS_IN_PACK = 500

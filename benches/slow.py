@@ -30,7 +30,8 @@ from respaldo.backend.wrap import Latency, Wrapper
 from respaldo.chunk.chunker import ChunkerParams
 from respaldo.core.seams import Buffer, Cancel, Silent, SystemClock, system_random
 from respaldo.format.config import Config
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 
 LATENCY_S = 0.02
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")

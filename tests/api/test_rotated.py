@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from respaldo import api
+from respaldo.api import mount
 from respaldo.api.history import History
 from respaldo.core.errors import HistoryChanged, KeyRotated
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.check import objects
 
 REPAIR = api.RepairOptions()
 SECRET = api.Secret(key=bytes(32))
@@ -59,12 +63,32 @@ def test_rotation_while_a_repository_is_opened(place, machines, monkeypatch):
 
 
 def test_rotation_while_a_repository_is_open(place, machines):
-    """What is listed then has other ids, and the log cannot be read: it is said that the key was rotated."""
+    """Who reads goes on under the new key; who writes is told that the key was rotated, and of nothing else."""
+    for writes in (False, True):
+        with api.open_repository(place, SECRET, places=machines[0], writes=writes) as opened:
+            assert len(opened.snapshots().snapshots) == 2
+            rotate(place, machines[1])
+            with pytest.raises(KeyRotated) if writes else nullcontext():
+                assert len(opened.snapshots().snapshots) == 2
+
+
+def test_damage_that_is_met_before_a_reader_goes_on_is_none(place, machines, monkeypatch):
+    """What was read with the old key, and was sealed anew meanwhile, is not reported once the new key is there."""
     with api.open_repository(place, SECRET, places=machines[0]) as opened:
-        opened.snapshots()
-        rotate(place, machines[1])
+        before = len(opened.snapshots().snapshots)
+        read_config = objects.read_header
+
+        def rotated(backend):
+            monkeypatch.setattr(objects, "read_header", read_config)
+            rotate(place, machines[1])
+            return read_config(backend)
+
+        monkeypatch.setattr(objects, "read_header", rotated)
         with pytest.raises(KeyRotated):
-            opened.snapshots()
+            verified(opened)
+        assert opened.within.epoch.number == 1
+        assert len(opened.snapshots().snapshots) == before
+        assert not verified(opened).damages
 
 
 def verified(opened):
@@ -89,6 +113,25 @@ def test_nothing_is_written_under_a_key_that_is_destroyed(place, machines, tmp_p
             opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
     with api.open_repository(place, SECRET, places=machines[0]) as opened:
         assert not verified(opened).damages
+
+
+def test_mounted_snapshots_stay_listed(place, machines):
+    """A mount that stands does not show less, as if snapshots were forgotten: it says nothing new."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        look = mount._Look(opened.within)
+        assert len(look()) == 2
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            look()
+
+
+def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path):
+    """A restore that finds its packs gone says that the key was rotated, and names no file as damaged."""
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        found = opened.find("latest")
+        rotate(place, machines[1])
+        with pytest.raises(KeyRotated):
+            opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
 
 
 def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):

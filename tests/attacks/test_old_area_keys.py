@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from respaldo.api.reencrypting import reencrypt
 from respaldo.catalog.snapshots import load
 from respaldo.codec.box import box_public, open_box
 from respaldo.codec.compress import Compressor
@@ -103,6 +104,17 @@ def test_reads_nothing_that_is_stored_afterwards(place, holder):
     fresh = [name for name in place.area.snapshot() if name not in before and name.partition("/")[0] in sealed]
     assert {name.partition("/")[0] for name in fresh} == {"packs", "pending", "outcome", "log"}
     assert not any(map(holder.opens, fresh))
+
+
+def test_reads_no_content_once_it_was_carried_over(place, holder):
+    """Not even what was there before, where he gets it from storage only then."""
+    place.renew()
+    with place.opened() as repo:
+        reencrypt(repo, progress=Silent(), cancel=Cancel())
+    packs = [name for name in place.area.snapshot() if name.startswith("packs/")]
+    assert packs
+    assert not any(map(holder.opens, packs))
+    assert all(map(holder.opens, place.area.names("pending")))
 
 
 def test_learns_no_key_of_an_owner_who_has_rotated_his_own_before(place, holder):

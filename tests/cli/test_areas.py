@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from respaldo.cli.settings import Settings
+
 
 @pytest.fixture
 def clients(cli, place, monkeypatch):
@@ -65,6 +67,20 @@ def test_area_itself_opens_with_no_passphrase(cli, place, clients):
 def test_an_area_has_no_keys_of_its_own(cli, clients, words):
     """Commands on keys are about the repository."""
     assert "leave out --client" in cli(*words, "--client", "web", expected=2).err
+
+
+def test_the_key_is_rotated_between_two_areas(cli, clients, spawn, monkeypatch):
+    """What opened the repository before opens it no more; the passphrase or key that was named does."""
+    names = Settings.clients
+
+    def rotated(settings):
+        found = names(settings)
+        assert spawn("key", "rotate", "--yes").wait(timeout=60) == 0
+        return found
+
+    monkeypatch.setattr(Settings, "clients", rotated)
+    found = cli("snapshots", "--all-clients", "--json").json["repositories"]
+    assert [item["status"] for item in found] == [0, 0, 0]
 
 
 def test_all_clients(cli, place, clients):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import tarfile
 
 import pytest
 
@@ -70,6 +72,8 @@ def test_client_backs_up_and_reads_nothing(cli, place, machines):
         (("snapshots",), "the right to list"),
         (("ls", "latest"), "the right to list"),
         (("restore", "latest", place / "out"), "the right to restore"),
+        (("mount", place / "out"), "the right to restore"),
+        (("stats",), "the right to list"),
         (("prune",), "owner alone"),
         (("forget", "latest"), "owner alone"),
         (("key", "list"), "owner alone"),
@@ -83,7 +87,7 @@ def test_client_backs_up_and_reads_nothing(cli, place, machines):
 
 
 @pytest.mark.parametrize(
-    "words", [("key", "rotate"), ("key", "passwd"), ("key", "add"), ("unlock",), ("mount", "there"), ("bench",)]
+    "words", [("key", "rotate"), ("key", "passwd"), ("key", "add"), ("unlock",), ("prune",), ("bench",)]
 )
 def test_nobody_is_asked_for_a_passphrase_that_is_of_no_use(cli, place, machines, words):
     """What is the owner's alone is refused before a secret is looked for; so is what an area has none of."""
@@ -215,6 +219,46 @@ def test_clients_outlive_a_rotation_of_the_owners_key(cli, place, machines):
     assert not cli("key", "rotate", "--quiet").err
 
 
+def test_client_with_the_right_to_restore_exports_and_sums_up(cli, place, machines):
+    """What that would remember in the repository stays on its machine: it writes nothing there while it reads."""
+    cli("snapshot", place / "source")
+    cli("key", "client", "add", "ana", "--restore", "--out", place / "ana")
+    machines(place / "ana", "snapshot", place / "source")
+    before = sorted(path for path in (place / "repository").rglob("*"))
+    out = place / "out.tar"
+    done = machines(place / "ana", "export", "latest", "--format", "tar", "-o", out, "--json").json
+    assert done["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    with tarfile.open(out) as archive:
+        names = {name.rpartition("/")[2] for name in archive.getnames()}
+    assert {"a", "b", "below"} <= names
+    for more in ((), ("--read-data",)):
+        sums = machines(place / "ana", "checksums", f"latest:{place / 'source'}", *more).out
+        assert hashlib.sha256((place / "source" / "a").read_bytes()).hexdigest() in sums
+    assert sorted(path for path in (place / "repository").rglob("*")) == before
+    assert machines(place / "ana", "log", "show", "--access", "--json").json["accesses"][-1]["verb"] == "checksums"
+
+
+def test_client_with_a_right_counts_what_is_its_own(cli, place, machines):
+    """To list is enough: no content is read for it; without any right nothing is counted."""
+    cli("snapshot", place / "source")
+    cli("key", "client", "add", "ana", "--list", "--out", place / "ana")
+    cli("key", "client", "add", "web", "--out", place / "web")
+    for name in ("ana", "web"):
+        machines(place / name, "snapshot", place / "source")
+    made = machines(place / "ana", "snapshots", "--json").json["snapshots"]
+    found = machines(place / "ana", "stats", "--json").json
+    assert found["snapshots"] == 1
+    assert [item["id"] for item in found["by_snapshot"]] == [item["id"] for item in made]
+    assert found["by_snapshot"][0]["data_bytes"] >= 55_000
+    assert found["missing_chunks"] == 0
+    assert found == cli("stats", "--client", "ana", "--json").json | {
+        key: found[key] for key in ("index_bytes", "cached_bytes", "free_bytes")
+    }
+    assert "the right to list" in machines(place / "web", "stats", expected=1).err
+    assert "the right to restore" in machines(place / "ana", "export", "latest", "-o", place / "x", expected=1).err
+    assert "the right to restore" in machines(place / "ana", "mount", place / "x", expected=1).err
+
+
 def test_client_is_renewed(cli, place, machines):
     """The old file is over at once, the new one goes on where that was; the rotation says who is left to renew."""
     cli("key", "client", "add", "web", "--out", place / "web")
@@ -231,6 +275,8 @@ def test_client_is_renewed(cli, place, machines):
     late = machines(place / "web", "snapshot", place / "source", expected=12)
     assert "web was renewed" in late.err
     assert "respaldo key client renew" in late.err
+    assert "1 session of the client web came after" in cli("snapshots", "--client", "web").err
+    assert not cli("snapshots", "--client", "web", "--quiet").err
     again = machines(place / "new", "snapshot", place / "source", "--json").json
     assert again["parent"] == first["snapshot"]
     assert again["figures"]["new_bytes"] < 2000
@@ -247,6 +293,15 @@ def test_client_is_renewed(cli, place, machines):
     cli("prune", "--client", "web")
     assert cli("key", "client", "list", "--json").json["clients"][0]["renewed"] == 1
     assert "renew" in cli("log", "show").out
+    assert "1 pack" in cli("key", "reencrypt", "--client", "web", "--dry-run").out
+    done = cli("key", "reencrypt", "--client", "web", "--json").json
+    assert (done["snapshots"], done["retired"], done["left"], done["new_packs"] > 0) == ({}, [], [], True)
+    assert "manifests and logs" in cli("key", "reencrypt", "--client", "web").out
+    epochs = cli("key", "epochs", "--client", "web", "--json").json
+    assert [(item["epoch"], "packs" in item["objects"]) for item in epochs["epochs"]] == [(0, False), (1, True)]
+    cli("verify", "--read-data", "--client", "web")
+    machines(place / "new", "snapshot", place / "source")
+    cli("restore", f"{first['snapshot']}:{place / 'source'}", place / "sealed anew", "--client", "web")
     cli("key", "client", "remove", "web")
     cli("key", "client", "renew", "web", "--out", place / "newer", expected=2)
     assert not (place / "newer").exists()

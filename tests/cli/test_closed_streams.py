@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from respaldo.api import Places, Secret, init, open_repository
+from respaldo.api import BackupOptions, Places, Secret, init, open_repository
+from respaldo.core.seams import Cancel, Silent
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
@@ -32,3 +33,24 @@ def test_closed_streams_do_no_harm(tmp_path, closed):
     with open_repository(repository, Secret(passphrase=b"x"), places=places) as opened:
         [snapshot] = opened.snapshots().snapshots
         assert snapshot.manifest.figures.files == 1
+
+
+@pytest.mark.parametrize("command", ["snapshots", "key list", "export latest -o -", "checksums latest"])
+def test_a_full_output_is_named(tmp_path, command):
+    """An error of standard output says so: without that it could be one of the repository."""
+    (tmp_path / "file").write_text("content")
+    environment = {
+        **os.environ,
+        "RESPALDO_PASSWORD": "x",
+        "RESPALDO_REPOSITORY": str(tmp_path / "repository"),
+        "RESPALDO_CACHE_DIR": str(tmp_path / "cache"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    places = Places(cache_dir=tmp_path / "cache", state_dir=tmp_path / "state" / "respaldo")
+    init(str(tmp_path / "repository"), Secret(passphrase=b"x"), places=places)
+    with open_repository(str(tmp_path / "repository"), Secret(passphrase=b"x"), places=places, writes=True) as opened:
+        opened.backup([bytes(tmp_path / "file")], BackupOptions(), progress=Silent(), cancel=Cancel())
+    line = f"'{sys.executable}' -m respaldo {command} >/dev/full"
+    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: No space left on device: standard output"

@@ -100,7 +100,10 @@ def test_sync_deletes_nothing_for_an_empty_source(cli, tree, second):
     cli("snapshot", tree, "--label", "only")
     cli("sync", "--to", second)
     cli("forget", "only")
-    assert "nothing was forgotten" in cli("sync", "--to", second, "--delete", expected=1).err
+    told = cli("sync", "--to", second, "--delete", expected=1)
+    assert "nothing was forgotten" in told.err
+    assert "extra in the target" in told.out
+    assert "nothing was forgotten" in cli("sync", "--to", second, "--delete", "--json", expected=1).json["refused"]
     assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 1
 
 
@@ -128,6 +131,13 @@ def test_unreadable_manifest_keeps_no_other_snapshot_back(cli, tree, second, rep
     assert "name another snapshot" not in told.out + told.err
     assert len(cli("snapshots", "-r", second, "--json").json["snapshots"]) == 2
     cli("copy", made[2], "--to", second, *fresh)
+    cli("forget", made[2])
+    (tree / "more").write_text("more")
+    more = cli("snapshot", tree, "--json", *fresh).json["snapshot"]
+    kept = cli("sync", "--to", second, "--delete", "--json", *fresh, expected=4).json
+    assert [item["source"] for item in kept["copied"]] == [more]
+    assert (len(kept["extra"]), kept["deleted"]) == (1, [])
+    assert "this one is damaged" in kept["refused"]
 
 
 def test_alike_stays_alike_when_the_configuration_changes(cli, tree, second):
@@ -198,3 +208,60 @@ def test_import_refuses_what_makes_no_sense(cli, repository, place, tree, words)
     """Wrong usage is told before an archive is read."""
     subprocess.run(["tar", "-cf", place / "a.tar", "-C", tree, "docs"], check=True)
     cli("import", place / "a.tar", *words, expected=2)
+
+
+@pytest.fixture
+def client(cli, tree, place, monkeypatch):
+    """Returns what backs the tree up as a client with an area of its own."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+
+    def backed_up(*words):
+        with monkeypatch.context() as patch:
+            patch.delenv("RESPALDO_KEY_FILE")
+            patch.setenv("XDG_CACHE_HOME", str(place / "there" / "cache"))
+            patch.setenv("XDG_STATE_HOME", str(place / "there" / "state"))
+            return cli("snapshot", tree, "--client-file", place / "web", "--json", *words).json["snapshot"]
+
+    return backed_up
+
+
+def test_area_of_a_client_is_copied_elsewhere(cli, tree, second, client, place, monkeypatch):
+    """By its owner, whatever the environment says of a credential; a second run copies nothing."""
+    one = client()
+    assert "sync --client NAME" in cli("sync", "--to", second).err
+    assert cli("sync", "--to", second, "--quiet").err == ""
+    monkeypatch.setenv("RESPALDO_CLIENT_FILE", str(place / "web"))
+    done = cli("copy", "--client", "web", "--to", second, "--json").json
+    assert [item["source"] for item in done["copied"]] == [one]
+    (tree / "more").write_text("more")
+    two = client()
+    ran = cli("sync", "--client", "web", "--to", second, "--json")
+    assert [item["source"] for item in ran.json["copied"]] == [two]
+    assert ran.json["present"] == [one]
+    assert not ran.err
+    monkeypatch.delenv("RESPALDO_CLIENT_FILE")
+    assert cli("verify", "--read-data", "-r", second).status == 0
+    copies = cli("snapshots", "-r", second, "--json").json["snapshots"]
+    cli("restore", f"{copies[1]['id']}:{tree}", place / "out", "-r", second)
+    assert (place / "out" / "more").read_text() == "more"
+
+
+def test_copy_into_the_area_of_a_client(cli, tree, second, client, place):
+    """The owner's own snapshots there do not stop the client; area and repository do not go into one another."""
+    cli("snapshot", tree, "-r", second)
+    cli("copy", "--client", "web", "--from", second)
+    client()
+    assert len(cli("snapshots", "--client", "web", "--json").json["snapshots"]) == 2
+    assert (
+        "cannot be copied into one another"
+        in cli("copy", "--client", "web", "--to", place / "repository", expected=2).err
+    )
+
+
+def test_copy_says_which_times_are_in_doubt(cli, tree, second, client):
+    """In an area they do not count; in the copy they do."""
+    odd = client("--time", "2001-02-03 04:05")
+    ran = cli("copy", "--client", "web", "--to", second)
+    assert f"snapshot {odd[:8]}: its time is not when it was made" in ran.err
+    assert "counts by that time" in ran.err
+    assert not cli("copy", "--client", "web", "--to", second).err

@@ -152,3 +152,50 @@ def test_target_that_cannot_be(cli, tree, place):
     """A target below a file is an error with a path."""
     ran = cli("restore", f"latest:{tree}", place / "key" / "x", expected=1)
     assert str(place / "key") in ran.err
+
+
+def objects_of(repository):
+    return {path: path.read_bytes() for path in repository.rglob("*") if path.is_file() and "log" not in path.parts}
+
+
+@pytest.mark.parametrize("below", ["", "disk"])
+def test_delete_spares_the_repository_itself(cli, repository, tree, place, monkeypatch, below):
+    """Whoever makes a disk equal to a snapshot, with --delete, keeps the repository that lies on it."""
+    disk = place / "disk"
+    moved = disk / below / "backup"
+    moved.parent.mkdir(parents=True)
+    repository.rename(moved)
+    monkeypatch.setenv("RESPALDO_REPOSITORY", str(moved))
+    cli("snapshot", tree)
+    before = objects_of(moved)
+    (disk / "else").write_bytes(b"goes")
+    planned = cli("restore", f"latest:{tree}", disk, "--delete", "--dry-run", "--json").json
+    done = cli("restore", f"latest:{tree}", disk, "--delete", "--json")
+    assert planned["deleted"] == done.json["deleted"] == 1
+    assert "the repository itself, which lies there, was not deleted" in done.json["notes"]
+    assert not (disk / "else").exists()
+    assert objects_of(moved) == before
+    cli("verify", "--read-data")
+    assert cli("restore", f"latest:{tree}", disk, "--delete", "--verify").status == 0
+
+
+def test_nothing_is_restored_into_the_repository_itself(cli, repository, tree, place):
+    """Neither as a target, nor below it, nor where a snapshot has something of its own in its place."""
+    (place / "link").symlink_to(repository)
+    other = place / "source" / repository.name
+    other.mkdir(parents=True)
+    (other / "header").write_bytes(b"another")
+    (place / "source2").mkdir()
+    (place / "source2" / repository.name).write_bytes(b"a file")
+    for source in (tree, place / "source", place / "source2"):
+        cli("snapshot", source, "--label", source.name)
+    before = objects_of(repository)
+    for target in (repository, repository / "packs", repository / "new" / "er", place / "link", repository / "file"):
+        for part in (tree, tree / "big"):
+            for more in ((), ("--delete",), ("--dry-run",)):
+                failed = cli("restore", f"tree:{part}", target, *more, expected=2)
+                assert "in the repository itself" in failed.err
+    for name in ("source", "source2"):
+        failed = cli("restore", f"{name}:{place / name}", place, "--no-safety", expected=3)
+        assert "the repository itself" in failed.err
+    assert objects_of(repository) == before

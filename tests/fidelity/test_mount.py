@@ -19,6 +19,7 @@ import pytest
 
 from tests.fidelity.compare import assert_equal, holes_of, picture, rsync_differences
 from tests.fidelity.mounts import Mount, mounting, needs_fuse, unmount
+from tests.fidelity.product import Product
 from tests.fidelity.trees import data, holes, write_attributes, write_flagged, write_ordinary, write_roots
 
 PERIODS = ("daily", "weekly", "monthly", "yearly")
@@ -449,3 +450,38 @@ def test_mount_stands_while_the_key_is_rotated(product, where, room, left_out):
         product.snapshot(source, "--label", "two")
         mount.wait_for(lambda: mount.snapshots() == ["one", "two"], "the new snapshot appeared")
         assert (where / "snapshots/two" / str(source)[1:] / "new").read_text() == "new"
+
+
+class AsClient(Product):
+    """Runs commands on the same repository as a client that has a credential, and no key."""
+
+    def words(self, *words):
+        common = ["--repo", "repository", "--client-file", "ana", "--cache-dir", "client cache"]
+        places = [text if text.startswith("-") else str(self.place / text) for text in common]
+        return [*map(os.fsdecode, words), *places]
+
+    @property
+    def environment(self):
+        return {"XDG_STATE_HOME": str(self.place / "client state")}
+
+
+def test_mount_shows_a_client_what_it_may_restore(product, where, room):
+    """Its own snapshots alone, new ones too; a client without the right mounts nothing."""
+    source = room / "source"
+    source.mkdir()
+    (source / "file").write_bytes(data(300_000))
+    product.snapshot(source, "--label", "owner's")
+    for right in ("--list", "--restore"):
+        (product.place / "ana").unlink(missing_ok=True)
+        product.run("key", "client", "add", f"ana-{right[2:]}", right, "--out", product.place / "ana")
+        client = AsClient(product.place)
+        client.snapshot(source, "--label", "one")
+        if right == "--list":
+            assert "the right to restore" in client.run("mount", where, expected=1).err
+    with mounting(client, where) as mount:
+        assert mount.snapshots() == ["one"]
+        assert_equal(source, mount.latest(source))
+        client.snapshot(source, "--label", "two")
+        mount.wait_for(lambda: mount.snapshots() == ["one", "two"], "the new snapshot appeared")
+        assert (mount.latest(source) / "file").read_bytes() == data(300_000)
+        assert client.run("log", "show", "--access", "--json").json["accesses"][-1]["verb"] == "mount"

@@ -28,7 +28,8 @@ from respaldo.flows.backup.run import run_backup
 from respaldo.format.config import Config
 from respaldo.format.content import HOLE, Row, parse_node
 from respaldo.format.snapshot import Manifest
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 
 if TYPE_CHECKING:
     from respaldo.backend.base import Backend

@@ -24,7 +24,8 @@ from respaldo.format.header import parse_header
 from respaldo.format.pack import TRAILER_BYTES, parse_footer
 from respaldo.format.segment import Listed, Segment, parse_segment
 from respaldo.format.snapshot import Condemnation, Marker
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 from tests.protocol.scene import (
     CONFIG,
     SECRET,

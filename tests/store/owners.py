@@ -22,9 +22,10 @@ from respaldo.format.header import Header
 from respaldo.store.areas import Client, enrol, list_clients, remove
 from respaldo.store.clientrepo import ClientRepo
 from respaldo.store.header import read_header
+from respaldo.store.making import create
 from respaldo.store.owned import OwnedArea
 from respaldo.store.renewing import renew
-from respaldo.store.repo import Repo, create
+from respaldo.store.repo import Repo
 from tests.store.repositories import CONFIG, SECRET, Clock
 
 

@@ -14,7 +14,8 @@ from respaldo.codec.slots import STANDARD, Secret
 from respaldo.core.ids import ChunkId, Kind, PackName, SessionId
 from respaldo.format.config import Config
 from respaldo.store.chunks import ChunkSink
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 
 SECRET = Secret(key=b"k" * 32)
 OTHER = Secret(key=b"o" * 32)

@@ -332,7 +332,12 @@ def test_collector_moves_what_is_old_under_the_new_keys(tmp_path, rights):
         assert not repo.damaged
     third = place.backup(credential=new)
     assert third.manifest.figures.stored_bytes < 2000
-    place.prune(renew=True, repack_below=0)
+    with place.opened() as repo:
+        verified_before = run_verify(repo, VerifyOptions(read_data=True), progress=Silent(), cancel=Cancel())
+        assert not verified_before.damages
+        done = reencrypt(repo, progress=Silent(), cancel=Cancel())
+    assert done.prune.new_packs
+    assert not done.retired.epochs
     with place.opened(fresh=True) as repo:
         repo.synchronise()
         assert content(repo, third.manifest.root).keys() == {"b", "c", "d"}

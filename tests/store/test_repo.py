@@ -26,8 +26,9 @@ from respaldo.format.segment import Listed, Segment
 from respaldo.format.snapshot import Condemnation
 from respaldo.store import slots
 from respaldo.store.header import read_header
+from respaldo.store.making import create
 from respaldo.store.packs import read_footer
-from respaldo.store.repo import Repo, create
+from respaldo.store.repo import Repo
 from tests.flows.check.scenes import flipped
 from tests.store.repositories import CONFIG, OTHER, SECRET, SESSION, Clock, initialise, opened, pieces, replica, store
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from respaldo.api.naming import Found
+from respaldo.backend.base import AREAS
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Buffer
@@ -14,6 +16,7 @@ from respaldo.store.repo import Repo
 from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
 
 if TYPE_CHECKING:
+    from respaldo.api.naming import Found
     from respaldo.flows.restore.begin import Restore
     from respaldo.flows.restore.options import RestoreOptions
     from respaldo.flows.restore.seams import Trees
@@ -83,4 +86,14 @@ def restore_of(repo: Repo, trees: Trees, found: Found, target: bytes, options: R
         path=found.path,
         target=target,
         options=options,
+        own=frozenset(_places(repo.backend.location)),
     )
+
+
+def _places(location: str) -> Iterator[tuple[int, int]]:
+    """Yields device and inode of a repository's directory; of an area's, and of that of the repository it lies in."""
+    above, folder = os.path.split(os.path.dirname(os.path.abspath(location)))
+    for place in (location, above) if folder == AREAS else (location,):
+        with contextlib.suppress(OSError):
+            found = os.stat(place)
+            yield found.st_dev, found.st_ino

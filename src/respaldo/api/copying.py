@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from respaldo.api.repository import Repository
+from respaldo.api.retention import candidates
 from respaldo.backend.open import open_backend
 from respaldo.backend.wrap import ReadOnly
+from respaldo.catalog.arrival import find_doubts
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.errors import Refused
 from respaldo.core.ids import SnapshotId
@@ -16,6 +18,7 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.copying.options import CopyOptions, CopyResult
 from respaldo.flows.copying.run import run_copy
 from respaldo.store.header import read_header_mended
+from respaldo.store.owned import OwnedArea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,8 @@ class SyncResult:
     deleted: tuple[Snapshot, ...] = ()
     pinned: tuple[Snapshot, ...] = ()
     """What is extra and stays, because it is pinned there."""
+    refused: Refused | None = None
+    """Why nothing was forgotten, where that was asked for."""
 
 
 def repository_id(location: str) -> str:
@@ -60,13 +65,27 @@ def copy(
     source.within.synchronise(progress, lenient=True)
     if dry_run:
         planned = run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
+        _warn_of_times(source, catalogue.snapshots, planned, progress)
         return replace(planned, unreadable=unreadable)
     ids, place = [item.id for item in chosen], os.fsencode(target.location)
     with source.accesses.recorded("copy", snapshots=ids, target=place, note=f"repository {target.id[:8]}") as ending:
         result = run_copy(source.within, target.within, chosen, options, progress=progress, cancel=cancel)
         result = replace(result, unreadable=unreadable)
         ending.take(0 if result.complete else 4, sum(item.new_bytes for item in result.copied))
+    _warn_of_times(source, catalogue.snapshots, result, progress)
     return result
+
+
+def _warn_of_times(source: Repository, snapshots: Sequence[Snapshot], result: CopyResult, progress: Progress) -> None:
+    """Says which copies of a client's snapshots have times in doubt: where they are, they count by those they claim."""
+    area, copied = source.within, {item.source.id for item in result.copied}
+    if not isinstance(area, OwnedArea) or not copied:
+        return
+    arrivals = [item.arrival for item in candidates(snapshots, repo=area)]
+    for snapshot, doubt in find_doubts(arrivals, area.clock.now_ns()).items():
+        if snapshot in copied:
+            what = f"snapshot {snapshot.hex()[:8]}: {doubt.text}; where it is copied to, it counts by that time"
+            progress.note(0, f"warning: {what}")
 
 
 def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:
@@ -107,10 +126,11 @@ def sync(
         return SyncResult(copy=found, extra=extra)
     catalogue = source.snapshots()
     if catalogue.damaged or not catalogue.snapshots or not found.complete:
-        raise Refused(
+        refused = Refused(
             "nothing was forgotten in the other repository: this one is damaged, empty, or could not be copied whole",
             hint="verify this one first; or name what is to go: respaldo forget SNAPSHOT -r OTHER",
         )
+        return SyncResult(copy=found, extra=extra, refused=refused)
     pinned = target.pins()
     going = [item for item in extra if item.id not in pinned]
     deleted = target.forget([item.hex for item in going], grace_ns=grace_ns, dry_run=dry_run, cancel=cancel)

@@ -109,7 +109,7 @@ class History:
         if seen == (epoch.number, epoch.ring.check):
             return
         if seen is not None:
-            former = {item.epoch: item.check for item in (epoch.record.former if epoch.record else ())}
+            former = {item.epoch: item.check for item in epoch.former}
             if seen[0] > epoch.number:
                 self._found([f"the key was rotated to epoch {seen[0]}, and only epoch {epoch.number} is there"])
             elif seen[0] == epoch.number:
@@ -147,11 +147,9 @@ class History:
     def compare(self, catalogue: Catalogue) -> None:
         """Looks for snapshots that were committed, that nobody has forgotten, and that are not there.
 
-        Raises `KeyRotated` where some cannot be read because the key was rotated since the repository was opened: of
-        those that can, the latest may be an old one.
+        Raises `KeyRotated` as `require_readable` does.
         """
-        if catalogue.damaged or catalogue.undecided:
-            require_newest(self._repo.backend, self._repo.epoch)
+        require_readable(self._repo, catalogue)
         log = self._repo.log
         if log is None:
             return
@@ -230,6 +228,15 @@ class History:
             elif found[:_HASH_BYTES] != seen:
                 findings.append(f"entry {number} of client {client.hex()[:8]} is another one (the log was forked)")
         return Checked(findings=tuple(findings), clients=len(heads))
+
+
+def require_readable(repo: Repo, catalogue: Catalogue) -> None:
+    """Raises `KeyRotated` where what was listed cannot be read because the key was rotated since it was opened.
+
+    What is left then is not what is there: it may be nothing, and the latest of it may be an old one.
+    """
+    if catalogue.damaged or catalogue.undecided:
+        require_newest(repo.backend, repo.epoch)
 
 
 def encode_head(raw: bytes) -> str:

@@ -16,8 +16,8 @@ from respaldo.core.ids import AES_256_GCM
 from respaldo.core.seams import SystemClock, system_random
 from respaldo.format.config import Config
 from respaldo.format.header import Header
-from respaldo.store import repo as store
 from respaldo.store.ballast import keep_ballast
+from respaldo.store.making import create
 from respaldo.store.sidecars import catch_up
 
 
@@ -50,7 +50,7 @@ def init(
             config = replace(like.within.config, parity=parity, content_keys=like.within.ring.content_keys)
     clock = SystemClock()
     with open_backend(location, create=True) as backend:
-        header = store.create(
+        header = create(
             backend,
             secret=secret,
             kdf=kdf,

@@ -8,6 +8,7 @@ from functools import partial
 
 from respaldo.api import retention
 from respaldo.api.blocks import Blocks
+from respaldo.api.history import require_readable
 from respaldo.api.repository import Repository
 from respaldo.catalog import protection, snapshots
 from respaldo.catalog.selectors import Context
@@ -29,7 +30,11 @@ __all__ = ["MountOptions", "mount"]
 
 
 class _Look:
-    """Lists the snapshots; brings the index up to date where there are others than last time."""
+    """Lists the snapshots; brings the index up to date where there are others than last time.
+
+    Raises `KeyRotated` after a rotation: what is mounted then stays as it is, and what has gone is an error, and not
+    an empty directory.
+    """
 
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
@@ -40,7 +45,9 @@ class _Look:
 
     def __call__(self) -> Sequence[Snapshot]:
         self._repo.keep_up()
-        catalogue = protection.set_apart(snapshots.load(self._repo), protection.load_trash(self._repo))
+        listed = snapshots.load(self._repo)
+        require_readable(self._repo, listed)
+        catalogue = protection.set_apart(listed, protection.load_trash(self._repo))
         found, self.trash = catalogue.snapshots, catalogue.trash
         if not self._known or any(item.id not in self._known for item in found):
             self._repo.synchronise(lenient=True)

@@ -13,9 +13,10 @@ from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.gc.options import PruneOptions, PruneResult
 from respaldo.flows.gc.run import run_prune
-from respaldo.flows.reencrypt.objects import renew_objects
+from respaldo.flows.reencrypt.objects import OWNERS, renew_objects
 from respaldo.flows.reencrypt.run import carry_over
 from respaldo.store.census import take_census
+from respaldo.store.owned import OwnedArea
 from respaldo.store.repo import Repo
 from respaldo.store.retiring import Retired, retire
 
@@ -61,12 +62,19 @@ def survey(repo: Repo, cancel: Cancel) -> tuple[Under, ...]:
 
 
 def reencrypt(repo: Repo, *, progress: Progress, cancel: Cancel) -> Reencrypted:
-    """Seals all that is of earlier epochs under the newest, then destroys the old master keys if nothing is left."""
+    """Seals all that is of earlier epochs under the newest, then destroys the old master keys if nothing is left.
+
+    In the area of a client, content and what its owner has put: a manifest or a log that the owner seals anew would be
+    the owner's, whose times are believed. So nothing is destroyed there.
+    """
     if not repo.epoch.in_use:
         return Reencrypted()
+    options = PruneOptions(repack_below=0, renew=True)
+    if isinstance(repo, OwnedArea):
+        pruned = run_prune(repo, options, progress=progress, cancel=cancel)
+        return Reencrypted(objects=renew_objects(repo, cancel, OWNERS), prune=pruned)
     carried = carry_over(repo, progress=progress, cancel=cancel)
     objects = renew_objects(repo, cancel)
-    options = PruneOptions(repack_below=0, renew=True)
     pruned = run_prune(repo, options, progress=progress, cancel=cancel)
     objects += renew_objects(repo, cancel)  # the log has gone on
     return Reencrypted(

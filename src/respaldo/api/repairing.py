@@ -78,9 +78,10 @@ def diagnose(repo: Repo, options: RepairOptions, *, progress: Progress, cancel: 
     Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
     would be taken for damage.
     """
+    epoch = repo.epoch  # who only reads may go on in another one
     found = examine(repo, VerifyOptions(read_data=options.read_data), progress=progress, cancel=cancel)
     faults = {damage.name: damage.reason for damage in found.findings.freeze()}
     if faults:
-        require_newest(repo.backend, repo.epoch)
+        require_newest(repo.backend, epoch)
     unlisted = any(note.text.startswith("no segment lists") for note in found.inventory.notes)
     return Diagnosis(faults=faults, incomplete=found.incomplete, unlisted=unlisted)

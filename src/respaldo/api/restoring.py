@@ -11,6 +11,7 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.restore.options import RestoreOptions, RestoreResult
 from respaldo.flows.restore.run import run_restore
 from respaldo.flows.restore.seams import Trees
+from respaldo.store.epochs import require_newest
 
 if TYPE_CHECKING:
     from respaldo.api.repository import Repository
@@ -28,7 +29,8 @@ def restore(
 ) -> RestoreResult:
     """Restores what was found: what is in a directory directly into the target, a file as it or into it.
 
-    Raises `NotRecorded` before anything of it is written, and else as `run_restore`.
+    Raises `NotRecorded` before anything of it is written, `KeyRotated` where something seems damaged because the key
+    was rotated since the repository was opened (run again, it goes on), and else as `run_restore`.
     """
     repo = repository.within
     wanted = restore_of(repo, trees, found, target, options)
@@ -36,5 +38,7 @@ def restore(
         "restore", snapshots=[found.snapshot.id], paths=[found.path], target=os.path.abspath(target)
     ) as ending:
         result = run_restore(wanted, progress=progress, cancel=cancel, clock=repo.clock, random=repo.random)
+        if result.damaged:
+            require_newest(repo.backend, repo.epoch)
         ending.take(result.exit_status, result.written_bytes)
     return result

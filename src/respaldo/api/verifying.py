@@ -12,7 +12,7 @@ from respaldo.api.naming import Found
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.catalog.verification import note_verified
-from respaldo.core.errors import RespaldoError, StorageDenied, StorageFull
+from respaldo.core.errors import Refused, RespaldoError, StorageDenied, StorageFull
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.options import VerifyOptions
@@ -39,7 +39,7 @@ def remember(
         return True
     try:
         note_verified(repo, rows, unsound)
-    except (StorageDenied, StorageFull):
+    except (StorageDenied, StorageFull, Refused):  # or who only reads an area seals nothing
         return False
     return True
 
@@ -49,10 +49,11 @@ def verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Ca
 
     Raises `KeyRotated` where something seems damaged because the key was rotated since the repository was opened.
     """
+    epoch = repo.epoch  # who only reads may go on in another one
     with SumsKept(repo) if options.computes_checksums else nullcontext() as known:
         result = run_verify(repo, options, progress=progress, cancel=cancel, known=known)
     if result.damages:
-        require_newest(repo.backend, repo.epoch)
+        require_newest(repo.backend, epoch)
     if options.remember and not remember(repo, result.whole, How.VERIFY, result.unsound):
         progress.note(0, _NOT_KEPT)
     return result

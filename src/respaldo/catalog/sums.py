@@ -17,7 +17,7 @@ from typing import Self
 import lmdb
 from blake3 import blake3
 
-from respaldo.core.errors import Corruption, ObjectMissing, StorageDenied, StorageFull
+from respaldo.core.errors import Corruption, ObjectMissing, Refused, StorageDenied, StorageFull
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.model import Content
 from respaldo.format.snapshot import RECORD_BYTES_MAX
@@ -145,7 +145,7 @@ class SumsKept:
             name = put_sums(self._repo, fresh)
             if self._wrong:
                 self._take_out_wrong(fresh)
-        except (StorageDenied, StorageFull):
+        except (StorageDenied, StorageFull, Refused):  # or who only reads an area seals nothing
             self.kept = False
         self._keep(iter(sorted(fresh.items())), name)
 

@@ -18,7 +18,7 @@ from respaldo.core.errors import RespaldoError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.format.logbook import SUBJECTS_MAX, Entry, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
-from respaldo.store.following import ADMIN_PURPOSE, COMMIT, ENTRY_PURPOSE
+from respaldo.store.following import COMMIT, ENTRY_PURPOSE, admin_signed
 from respaldo.store.logbook import HEADS_TOLD
 from respaldo.store.owned import OwnedArea
 from respaldo.store.several import read_several
@@ -114,18 +114,13 @@ def _is_of(repo: OwnedArea, entry: Entry, key: bytes) -> bool:
 def _looks(repo: OwnedArea, logs: Iterable[_Log]) -> Iterator[_Look]:
     """Yields what the owner's entries have seen: each says what is new since the one before."""
     admin = Signer(repo.ring.admin_seed).public
-    former = repo.epoch.record.former if repo.epoch.record else ()
-
-    def is_admins(entry: Entry) -> bool:
-        keys = [admin, *(item.admin for item in former if dict(item.heads).get(entry.client, -1) >= entry.number)]
-        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, repo.header.hash, entry.signed()) for key in keys)
 
     for log in logs:
         if not log.by_owner:
             continue
         seen: dict[bytes, int] = {}
         for _, entry in sorted(log.entries.items()):
-            if is_admins(entry):
+            if admin_signed(entry, admin, repo.epoch.former, repo.header.hash):
                 seen = {**seen, **{head.client: head.number for head in entry.heads}}
                 yield _Look(entry.time_ns, seen, len(entry.heads) < HEADS_TOLD)
 

@@ -49,6 +49,8 @@ def for_all(settings: Settings, run: Callable[[], int]) -> int:
         except RespaldoError as failure:
             status, error = failure.exit_status, str(failure)
             show.err(f"error: {_title(name)} {show.shown(error)}")
+            if failure.hint:
+                show.err(f"hint: {show.shown(failure.hint)}")
         result = settings.gathered[-1] if settings.gathered else None
         results.append({"client": name or None, "status": status, "error": error or None, "result": result})
     settings.gathered = None

@@ -58,7 +58,8 @@ def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: boo
     """Add a client NAME that can write and not read, and write its credential to a file.
 
     Nobody can make the file again: a client that has lost it is renewed. Whoever has it can write as this client, and
-    with --list or --restore read what that wrote.
+    with --list or --restore read what that wrote: --list is for snapshots, ls, find, diff, history and stats, --restore
+    for restore, dump, export, checksums and mount, too.
     """
     if write_only and (lists or restore):
         raise UsageError("--write-only and --list or --restore exclude each other")
@@ -93,7 +94,7 @@ def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: boo
     help="Write the new credential here; the file must not exist.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say which client it would be; change nothing.")
-@click.argument("name")
+@click.argument("name", type=CLIENT_LEFT)
 def renew(settings: Settings, *, name: str, out: str, dry_run: bool) -> int:
     """Give a client and its area other keys, and write its new credential to a file.
 

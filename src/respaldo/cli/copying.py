@@ -66,6 +66,11 @@ def both(settings: Settings, given: dict[str, Any], *, writes: bool) -> Iterator
         raise UsageError("name the second repository with --to or with --from")
     location = settings.location()
     if repository_id(location) == repository_id(to_repo or from_repo):  # two caches of one name cannot be open at once
+        if settings.client:
+            raise UsageError(
+                "the area of a client and the repository above it cannot be copied into one another",
+                hint="name another repository; respaldo init makes one",
+            )
         raise UsageError(
             "both are the same repository, or one is a copy of the other's files",
             hint="name another repository; respaldo init makes one",

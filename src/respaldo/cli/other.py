@@ -54,7 +54,7 @@ def open_other(
     """Opens the second repository, if nothing says with what, with the first one's secret, or asks."""
     from respaldo.cli.passphrase import ask_for, find_other_secret  # start-up time
 
-    other = replace(settings, repo=location)
+    other = replace(settings, repo=location, client="", client_file="", above=True)
     secret = find_other_secret(given["other_password_file"], given["other_key_file"])
     with contextlib.ExitStack() as stack:
         try:

@@ -13,20 +13,23 @@ if TYPE_CHECKING:
 
 _WRITING: Final = "snapshot"
 _TAKES: Final = {
-    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history", "log show"), "list"),
-    **dict.fromkeys(("restore", "dump"), "restore"),
+    **dict.fromkeys(("snapshots", "ls", "find", "diff", "history", "stats", "log show"), "list"),
+    **dict.fromkeys(("restore", "dump", "export", "checksums", "mount"), "restore"),
 }
 """Commands that read; any other one is the owner's."""
 
 
 _ABOVE: Final = frozenset({"init", "key", "unlock", "lock", "agent"})
 """Commands on keys and on the repository as such: an area has none of its own."""
+_EPOCHS: Final = (["key", "epochs"], ["key", "reencrypt"])
+"""But it has epochs, since its client can be renewed."""
 
 
 def check_area() -> None:
     """Raises `UsageError` where the command that is run means nothing in the area of a client."""
-    command = click.get_current_context().command_path.split()[1]
-    if command in _ABOVE:
+    words = click.get_current_context().command_path.split()[1:]
+    command = words[0]
+    if command in _ABOVE and words not in _EPOCHS:
         raise UsageError(f"{command} is about the repository, not about the area of a client: leave out --client")
 
 

@@ -138,10 +138,9 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
             snapshots = sum(item.objects.get("pending", 0) for item in old)
             packs = sum(item.objects.get("packs", 0) for item in old)
             length_bytes = sum(sum(item.length_bytes.values()) for item in old)
-            text = (
-                f"would seal anew under epoch {epoch}: {show.count(snapshots, 'snapshot')}, "
-                f"{show.count(packs, 'pack')}, {show.size(length_bytes)} in all"
-            )
+            what = f"{show.count(packs, 'pack')}, {show.size(length_bytes)} in all"
+            what = what if settings.client else f"{show.count(snapshots, 'snapshot')}, {what}"
+            text = f"would seal anew under epoch {epoch}: {what}"
             settings.report({"dry_run": True, "epochs": [_under(item) for item in found]}, text)
             return 0
         done = repository.slots.reencrypt(progress=progress, cancel=cancel)
@@ -159,7 +158,7 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
         "busy": retired.busy,
         "dry_run": False,
     }
-    settings.report(value, _sentence(done, epoch))
+    settings.report(value, (_area_sentence if settings.client else _sentence)(done, epoch))
     for snapshot, reason in done.failed:
         show.err(f"warning: snapshot {snapshot.hex()[:8]} stays under an old key: {reason}")
     damages = done.prune.damages if done.prune else ()
@@ -190,6 +189,17 @@ def _sentence(done: Reencrypted, epoch: int) -> str:
         which = f"s of epochs {names} are" if len(done.retired.epochs) > 1 else f" of epoch {names} is"
         return f"{text}\nthe master key{which} destroyed"
     return text
+
+
+def _area_sentence(done: Reencrypted, epoch: int) -> str:
+    """Says what was sealed anew in the area of a client."""
+    if done.prune is None:
+        return "the client was never renewed: there is nothing to seal anew"
+    return (
+        f"sealed anew under epoch {epoch} of the area: {show.count(done.prune.new_packs, 'pack')} "
+        f"({show.size(done.prune.new_bytes)}), {show.count(done.objects, 'other object')}\n"
+        "under the old keys stay manifests and logs (hosts, users, sources, times, labels), and these keys are kept"
+    )
 
 
 def _under(item: Under) -> dict[str, object]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respaldo.cli import show
+from respaldo.cli.folders import cache_folder, state_folder
 from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory, write_file
 
 if TYPE_CHECKING:
-    from respaldo.api import Opened, Places, Repository, Rollback, Secret
+    from respaldo.api import Credential, Opened, Places, Repository, Rollback, Secret
 
 
 _MENDED_SHOWN = 10
@@ -32,6 +33,8 @@ class Settings:
     recovery: bool = False
     client: str = ""
     client_file: str = ""
+    above: bool = False
+    """Whether it is the repository itself, whatever the environment says of a client."""
     cache_dir: str = ""
     json: bool = False
     quiet: bool = False
@@ -64,14 +67,10 @@ class Settings:
     @contextlib.contextmanager
     def places(self) -> Iterator[Places]:
         """Gives where caches and pins lie. Without a place for caches, one is made for this run and removed again."""
-        import platformdirs  # start-up time
-
         from respaldo.api import Places  # start-up time
 
-        cache = Path(
-            self.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "") or platformdirs.user_cache_path("respaldo")
-        )
-        state = platformdirs.user_state_path("respaldo")
+        cache = Path(self.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "") or cache_folder())
+        state = state_folder()
         try:
             make_directory(cache)
             usable = os.access(cache, os.W_OK | os.X_OK)
@@ -91,14 +90,28 @@ class Settings:
 
     def secret(self) -> Secret:
         """Returns the secret that opens the repository; nobody is asked for one that is of no use."""
-        from respaldo.cli.passphrase import find_secret, read_credential  # start-up time
-        from respaldo.cli.rights import check_area, check_right  # start-up time
+        from respaldo.cli.passphrase import find_secret  # start-up time
+        from respaldo.cli.rights import check_area  # start-up time
 
-        if path := self._client_file():
-            check_right(read_credential(path))
+        self._entitled()
         if self.client:
             check_area()
         return find_secret(self.password_file, self.key_file, recovery=self.recovery)
+
+    def secret_unless_client(self) -> Secret | None:
+        """Returns the secret that opens the repository, None for a client that may run this with its credential."""
+        return None if self._entitled() is not None else self.secret()
+
+    def _entitled(self) -> tuple[Credential, bool] | None:
+        """Returns the credential of a client that may run this command, and whether that reads; None for an owner."""
+        path = self._client_file()
+        if not path:
+            return None
+        from respaldo.cli.passphrase import read_credential  # start-up time
+        from respaldo.cli.rights import check_right  # start-up time
+
+        credential = read_credential(path)
+        return credential, check_right(credential)
 
     def place(self) -> str:
         """Returns the repository's place on this machine, links resolved."""
@@ -112,7 +125,7 @@ class Settings:
 
     def _client_file(self) -> str:
         """Returns where the credential of the client lies that this is, empty where it is none."""
-        named = self.password_file or self.key_file or self.recovery
+        named = self.above or self.password_file or self.key_file or self.recovery
         if self.client_file and self.client:
             raise UsageError("--client is for the owner of the repository, who has no credential")
         if self.client_file and named:
@@ -123,18 +136,15 @@ class Settings:
         """Returns what opens the repository, or the area of the client that this is."""
         from respaldo.api import open_as_client, open_repository  # start-up time
 
-        location, path = self.location(), self._client_file()
-        if not path:
+        location, client = self.location(), self._entitled()
+        if client is None:
             return partial(open_repository, location, secret or self._key)
-        from respaldo.cli.passphrase import read_credential  # start-up time
-        from respaldo.cli.rights import check_right  # start-up time
-
-        credential = read_credential(path)
-        return partial(open_as_client, location, credential, reads=check_right(credential))
+        credential, reads = client
+        return partial(open_as_client, location, credential, reads=reads)
 
     def _key(self, header_hash: bytes, is_there: Callable[[str], bool]) -> Secret | Opened:
         """Returns what opens the repository: what the options name, what an agent holds, or what is asked for."""
-        if self._opened is not None:
+        if self._opened is not None and is_there(self._opened.slot):  # else the key was rotated since
             return self._opened
         if not (self.password_file or self.key_file or self.recovery):
             from respaldo.cli import agent  # start-up time
@@ -224,6 +234,11 @@ class Settings:
                     yield repository
                 finally:
                     _speak_of_parity(repository)
+                    if (late := repository.late_runs) and self.level >= 0:
+                        show.err(
+                            f"note: {show.count(late, 'session')} of the client {self.client} came after it was "
+                            "removed, or with a credential from before it was renewed: nothing of that counts"
+                        )
                     for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     _speak_of_log(repository, self.level)

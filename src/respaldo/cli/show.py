@@ -7,15 +7,18 @@ that no name can move the cursor, change the title or fake a line of output.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from respaldo.core.seams import Buffer
 
 if TYPE_CHECKING:
     from respaldo.api import Changes
@@ -108,8 +111,9 @@ def _local_time(time_s: int, _zone: tuple[str, str]) -> str:
     return _moment(time_s * 10**9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+@lru_cache(maxsize=4096)
 def iso_time(time_ns: int) -> str:
-    """Returns a time in UTC as ISO 8601, for JSON."""
+    """Returns a time in UTC as ISO 8601, for JSON: that of a snapshot stands beside each of thousands of versions."""
     return _moment(time_ns).isoformat(timespec="microseconds")
 
 
@@ -143,13 +147,11 @@ def figures(rows: Iterable[tuple[str, str]]) -> str:
 
 def path_fields(path: bytes, key: str = "path") -> dict[str, str]:
     """Returns a path for JSON; where it is not UTF-8, its bytes in base64 beside it."""
-    text = path.decode("utf-8", "surrogateescape")
-    fields = {key: text}
     try:
-        path.decode("utf-8")
+        return {key: path.decode("utf-8")}
     except UnicodeDecodeError:
-        fields[f"{key}_b64"] = base64.b64encode(path).decode("ascii")
-    return fields
+        coded = base64.b64encode(path).decode("ascii")
+        return {key: path.decode("utf-8", "surrogateescape"), f"{key}_b64": coded}
 
 
 def document(value: Mapping[str, object] | Sequence[object]) -> str:
@@ -171,12 +173,38 @@ def long_document(key: str, items: Iterable[Mapping[str, object]], rest: Callabl
         more = json.dumps(rest(), indent=2).removeprefix("{").removesuffix("}").rstrip()
         file.write(f"{empty}]" + (f",{more}" if more else "") + "\n}\n")
         file.seek(0)
-        shutil.copyfileobj(file, sys.stdout)
+        with _to_output():
+            shutil.copyfileobj(file, sys.stdout)
 
 
 def out(text: str) -> None:
     """Writes a line to standard output."""
-    sys.stdout.write(text + "\n")
+    with _to_output():
+        sys.stdout.write(text + "\n")
+
+
+def out_bytes(data: Buffer) -> None:
+    """Writes bytes to standard output."""
+    with _to_output():
+        sys.stdout.buffer.write(data)
+
+
+def flush() -> None:
+    """Hands over what was written to standard output."""
+    with _to_output():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _to_output() -> Iterator[None]:
+    """Says of an error that it is standard output's: the same may come of a repository, or of a target."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def err(text: str) -> None:

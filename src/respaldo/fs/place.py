@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -68,6 +68,11 @@ class Folder:
         if self.held < 0:
             self.wake()
         return self.held
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a directory that nothing is to be changed in."""
+        return (self.dev, self.ino) in self.target.own
 
     @property
     def path(self) -> bytes:
@@ -188,8 +193,17 @@ class Folder:
 class Target:
     """Is the root of what is written: created if missing, and the only path that is followed through links."""
 
-    def __init__(self, root: bytes, *, random: Random = system_random, looks_only: bool = False) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        *,
+        random: Random = system_random,
+        looks_only: bool = False,
+        own: Collection[tuple[int, int]] = (),
+    ) -> None:
         self.path = root
+        self.own = own
+        """Device and inode of directories that nothing is to be changed in, those of the repository itself."""
         self.looks_only = looks_only
         """Whether folders are opened for reading only: none is made accessible on the way."""
         self.mark = random(8).hex().encode()

@@ -1,6 +1,6 @@
-"""Removal of what lies below a target: never through a link, never on another file system, never a mount.
+"""Removal of what lies below a target: never through a link, never on another file system, never what is own.
 
-Goes down and up by `Folder`, so that depth and length of paths do not matter.
+Mounts stay, too. Goes down and up by `Folder`, so that depth and length of paths do not matter.
 """
 
 from __future__ import annotations
@@ -23,23 +23,34 @@ class Removal:
 
     entries: int = 0
     kept: int = 0
+    mounts: int = 0
+    own: int = 0
     first_kept: bytes = b""
     reason: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether something stayed that is neither mounted nor own; ``reason`` is of the first such one."""
+        return self.kept > self.mounts + self.own
+
     def keep(self, path: bytes, reason: str) -> None:
         """Counts an entry that stayed."""
+        failed = self.failed
         self.kept += 1
-        if self.kept == 1:
+        self.mounts += reason == MOUNT
+        self.own += reason == OWN
+        if self.kept == 1 or self.failed > failed:
             self.first_kept, self.reason = path, reason
 
 
 MOUNT = "it is a mount point"
+OWN = "the repository itself is there"
 Spares = Callable[[bytes, Sequence[bytes], Sequence[tuple[int, int]]], Sequence[bool]]
 """Says which names stay: of a directory (its path below the folder a removal began in), their modes and sizes."""
 
 
 def holds_mount(folder: Folder, name: bytes, cancel: Cancel) -> bool:
-    """Whether something is mounted on a directory or anywhere below it, on the same file system or another."""
+    """Whether something is mounted on a directory or anywhere below it, on whatever file system, or is own there."""
     found = _Walk(folder, cancel)
     return not found.walk(name, lambda _folder, _name, _is_dir: True, look_only=True) or found.removal.kept > 0
 
@@ -155,6 +166,10 @@ class _Walk:
         elif is_dir:
             try:
                 below = level.folder.enter(name)
+                if below.is_own:
+                    below.close()
+                    self._keep(level, name, OWN)
+                    return
                 if not look_only:
                     below.make_writable()
                 levels.append(self._level(level, below))

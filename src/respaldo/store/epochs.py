@@ -22,6 +22,7 @@ from respaldo.format.epoch import (
     FOLDER,
     EpochObject,
     EpochRecord,
+    Former,
     parse_object,
     parse_record,
     parse_record_name,
@@ -81,6 +82,11 @@ class Epoch:
     def ring(self) -> KeyRing:
         """The ring of this epoch."""
         return self.rings.sealing
+
+    @property
+    def former(self) -> tuple[Former, ...]:
+        """What stays known of the earlier epochs."""
+        return self.record.former if self.record else ()
 
     @property
     def in_use(self) -> list[int]:

@@ -308,12 +308,7 @@ class Follower:
 
     def is_admin(self, entry: Entry, *, accept: bool = False) -> bool:
         """Whether the admin key has signed an entry, or that of an earlier epoch one that was there when it ended."""
-        keys = [self.admin.public]
-        keys += [
-            item.admin for item in self._former if accept or dict(item.heads).get(entry.client, -1) >= entry.number
-        ]
-        message = entry.signed()
-        return any(is_signed(key, entry.admin, ADMIN_PURPOSE, self._header_hash, message) for key in keys)
+        return admin_signed(entry, self.admin.public, self._former, self._header_hash, accept=accept)
 
     def _compare_heads(self, followed: Followed, losses: Losses) -> None:
         """Compares what new entries say that they saw of other clients with what is there."""
@@ -337,6 +332,18 @@ class Follower:
             return self.hash_at(head.client, head.number)
         except Corruption:
             return head.hash
+
+
+def admin_signed(
+    entry: Entry, admin: bytes, former: Iterable[Former], header_hash: bytes, *, accept: bool = False
+) -> bool:
+    """Whether an admin key has signed an entry, or that of an earlier epoch one that was there when it ended.
+
+    ``accept``: of an earlier epoch, whenever the entry came.
+    """
+    keys = [admin, *(item.admin for item in former if accept or dict(item.heads).get(entry.client, -1) >= entry.number)]
+    message = entry.signed()
+    return any(is_signed(key, entry.admin, ADMIN_PURPOSE, header_hash, message) for key in keys)
 
 
 def apply_commit(memory: Memory, entry: Entry) -> None:

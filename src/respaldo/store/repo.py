@@ -1,13 +1,11 @@
-"""The repository: what `init` makes and `open` opens; keys, configuration, index and the lists of what is there.
+"""The repository, opened: keys, configuration, index and the lists of what is there.
 
-Invariant: the header is put last when a repository is made, so that there is a whole one or none. The hash of the
-header is pinned by the caller. Implements docs/format.md, "Repository", "Key slots" and the readers' half of
-"Protocol".
+Invariant: the hash of the header is pinned by the caller. Implements docs/format.md, "Repository", "Key slots" and the
+readers' half of "Protocol".
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,41 +17,29 @@ from typing import TYPE_CHECKING, Self, cast
 from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public
 from respaldo.codec.compress import LEVEL
-from respaldo.codec.keys import KEY_BYTES, KeyRing, Rings, access_seed
-from respaldo.codec.slots import Kdf, Opened, Secret
+from respaldo.codec.keys import Rings, access_seed
+from respaldo.codec.slots import Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
     Corruption,
-    NotARepository,
-    ObjectExists,
     ObjectMissing,
-    RepositoryExists,
     RespaldoError,
     StorageFailed,
 )
-from respaldo.core.ids import (
-    AES_256_GCM,
-    RANDOM_ID_BYTES,
-    PackName,
-    SegmentName,
-    pack_object,
-    parse_random_leaf,
-)
+from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
-from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header
+from respaldo.format.header import HEADER, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
-from respaldo.store import slots
 from respaldo.store.ballast import with_ballast
-from respaldo.store.configuration import change_config, next_name, read_config
+from respaldo.store.configuration import change_config, read_config
 from respaldo.store.epochs import Epoch, open_newest, packs_under, require_newest
-from respaldo.store.header import read_header
+from respaldo.store.header import or_healed, read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
 from respaldo.store.logbook import Logbook
-from respaldo.store.mending import healed, with_parity
 from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
@@ -78,60 +64,6 @@ class Listing:
 
     packs: dict[PackName, int]
     condemned: frozenset[PackName]
-
-
-def create(
-    backend: Backend,
-    *,
-    secret: Secret,
-    kdf: Kdf,
-    config: Config,
-    clock: Clock,
-    random: Random,
-    label: str,
-    suite: str = AES_256_GCM,
-) -> Header:
-    """Makes a repository; raises `RepositoryExists` where there is one, and leaves nothing behind where it fails."""
-    if backend.exists(HEADER) is not None:
-        raise RepositoryExists(HEADER)
-    header = Header(repository=random(RANDOM_ID_BYTES), created_ns=clock.now_ns(), suite=suite)
-    ring = KeyRing(random(KEY_BYTES), header.hash)
-    vault = make_vault(ring, header, config.level, random)
-    slot_name = slots.new_name(random)
-    # What an init that was cut off left behind opens nothing under another header. It may also be of one that is still
-    # at work: nothing of it is deleted before this one has won, and nothing that came after.
-    stale = [name for folder in ("keys", "config") for name, _ in backend.list(folder)]
-    config_name = next_name(stale)
-    made: list[str] = []
-    try:
-        slot = slots.make(slot_name, ring, secret, kdf, vault, label=label, now_ns=clock.now_ns(), random=random)
-        for name, data in (
-            (slot_name, slot),
-            (config_name, vault.seal_record("config", config_name, config.encode())),
-            (HEADER, header.encode()),
-        ):
-            made.append(name)
-            try:
-                backend.put(name, [data])
-            except ObjectExists:  # another init was first with it
-                made.pop()
-                raise RepositoryExists(HEADER) from None
-    except BaseException:
-        with contextlib.suppress(RespaldoError):
-            _take_back(backend, made, header)
-        raise
-    with contextlib.suppress(RespaldoError):
-        backend.discard(stale)
-    return header
-
-
-def _take_back(backend: Backend, made: list[str], header: Header) -> None:
-    """Deletes what an init has put or may have put: the header first, so that it is never there without a slot."""
-    if HEADER in made:
-        with contextlib.suppress(ObjectMissing):
-            if backend.get(HEADER, 0, HEADER_BYTES_MAX + 1) == header.encode():
-                backend.delete(HEADER)
-    backend.discard(name for name in made if name != HEADER)
 
 
 class Repo:
@@ -172,6 +104,8 @@ class Repo:
         self.config = config or self._read_config()
         self.ring = ring = epoch.ring.naming_as(self.config.content_keys)
         if self.config.parity:
+            from respaldo.store.mending import with_parity  # noqa: PLC0415 - start-up time
+
             self.backend = backend = with_parity(backend, self.config.parity)
         self.vault = make_vault(rings, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
@@ -192,12 +126,7 @@ class Repo:
             place = self.recollection = Recollection(recollection_path(state_dir, header.repository), random)
             place.remember_access_key(self.access_seeds[0], box_public)
             self.log = Logbook(
-                backend=self.backend,
-                vault=self.vault,
-                ring=ring,
-                clock=clock,
-                recollection=place,
-                former=epoch.record.former if epoch.record else (),
+                backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place, former=epoch.former
             )
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
@@ -228,14 +157,7 @@ class Repo:
         as this client knows it; another header is `Corruption`. ``header``: where it was read already. ``state_dir``:
         where this client remembers the log, without which it writes none.
         """
-        attempt = partial(cls._open, secret, cache_dir, clock, random, pinned, header, state_dir)
-        try:
-            return attempt(backend)
-        except (Corruption, NotARepository, StorageFailed):
-            whole = healed(backend)
-            if whole is None:
-                raise
-            return attempt(whole)
+        return or_healed(partial(cls._open, secret, cache_dir, clock, random, pinned, header, state_dir), backend)
 
     @classmethod
     def _open(

@@ -204,6 +204,11 @@ class AreaRings(RunRings):
         self._removed: dict[bytes, RunRing] = {}
         """Runs of the client that do not count because it had been removed, or had another credential."""
 
+    @property
+    def late(self) -> int:
+        """How many such runs were met."""
+        return len(self._removed)
+
     def removed(self) -> RemovedRings | None:
         """Returns what opens what runs wrote that do not count, whoever signed them; None where there are none."""
         if self.client.removal is None and not self.client.renewals:

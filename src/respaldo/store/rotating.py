@@ -84,7 +84,7 @@ def rotate(repo: Repo, plan: RotationPlan) -> Rotated:
         time_ns=repo.clock.now_ns(),
         content_keys=repo.ring.content_keys,
         masters=(*(repo.epoch.record.masters if repo.epoch.record else ()), (repo.epoch.number, repo.ring.master)),
-        former=(*(repo.epoch.record.former if repo.epoch.record else ()), _former(repo)),
+        former=(*repo.epoch.former, _former(repo)),
         without=plan.left_out,
     )
     epoch = Epoch(number=number, rings=rings_of(ring, record), record=record)

@@ -40,7 +40,7 @@ class Succession:
 
     def _take_over(self, epoch: Epoch, opened: Opened) -> None:
         """Goes on in an epoch that comes from the present one; raises `KeyRotated` for any other."""
-        repo, former = self._repo, epoch.record.former if epoch.record else ()
+        repo, former = self._repo, epoch.former
         checks = {item.epoch: item.check for item in former}
         if checks.get(repo.epoch.number) != repo.ring.check or epoch.ring.content_keys != repo.ring.content_keys:
             raise KeyRotated(epoch.number)  # whoever opens it anew is told what is wrong with it

@@ -26,7 +26,8 @@ from respaldo.flows.backup.run import run_backup
 from respaldo.format.config import Config
 from respaldo.format.content import HOLE
 from respaldo.format.figures import Changes
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 
 HOUR_NS = 3600 * 10**9
 SECRET = Secret(key=bytes(range(32)))

@@ -14,7 +14,8 @@ from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress, Silent, system_random
 from respaldo.flows.copying.options import CopyOptions, CopyResult
 from respaldo.flows.copying.run import run_copy
-from respaldo.store.repo import Repo, create
+from respaldo.store.making import create
+from respaldo.store.repo import Repo
 from tests.protocol.scene import (
     CONFIG,
     SECRET,

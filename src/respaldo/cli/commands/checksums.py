@@ -104,13 +104,13 @@ def command(settings: Settings, *, name: str, read_data: bool, host: str) -> int
                     },
                 )
             else:
-                sys.stdout.flush()
+                show.flush()
                 for item in counted(sums):
                     if sys.stdout.isatty():  # names as `sha256sum -c` reads them are nothing for a terminal
                         show.out(show.shown(item.line().rstrip(b"\n")))
                     else:
-                        sys.stdout.buffer.write(item.line())
-                sys.stdout.buffer.flush()
+                        show.out_bytes(item.line())
+                show.flush()
     if damaged:
         return 4
     return 3 if failures else 0

@@ -47,11 +47,11 @@ def command(settings: Settings, *, name: str, path: str, host: str) -> int:
         found = repository.find(name, host=host)
         if found.entry.is_dir and sys.stdout.isatty():
             raise UsageError("a tar archive is nothing for a terminal", hint="write it to a file with: > FILE")
-        sys.stdout.flush()
+        show.flush()
         # No progress display: whatever reads us may be drawing on the same terminal.
         with watching(settings.level, display=False) as notes:
-            done = repository.looking.dump(found, sys.stdout.buffer.write, progress=notes)
-        sys.stdout.buffer.flush()
+            done = repository.looking.dump(found, show.out_bytes, progress=notes)
+        show.flush()
     if settings.json:
         value = {
             "snapshot": found.snapshot.hex,

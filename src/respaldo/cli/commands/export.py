@@ -85,15 +85,15 @@ def command(
     """
     from respaldo.api import Exported  # start-up time
 
-    with settings.open(writes=True) as repository:
+    with settings.open(writes=not settings.is_client()) as repository:
         found = repository.find(name, host=host)
         if output == "-":
             if sys.stdout.isatty():
                 raise UsageError("an archive is nothing for a terminal", hint="name a file with: -o FILE")
-            sys.stdout.flush()
+            show.flush()
             with watching(settings.level, display=False) as notes:
-                dumped = repository.looking.export(found, form, sys.stdout.buffer.write, progress=notes)
-            sys.stdout.buffer.flush()
+                dumped = repository.looking.export(found, form, show.out_bytes, progress=notes)
+            show.flush()
             done = Exported(
                 path=b"",
                 sha256=dumped.sha256,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -119,7 +118,7 @@ def command(
                 if not settings.quiet:
                     show.out(_line(version, snapshots))
                     if not number:
-                        sys.stdout.flush()  # whoever reads a pipe sees at once that there is something
+                        show.flush()  # whoever reads a pipe sees at once that there is something
         for item in finding.unread:
             show.err(f"warning: {_unread(item, snapshots)}")
         damaged = say_damaged(repository.looking.damaged)

@@ -310,6 +310,7 @@ def epochs(settings: Settings) -> int:
         ("Seal everything under the newest master key:", "respaldo key reencrypt -r /mnt/disk/backup"),
         ("How much that would be:", "respaldo key reencrypt --dry-run"),
         ("After somebody was shut out:", "respaldo key rotate --without 3f35 && respaldo key reencrypt"),
+        ("What a client stored before it was renewed:", "respaldo key reencrypt --client web-1"),
     ),
     notes="snapshots (new ids by old ones), failed (ids, with reasons), objects, new_packs, new_bytes, deleted_packs, "
     "deleted_bytes, retired (epochs), left (names of what is sealed under old keys still), busy, dry_run; of a dry run "
@@ -325,6 +326,10 @@ def reencrypt(settings: Settings, *, dry_run: bool) -> int:
     It needs room for a gigabyte, or for less on a disk that has less. Whoever copied the storage before, and has an old
     key, keeps what he has. Mounts that stand go on, but for those whose passphrase or key was left out, and those of
     clients' areas (--client): unmount them and mount them again.
+
+    With --client, in the area of a client that was renewed: content, names of files included, is sealed anew. Snapshots
+    keep their ids, and what is said of them (host, user, source, times, label) stays as it is, with the keys that open
+    it.
     """
     from respaldo.cli.rotation import reencrypt_all  # start-up time
 

@@ -51,7 +51,7 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     to the owners, modes and ACLs of the files; for ordinary users that takes user_allow_other in /etc/fuse.conf.
     """
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy asks nowhere else, and takes libfuse 2 where it finds it
-    secret = settings.secret()
+    secret = settings.secret_unless_client()
     directory = os.path.abspath(directory)
     _make_absolute(settings)
     if foreground:
@@ -76,7 +76,9 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     return 0
 
 
-def _serve(settings: Settings, directory: bytes, secret: Secret, allow_other: bool, ready: Callable[[], None]) -> None:
+def _serve(
+    settings: Settings, directory: bytes, secret: Secret | None, allow_other: bool, ready: Callable[[], None]
+) -> None:
     from respaldo.api.mount import MountOptions, mount  # start-up time
 
     zone = ZONE.convert("local", None, None)

@@ -71,7 +71,7 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
     "--delete",
     is_flag=True,
     help="Delete what the snapshot does not have, but for what it left out itself, and nothing in what is mounted "
-    "below TARGET.",
+    "below TARGET, nor the repository itself.",
 )
 @click.option(
     "--dry-run", "-n", is_flag=True, help="Print what would be created, overwritten, deleted; change nothing."

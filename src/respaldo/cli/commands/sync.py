@@ -24,9 +24,11 @@ from respaldo.core.errors import UsageError
             "And forget there what was forgotten here; for a month it can be undone:",
             "respaldo sync --to /mnt/second/backup --delete --grace 30d",
         ),
+        ("What a client has stored in its area:", "respaldo sync --client web-1 --to /mnt/second/backup"),
         ("What that would do:", "respaldo sync --to /mnt/second/backup --delete --dry-run"),
     ),
-    notes=copying.NOTES + "; extra, deleted, pinned: ids in the target.",
+    notes=copying.NOTES + "; extra, deleted, pinned: ids in the target; refused: "
+    "why nothing was forgotten there, or null.",
 )
 @copying.copy_options
 @click.option(
@@ -71,11 +73,13 @@ def command(
             progress=progress,
             cancel=cancel,
         )
+        clients = source.clients.present()
     fields = copying.fields(result.copy, dry_run=dry_run)
     fields |= {
         "extra": [item.hex for item in result.extra],
         "deleted": [item.hex for item in result.deleted],
         "pinned": [item.hex for item in result.pinned],
+        "refused": str(result.refused) if result.refused else None,
     }
     lines = [copying.text(result.copy, dry_run=dry_run)]
     if result.deleted:
@@ -86,7 +90,15 @@ def command(
     staying = [item for item in result.extra if item not in result.deleted]
     if staying:
         ids = ", ".join(item.hex[:8] for item in staying)
-        why = "pinned there" if result.pinned else "--delete forgets them"
+        why = "pinned there" if result.pinned else "they stay" if result.refused else "--delete forgets them"
         lines.append(f"extra in the target: {ids} ({why})")
     settings.report(fields, "\n".join(lines))
-    return copying.status(result.copy)
+    if clients and settings.level >= 0:
+        show.err(
+            f"note: what clients stored in areas of their own ({', '.join(clients)}) is copied apart: "
+            "respaldo sync --client NAME"
+        )
+    if result.refused is None:
+        return copying.status(result.copy)
+    show.err(f"error: {result.refused}\nhint: {result.refused.hint}")
+    return copying.status(result.copy) or result.refused.exit_status

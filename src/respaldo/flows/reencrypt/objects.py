@@ -7,7 +7,7 @@ elsewhere, and go. Implements docs/format.md, "Re-encryption".
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
@@ -21,11 +21,13 @@ from respaldo.store.markers import read_markers
 from respaldo.store.repo import Repo
 
 _FOLDERS: Final = ("config", "log", "sums", "verified", "pins", "trash", "catalogue", "enrolled")
+OWNERS: Final = ("sums", "verified", "pins", "trash", "catalogue")
+"""What only its owner writes in the area of a client: a log, made again, would be the owner's, who is believed."""
 
 
-def renew_objects(repo: Repo, cancel: Cancel) -> int:
+def renew_objects(repo: Repo, cancel: Cancel, folders: Collection[str] = _FOLDERS) -> int:
     """Makes small objects of earlier epochs again; returns how many."""
-    census = take_census(repo.backend, repo.vault, _FOLDERS, cancel.check)
+    census = take_census(repo.backend, repo.vault, folders, cancel.check)
     renewed = 0
 
     def each(folder: str, renew: Callable[[str], object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from respaldo.core.errors import TargetError, UsageError
@@ -48,6 +48,8 @@ class Restore:
     path: bytes
     target: bytes
     options: RestoreOptions = field(default_factory=RestoreOptions)
+    own: frozenset[tuple[int, int]] = frozenset()
+    """Device and inode of the directories that what is restored comes from, which are not to be written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,14 @@ class Root:
 
 
 def root_of(restore: Restore) -> Root:
-    """Returns where the walk begins; raises `UsageError`, and `TargetError` for a file that would replace a device."""
+    """Returns where the walk begins.
+
+    Raises `UsageError`, also for a target in the repository, and `TargetError` for a file that would replace a device.
+    """
     entry, target = restore.entry, restore.target
     if not target or b"\0" in target:
         raise UsageError("a target cannot be an empty path")
+    _refuse_own(target, restore.own)
     if entry.is_dir:
         return Root(target, restore.path, entry)
     place, _, name = target.rpartition(b"/")
@@ -79,6 +85,19 @@ def root_of(restore: Restore) -> Root:
     if restore.options.overwrite is not Overwrite.NEVER:
         _refuse_special(os.path.join(place, name), entry)
     return Root(place, restore.path.rpartition(b"/")[0] or b"/", around, replace(entry, name=name))
+
+
+def _refuse_own(path: bytes, own: frozenset[tuple[int, int]]) -> None:
+    """Raises `UsageError` where a path is one of some directories, or lies below one."""
+    at = os.path.realpath(path) if own else b"/"
+    while at != b"/":
+        with suppress(OSError):
+            found = os.stat(at)
+            if (found.st_dev, found.st_ino) in own:
+                raise UsageError(
+                    "the target lies in the repository itself", hint="restore to a directory that is not in it"
+                )
+        at = os.path.dirname(at)
 
 
 def _refuse_special(path: bytes, entry: Entry) -> None:
@@ -99,7 +118,7 @@ def open_folder(stack: ExitStack, restore: Restore, root: Root, *, looks_only: b
     """Opens the target for the planner, where it is there."""
     if not os.path.isdir(root.target):
         return None
-    target = stack.enter_context(Target(root.target, looks_only=looks_only))
+    target = stack.enter_context(Target(root.target, looks_only=looks_only, own=restore.own))
     if restore.options.delete and target.is_filesystem_root():
         raise UsageError("--delete is refused on /", hint="restore elsewhere, or without --delete")
     return target.root

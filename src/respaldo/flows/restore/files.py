@@ -24,7 +24,7 @@ from respaldo.flows.restore.steps import Link, Make, Remove, There, Touch, Write
 from respaldo.fs.draft import Draft, link
 from respaldo.fs.meta import FLAGS_IN_THE_WAY, FLAGS_WHEN_EMPTY, beside, has_proc, read_flags, write_flags
 from respaldo.fs.place import Folder
-from respaldo.fs.remove import MOUNT, holds_mount, remove
+from respaldo.fs.remove import holds_mount, remove
 from respaldo.fs.settle import clear_name, clear_the_way, settle, settle_flags
 from respaldo.fs.sparse import punch, stretch, write_all, write_sparse
 from respaldo.store.fetch import Fetcher
@@ -210,7 +210,9 @@ class Files:
             return
         site = self._site
         if holds_mount(site.folder, name, site.cancel):
-            raise OSError(errno.EBUSY, "a directory is in its place, and something is mounted there")
+            raise OSError(
+                errno.EBUSY, "a directory is in its place, and something is mounted there, or the repository itself"
+            )
         removal = remove(site.folder, name, site.cancel)
         if removal.kept:
             raise OSError(errno.ENOTEMPTY, f"a directory is in its place: {removal.reason}")
@@ -354,9 +356,9 @@ class Files:
             return
         removal = remove(site.folder, step.name, site.cancel, step.spares)
         site.tally.verbs[Verb.DELETE] += removal.entries
-        if removal.kept and removal.reason == MOUNT:
-            site.tally.mounts_kept += removal.kept
-        elif removal.kept:
+        site.tally.mounts_kept += removal.mounts
+        site.tally.own_kept = site.tally.own_kept or removal.own > 0
+        if removal.failed:
             site.fail(step.name, f"it could not be deleted: {removal.reason}")
 
     def _remove_leftover(self, name: bytes) -> None:

@@ -24,7 +24,7 @@ from respaldo.flows.restore.select import SPARING_MARKS, Selection, Spared, Take
 from respaldo.flows.restore.steps import Enter, Fail, Leave, Remove, Step, There
 from respaldo.format.tree import Leaf
 from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary
-from respaldo.fs.remove import Spares
+from respaldo.fs.remove import OWN, Spares
 
 NOT_READ = {
     Mark.UNREADABLE: "it could not be read when the snapshot was made",
@@ -259,7 +259,12 @@ class Planner:
                 return
             if there is There.SAME_TYPE and not error:
                 try:
-                    present = Present(frame.present.folder.enter(entry.name))
+                    folder = frame.present.folder.enter(entry.name)
+                    if folder.is_own:
+                        folder.close()
+                        error = f"{OWN}: nothing in it is changed"
+                    else:
+                        present = Present(folder)
                 except (OSError, RespaldoError) as problem:
                     error = problem.strerror or str(problem) if isinstance(problem, OSError) else problem
         if error:

@@ -67,7 +67,7 @@ def run_restore(
     with ExitStack() as stack:
         folder = open_folder(stack, restore, root, looks_only=False)
         promise = _check_space(restore, root, cancel)
-        target = stack.enter_context(Target(root.target, random=random))
+        target = stack.enter_context(Target(root.target, random=random, own=restore.own))
         run = _Run(restore, root, target, tally, progress, cancel, random)
         run.execute(folder, promise)
     if restore.options.verify:
@@ -115,7 +115,7 @@ def _open_above(path: bytes) -> int:
 
 def _read_back(restore: Restore, root: Root, tally: Tally, cancel: Cancel) -> None:
     """Compares what was written, as the disk has it, with the snapshot."""
-    with Target(root.target, looks_only=True) as target:
+    with Target(root.target, looks_only=True, own=restore.own) as target:
         sync_filesystem(target.root.fd)
         steps = planner_of(restore, cancel, checks=True).steps(root.entry, root.base, target.root, leaves=root.leaves())
         find_differences(steps, root.base, tally)
@@ -142,7 +142,8 @@ class _Run:
         self._files = self._bytes = 0
         options = restore.options
         figures = restore.manifest.figures
-        self._whole = restore.path == b"/" and not (options.include or options.exclude)
+        everything = restore.path == b"/" or restore.manifest.sources == (restore.path,)
+        self._whole = everything and most(figures) is not None and not (options.include or options.exclude)
         if self._whole:
             progress.total(files=figures.files + figures.others, length_bytes=figures.length_bytes)
         self._site = Site(

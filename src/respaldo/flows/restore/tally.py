@@ -37,6 +37,7 @@ class Tally:
         self.devices = 0
         self.unalike = 0
         self.mounts_kept = 0
+        self.own_kept = False
         self._missed: dict[str, tuple[int, bytes]] = {}
         self._actions: list[Action] = []
 
@@ -136,3 +137,5 @@ class Tally:
             yield f"{self.unalike} names of hard-linked files have content of their own in the snapshot, too"
         if self.mounts_kept:
             yield f"{self.mounts_kept} mount points were not deleted"
+        if self.own_kept:
+            yield "the repository itself, which lies there, was not deleted"
