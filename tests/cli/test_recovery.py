@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -68,6 +69,26 @@ def test_recovery_key_goes_nowhere_unasked(cli, place):
     printed = cli("key", "recovery", "--output", "-")
     assert len(GROUPS.findall(printed.out)) == 2
     assert not GROUPS.findall(printed.err)
+
+
+def test_disk_and_paper_are_enough(cli, place, tree, monkeypatch):
+    """On a machine that has never seen the repository, without passphrase, cache or state: all that README promises."""
+    cli("snapshot", tree)
+    cli("key", "recovery", "--output", place / "paper")
+    head = cli("log", "head", "--json").json["head"]
+    shutil.rmtree(place / "cache")
+    shutil.rmtree(place / "state")
+    (place / "key").unlink()
+    monkeypatch.delenv("RESPALDO_KEY_FILE")
+    with_paper = ("--key-file", place / "paper")
+    cli("log", "check", head, *with_paper)
+    cli("restore", f"latest:{tree}", place / "back", *with_paper)
+    assert (place / "back" / "big").read_bytes() == (tree / "big").read_bytes()
+    (place / "words").write_text("new words\n")
+    lost = cli("key", "list", "--json", *with_paper).json["keys"][0]["id"]
+    cli("key", "add", "--new-password-file", place / "words", *with_paper)
+    cli("key", "remove", lost, *with_paper)
+    cli("snapshot", tree, "--password-file", place / "words")
 
 
 @pytest.mark.parametrize("words", [("--shares", "3"), ("--of", "5"), ("--shares", "4", "--of", "3")])

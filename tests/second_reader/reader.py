@@ -85,10 +85,8 @@ def unclose(data, what):
 
 
 class Repository:
-    former = ()  # of the newest epoch's record
-
     def __init__(self, path, passphrase=None, key=None):
-        self.path = os.fsencode(path)
+        self.path, self.former = os.fsencode(path), ()
         header = self.read("header")
         need(header.startswith(MAGIC), "there is no repository")
         version, self.suite, self.id, _ = parse(unclose(header, "header")[len(MAGIC) :], "header")
@@ -328,18 +326,21 @@ class Repository:
 
 
 def main(arguments, opened=lambda repository: repository):
-    key = os.environ.get("RESPALDO_KEY_FILE")
-    with open(key or os.devnull, "rb") as file:
-        repository = opened(Repository(arguments[0], os.environb.get(b"RESPALDO_PASSWORD"), file.read() or None))
+    words = os.environb.get(b"RESPALDO_PASSWORD")
+    with open(os.environ.get("RESPALDO_KEY_FILE") or os.devnull, "rb") as file:
+        return show(opened(Repository(arguments[0], words, file.read() or None)), arguments[1:])
+
+
+def show(repository, arguments):
     found = repository.snapshots()
-    if len(arguments) == 1:
+    if not arguments:
         for snapshot, manifest in found.items():
             sources = " ".join(ascii(source)[2:-1] for source in manifest["sources"])
             print(snapshot, manifest["time"] // 10**9, ascii(manifest["host"])[1:-1], sources)
         return 0
-    (snapshot,) = [name for name in found if name.startswith(arguments[1])]
-    os.mkdir(arguments[2])
-    repository.directory(found[snapshot]["root"], os.fsencode(arguments[2]))
+    (snapshot,) = [name for name in found if name.startswith(arguments[0])]
+    os.mkdir(arguments[1])
+    repository.directory(found[snapshot]["root"], os.fsencode(arguments[1]))
     for complaint in repository.complaints:
         print(complaint, file=sys.stderr)
     return 3 if repository.complaints else 0

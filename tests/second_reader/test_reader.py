@@ -19,6 +19,7 @@ from respaldo.core.seams import Cancel, Silent
 
 READER = Path(__file__).parent / "reader.py"
 AREA = Path(__file__).parent / "area.py"
+GRANTED = Path(__file__).parent / "granted.py"
 RECORDS = Path(__file__).parent / "records.py"
 PASSPHRASE = Secret(passphrase=b"correcto caballo")
 OPENS = {"RESPALDO_PASSWORD": "correcto caballo"}
@@ -265,7 +266,7 @@ def test_reader_opens_one_whose_key_was_rotated(backed_up, tmp_path):
     assert (ran.returncode, ran.stderr.count(b"\n")) == (3 * unread, unread), ran.stderr
 
 
-@pytest.mark.parametrize("script", [READER, AREA, RECORDS], ids=["reader", "area", "records"])
+@pytest.mark.parametrize("script", [READER, AREA, GRANTED, RECORDS], ids=lambda path: path.stem)
 def test_reader_shares_nothing_with_the_product(script):
     """It imports five libraries and the standard one, and is short enough to be trusted in an emergency."""
     text = script.read_text("utf-8")

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from respaldo.cli.main import main
-from tests.second_reader.test_reader import RECORDS, run
+from tests.second_reader.test_reader import GRANTED, RECORDS, run
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,41 @@ def test_log_of_an_area_is_checked_and_read(kept):
     ]
     assert told[0][0] == told[1][0] == told[3][0] != told[2][0]
     assert [line.split()[0] for line in lines(kept, "states", RESPALDO_CLIENT="web")] == [kept["web"][2]]
+
+
+def test_client_reads_what_it_was_given_the_right_to(kept, tmp_path, monkeypatch):
+    """With its credential alone, what it stored before it was renewed and after, and what a collector copied."""
+    top, source = kept["top"], kept["source"]
+    monkeypatch.setenv("RESPALDO_REPOSITORY", str(top / "repository"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def owner(*words):
+        monkeypatch.setenv("RESPALDO_KEY_FILE", str(top / "key"))
+        assert main([*map(str, words), "-q"]) == 0
+        monkeypatch.delenv("RESPALDO_KEY_FILE")
+
+    credential = tmp_path / "credential"
+    owner("key", "client", "add", "reads", "--list", "--restore", "--out", credential)
+    assert main(["snapshot", str(source), "--client-file", str(credential), "-q"]) == 0
+    (source / "changes").write_text("for the client\n")
+    assert main(["snapshot", str(source), "--client-file", str(credential), "-q"]) == 0
+    owner("forget", "--client", "reads", "--keep-last", "1")
+    owner("prune", "--client", "reads", "--repack-below", "100%")
+    owner("key", "client", "renew", "reads", "--out", tmp_path / "new")
+    credential.write_text(credential.read_text() + (tmp_path / "new").read_text())
+    (source / "changes").write_text("after that\n")
+    assert main(["snapshot", str(source), "--client-file", str(credential), "-q"]) == 0
+    areas = [path for path in (top / "repository" / "clients").iterdir() if list((path / "runs").iterdir())]
+    (area,) = [path for path in areas if run(path, credential, script=GRANTED).returncode == 0]
+    listed = [line.split()[0].decode() for line in run(area, credential, script=GRANTED).stdout.splitlines()]
+    assert len(listed) == 2
+    for snapshot, words in zip(listed, ("for the client\n", "after that\n"), strict=True):
+        done = run(area, credential, snapshot, tmp_path / snapshot, script=GRANTED)
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr
+        restored = tmp_path / snapshot / str(source).lstrip("/")
+        assert (restored / "changes").read_text() == words
+        assert (restored / "long").read_bytes() == (source / "long").read_bytes()
 
 
 def test_entry_that_is_gone_is_found(kept, tmp_path):

@@ -56,8 +56,8 @@ def command(settings: Settings, *, name: str, read_data: bool, host: str) -> int
     """Print the SHA-256 of every file, as sha256sum does, with names relative to PATH.
 
     A restore of the same SNAPSHOT[:PATH] lays the files out so that "sha256sum -c" finds them below its target. What
-    was computed before, by this command, by "export" or by "verify --read-data --checksums", is kept in the repository,
-    sealed, and needs no reading; --read-data reads all the same, and a whole snapshot that is read so counts as
+    was computed before, by this command, by "export" or by "verify --read-data", is kept in the repository, sealed,
+    and needs no reading; --read-data reads all the same, and a whole snapshot that is read so counts as
     verified. A file without content in the snapshot is named and left out: status 3; damage: status 4.
     """
     hasher = hashlib.sha256()
