@@ -8,7 +8,7 @@ one command from its start to its end, the passphrase included; the median of th
 A hundred snapshots take minutes to make: with ``--keep`` they stay in a directory, and the next run takes those.
 
 python -m benches.looking [--tree DIR] [--snapshots 100] [--changes 300] [--runs 3] [--tools respaldo,restic]
-    [--keep DIR] [--quick]
+    [--keep DIR] [--only find,history] [--quick]
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
     yield "find '*'", tool.command(program, "find", "*"), nothing
     yield "history", tool.command(program, "history", one), nothing
     yield "diff, first and last", tool.command(program, "diff", first, "latest"), nothing
+    yield "ls -R, all of the newest", tool.command(program, "ls", "-R", "latest"), nothing
+    yield "stats", tool.command(program, "stats"), nothing
     yield "dump of a file", tool.command(program, "dump", f"latest:{one}"), nothing
     whole = f"latest:{scene.tree}"
     yield "export to tar", tool.command(program, "export", whole, "-f", "tar", "-o", "-"), nothing
@@ -205,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Unavailable as error:
             console.print(f"[red]{error}[/red]")
             return 1
-        looked = measure(list(steps(scene, respaldo, scratch)), respaldo.name, options.runs, troubles)
+        chosen = [step for step in steps(scene, respaldo, scratch) if step[0].startswith(options.only)]
+        looked = measure(chosen, respaldo.name, options.runs, troubles)
         if restic in tools:
             looked += measure(list(restic_steps(restic)), restic.name, options.runs, troubles)
     show(console, looked, f"{options.snapshots} snapshots, {options.changes} files changed in each")
@@ -259,6 +262,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tools", default="respaldo,restic", type=lambda text: text.split(","))
     parser.add_argument("--quick", action="store_true", help="a part of the source, ten snapshots, once")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="make them there, or take those that are there")
+    parser.add_argument(
+        "--only",
+        default=("",),
+        type=lambda text: tuple(text.split(",")),
+        help="steps whose names begin with one of these",
+    )
     parser.add_argument("--json", type=Path, default=Path("looking.json"))
     options = parser.parse_args(arguments)
     if options.quick:

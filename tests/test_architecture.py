@@ -36,7 +36,7 @@ TERMINAL = {
     "sys.stdin",
     "sys.stdout",
 }
-HOME = {"os.path.expanduser", "os.path.expandvars", "pathlib.Path.home", "platformdirs"}
+HOME = {"os.path.expanduser", "os.path.expandvars", "pathlib.Path.home"}
 CLOCK = {
     "datetime.date.today",
     "datetime.datetime.now",

@@ -86,3 +86,13 @@ def test_test_that_a_claim_names_is_there(document):
         if name.count("_") < 2 or re.search(rf"\b{name}\b", source):
             continue
         assert any(name.strip("…_") in whole for whole in defined), f"there is no {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_tables_are_tables(document):
+    """Every run of rows has a line below its heads; a row that a blank line cuts off would be shown as text."""
+    rows = [line.startswith("|") for line in prose(document).splitlines()]
+    lines = prose(document).splitlines()
+    for number, line in enumerate(lines[:-1]):
+        if rows[number] and not (number and rows[number - 1]):
+            assert re.fullmatch(r"\|( ?:?-+:? ?\|)+", lines[number + 1]), f"no table begins with: {line[:60]}"

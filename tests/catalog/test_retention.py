@@ -12,15 +12,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from respaldo.catalog.arrival import HOUR_NS, Arrival, Doubt, Told
+from respaldo.catalog.kinds import bucket_of, kind_of
 from respaldo.catalog.retention import (
     COUNTS,
     PERIODS,
     WINDOWS,
     Candidate,
     Policy,
-    bucket_of,
     decide,
-    kind_of,
     newest_of_each,
 )
 from respaldo.core.errors import Refused, UsageError

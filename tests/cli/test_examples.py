@@ -20,7 +20,9 @@ MISSING = [name for name in ("bash", "jq", "tar", "zstd", "sha256sum") if shutil
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"examples take what is not here: {', '.join(MISSING)}")
 
-FRESH = re.compile(r"^respaldo (init|forget|unpin|rewrite|key (remove|rotate|client remove)|prune|log check --accept)")
+FRESH = re.compile(
+    r"^respaldo (init|forget|unpin|rewrite|key (remove|rotate|client (remove|renew))|prune|log check --accept)"
+)
 """What takes away what the next line names."""
 
 ELSEWHERE = {
@@ -57,7 +59,7 @@ BEFORE = {
     r"import laptop_": "respaldo export latest -o laptop_snapshot_20261120_1800_1f2e.tar.zst",
     r"respaldo log check .*head": "respaldo log head > head; cp head /somewhere/else/heads",
     r"^respaldo key client add web-1 --out": "rm -f web-1",
-    r"client remove web-1": "respaldo key client add web-1 --out web-1",
+    r"client (remove|renew) web-1": "respaldo key client add web-1 --out added",
     r"--client-file": "mv web-1* /etc/respaldo/",
     r"-r /mnt/backup": "ln -s disk/backup /mnt/backup",
     r"key passwd --password-file": "respaldo key add --new-password-file ./old",
@@ -162,3 +164,15 @@ def test_option_that_a_document_names_is_there(document):
                 assert not near or near in (options(named) or EVERY), (
                     f"{document}: {span!r} of {named or 'any command'}"
                 )
+
+
+def test_table_of_the_readme_has_every_command():
+    """By the names that they have on the command line, and no others."""
+    text = (examples.CHECKOUT / "README.md").read_text("utf-8")
+    table = text.partition("| command | does |")[2].partition("\n\n")[0]
+    found = set()
+    for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        first, *others = (re.sub(r"[^a-z ].*", "", part.strip(" `")).strip() for part in cell.split("·"))
+        group = first.rpartition(" ")[0]
+        found |= {first, *(name if f"respaldo {name}" in COMMANDS else f"{group} {name}" for name in others)}
+    assert found == {name.removeprefix("respaldo ") for name in COMMANDS}

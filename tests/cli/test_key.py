@@ -80,6 +80,16 @@ def test_passphrase_is_changed(cli, place):
     cli("key", "list", "--password-file", place / "old", expected=12)
 
 
+def test_whoever_makes_a_repository_is_told_of_recovery_keys(cli, place, monkeypatch):
+    """Once, where a passphrase is all that opens it."""
+    (place / "words").write_text("words\n")
+    monkeypatch.delenv("RESPALDO_KEY_FILE")
+    made = cli("init", "-r", place / "other", "--password-file", place / "words").out
+    assert made.endswith("respaldo key recovery\n")
+    with_key = ("--password-file", place / "words", "--new-key-file", place / "stick")
+    assert "key recovery" not in cli("init", "-r", place / "third", *with_key).out
+
+
 def test_recovery_key_is_not_taken_away_by_a_new_passphrase(cli, place):
     """Whoever has forgotten the passphrase and changes "it" with a recovery key keeps that, and is told the way."""
     (place / "new").write_text("new\n")

@@ -47,6 +47,8 @@ class Area(reader.Repository):
             self.of_epochs.append(self._root(master))
             private = X25519PrivateKey.from_private_bytes(derive("run box", self.of_epochs[-1]))
             owner = Ed25519PrivateKey.from_private_bytes(derive("admin signature", self.of_epochs[-1])).public_key()
+            if epoch < len(self.renewals):  # it has ended, and so has what its admin may say, at these heads
+                self.former = (*self.former, (epoch, None, owner.public_bytes_raw(), self.renewals[epoch][8]))
             authors = {"client": Ed25519PublicKey.from_public_bytes(public), "owner": owner}
             for name in self.names("runs", r"[0-9a-f]{32}"):
                 with contextlib.suppress(Damaged, InvalidSignature):  # it does not count, or is of another epoch

@@ -34,7 +34,7 @@ class Log:
 
     def __init__(self, repository):
         self.repository, self.entries, self.keys, self.encoded = repository, {}, {}, {}
-        root = repository.roots[0][1]
+        root = getattr(repository, "of_epochs", [repository.roots[0][1]])[-1]  # of an area: it has epochs of its own
         self.admins = [(None, Ed25519PrivateKey.from_private_bytes(derive("admin signature", root)).public_key())]
         for _, _, key, heads in repository.former:
             self.admins.append((dict(heads), Ed25519PublicKey.from_public_bytes(key)))

@@ -68,6 +68,11 @@ def kept(tmp_path_factory):
         ]
         patch.setenv("RESPALDO_KEY_FILE", str(top / "key"))
         respaldo("forget", of_web[0], "--client", "web")
+        respaldo("key", "client", "renew", "web", "--out", top / "new.client")
+        patch.delenv("RESPALDO_KEY_FILE")
+        of_web.append(respaldo("snapshot", source, "--client-file", top / "new.client", machine="web")["snapshot"])
+        patch.setenv("RESPALDO_KEY_FILE", str(top / "key"))
+        respaldo("forget", of_web[1], "--client", "web")
     return {"top": top, "source": source, "made": made, "heads": (before, head), "accessed": accessed, "web": of_web}
 
 
@@ -98,22 +103,24 @@ def test_log_is_checked_and_read(kept):
 
 
 def test_log_of_an_area_is_checked_and_read(kept):
-    """Of a client that cannot read, what it did and what the owner did there."""
+    """Of a client that cannot read and was renewed, what it did and what the owner did there."""
     told = [line.split() for line in lines(kept, "log", RESPALDO_CLIENT="web")]
     assert [line[2:] for line in told] == [
         ["commit", kept["web"][0]],
         ["commit", kept["web"][1]],
         ["forget", kept["web"][0]],
+        ["commit", kept["web"][2]],
+        ["forget", kept["web"][1]],
     ]
-    assert told[0][0] == told[1][0] != told[2][0]
-    assert [line.split()[0] for line in lines(kept, "states", RESPALDO_CLIENT="web")] == [kept["web"][1]]
+    assert told[0][0] == told[1][0] == told[3][0] != told[2][0]
+    assert [line.split()[0] for line in lines(kept, "states", RESPALDO_CLIENT="web")] == [kept["web"][2]]
 
 
 def test_entry_that_is_gone_is_found(kept, tmp_path):
     """By the numbers, or by the head that another client has signed, or by one that was kept."""
     forged = tmp_path / "forged"
     subprocess.run(["cp", "-a", str(kept["top"] / "repository"), str(forged)], check=True)
-    for _ in range(2):  # the newest, which no head spoke of, and the one before
+    for _ in range(3):  # those of the newest entries, down to one that the head speaks of
         max((forged / "log").iterdir(), key=lambda path: path.name.partition(".")[2]).unlink()
     assert b"is gone" in read(kept, "log", kept["heads"][1], location=forged).stderr
 

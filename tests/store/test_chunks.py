@@ -58,6 +58,26 @@ def test_chunks_round_trip(tmp_path_factory, content, workers):
         assert repo.index.chunk_count() == len(distinct)
 
 
+@pytest.mark.parametrize(("kept_bytes", "opened"), [(1 << 20, 2), (100, 6)])
+def test_blocks_that_were_opened_are_kept_up_to_a_length(repo, monkeypatch, kept_bytes, opened):
+    """The last one always, others as far as they fit."""
+    stored = []
+    for number in range(2):
+        there = sink(repo)
+        stored.append(there.put(Kind.TREE, bytes([number]) * 80))
+        drain(there)
+    repo.synchronise()
+    repo.source.kept_bytes = kept_bytes
+    blocks = []
+    block = repo.source.block
+    monkeypatch.setattr(repo.source, "block", lambda *key: blocks.append(key) or block(*key))
+    for _ in range(3):
+        for tree in stored:
+            repo.source.get(Kind.TREE, tree)
+            repo.source.get(Kind.TREE, tree)
+    assert len(blocks) == opened
+
+
 def test_chunk_of_one_kind_is_not_the_chunk_of_another(repo):
     """Content that holds a tree's bytes has another id than the tree, and does not read as one."""
     there = sink(repo)

@@ -67,6 +67,15 @@ def test_slot_that_was_removed_opens_nothing_more(repo):
     assert opens(repo, SECRET)
 
 
+def test_slot_that_was_removed_and_is_put_back_opens(repo):
+    """Which is why docs/security.md says that removing one revokes nothing for who has kept its bytes."""
+    name = add(repo)
+    kept = repo.backend.get(name)
+    slots.remove(repo.backend, name, os.urandom)
+    repo.backend.put(name, [kept])
+    assert opens(repo, OTHER)
+
+
 def test_last_slot_is_not_removed(repo):
     """Nobody can lock everybody out by mistake; slots that are damaged do not count."""
     [(first, _)] = repo.backend.list("keys")

@@ -64,6 +64,7 @@ def seen(chunks: Chunks, register: Register, trees: list[Folder], criteria: Crit
     paths = []
     for version in finding.run():
         entry = version.entry
+        assert version.brief == (entry.mode, entry.size, entry.mtime_ns)
         content = entry.target or b"".join(chunks.kept[chunk] for chunk in entry.content)
         key = (version.path, content, meaning(entry))
         assert key not in found

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import PutAway, Restoring
     from respaldo.api.unasked import client_names, slot_names
+    from respaldo.catalog.kinds import kind_of
     from respaldo.catalog.labels import Bump, is_reserved, shown_labels
     from respaldo.catalog.policies import BUILT_IN, SPAN_FORM, choose, choose_for, parse_policies, parse_span
-    from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe, kind_of
+    from respaldo.catalog.retention import COUNTS, PERIODS, WINDOWS, Policy, describe
     from respaldo.catalog.snapshots import Catalogue, Snapshot
     from respaldo.codec.keys import KEY_BYTES
     from respaldo.codec.slots import KDFS, STANDARD, Kdf, Opened, Secret
@@ -265,9 +266,10 @@ _WHERE = {
     "respaldo.api.safety": "PutAway Restoring",
     "respaldo.api.rewriting": "RewriteResult",
     "respaldo.api.unasked": "client_names slot_names",
+    "respaldo.catalog.kinds": "kind_of",
     "respaldo.catalog.labels": "Bump is_reserved shown_labels",
     "respaldo.catalog.policies": "BUILT_IN SPAN_FORM choose choose_for parse_policies parse_span",
-    "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe kind_of",
+    "respaldo.catalog.retention": "COUNTS PERIODS WINDOWS Policy describe",
     "respaldo.catalog.snapshots": "Catalogue Snapshot",
     "respaldo.codec.keys": "KEY_BYTES",
     "respaldo.codec.slots": "KDFS STANDARD Kdf Opened Secret",

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from respaldo.api.naming import Found
 from respaldo.backend.base import AREAS
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
@@ -17,6 +16,7 @@ from respaldo.store.repo import Repo
 from respaldo.store.source import FETCHED_AT_ONCE, OPENED_AT_ONCE, Location, Run
 
 if TYPE_CHECKING:
+    from respaldo.api.naming import Found
     from respaldo.flows.restore.begin import Restore
     from respaldo.flows.restore.options import RestoreOptions
     from respaldo.flows.restore.seams import Trees

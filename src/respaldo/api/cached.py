@@ -9,8 +9,8 @@ from respaldo.api.naming import ID_SHOWN
 from respaldo.api.places import Places
 from respaldo.backend.open import open_backend
 from respaldo.catalog.decided import Decided, cached
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.labels import shared_labels, shown_label
-from respaldo.catalog.retention import kind_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import SnapshotId
 from respaldo.format.snapshot import Manifest, parse_manifest

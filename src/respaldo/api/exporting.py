@@ -16,7 +16,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import BinaryIO
 
 from respaldo.api.naming import Found
-from respaldo.catalog.retention import kind_of
+from respaldo.catalog.kinds import kind_of
 from respaldo.core.errors import TargetError, UsageError
 from respaldo.views.checksums import sum_line
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from respaldo.api import exporting
 from respaldo.api.blocks import Blocks
 from respaldo.api.naming import Found, covers
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.register import FOLDER_NAME, Register
-from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
@@ -28,6 +28,7 @@ from respaldo.core.seams import Buffer, Cancel, Progress
 from respaldo.format.verification import How
 from respaldo.store.fetch import Fetcher
 from respaldo.store.repo import Repo
+from respaldo.store.source import KEPT_BYTES_MANY
 from respaldo.views.ahead import Ahead
 from respaldo.views.checksums import Checksum, Known, SummingAhead
 from respaldo.views.content import WITHOUT_CONTENT
@@ -248,6 +249,7 @@ class Looking:
 
     def diff(self, before: Found, after: Found) -> Comparison:
         """Compares two directories or files of snapshots."""
+        self._repo.source.kept_bytes = KEPT_BYTES_MANY
         sides = Snapshots(self._trees)
         changes = (_placed(change, before.path, after.path) for change in compare(sides, before.entry, after.entry))
         return Comparison(changes, lambda: _gaps(sides.gaps, before.path), lambda: 0)

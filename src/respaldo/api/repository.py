@@ -11,15 +11,13 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from respaldo.api import naming
 from respaldo.api.blocks import restore_of
 from respaldo.api.history import History, Rollback
 from respaldo.api.later import Later
 from respaldo.api.parity import Parity
 from respaldo.api.places import Uses
 from respaldo.backend.wrap import RateLimit
-from respaldo.catalog import protection, snapshots, verification
-from respaldo.catalog.selectors import Chosen, Context
+from respaldo.catalog import snapshots
 from respaldo.catalog.snapshots import Catalogue, Snapshot
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import Opened
@@ -28,16 +26,19 @@ from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.store import repo as store
+from respaldo.store.source import KEPT_BYTES_MANY
 
 if TYPE_CHECKING:
-    from respaldo.api import clients, figures, keys, looking, recording, retention
+    from respaldo.api import clients, figures, keys, looking, naming, recording, retention
     from respaldo.api.bench.values import Bench, BenchOptions
     from respaldo.api.clients import Clients
     from respaldo.api.pruning import Pruning
     from respaldo.api.repairing import Repairing
     from respaldo.api.rewriting import RewriteResult
     from respaldo.api.safety import Restoring
+    from respaldo.catalog import protection, verification
     from respaldo.catalog.retention import Policy
+    from respaldo.catalog.selectors import Chosen, Context
     from respaldo.flows.backup.options import BackupOptions, BackupResult
     from respaldo.flows.backup.run import Stream
     from respaldo.flows.check.options import VerifyOptions
@@ -49,9 +50,10 @@ if TYPE_CHECKING:
     from respaldo.format.verification import WasWhole
     from respaldo.views.walk import Failed
 else:  # start-up time
-    clients, figures, keys, looking, recording, retention = map(
-        Later, ("clients", "figures", "keys", "looking", "recording", "retention")
+    clients, figures, keys, looking, naming, recording, retention = map(
+        Later, ("clients", "figures", "keys", "looking", "naming", "recording", "retention")
     )
+    protection, verification = (Later(name, "respaldo.catalog") for name in ("protection", "verification"))
 
 
 class Repository:
@@ -149,6 +151,8 @@ class Repository:
         return retention.find_all(self.snapshots(), names, self._context(), trash=True, strict=True)
 
     def _context(self) -> Context:
+        from respaldo.catalog.selectors import Context  # noqa: PLC0415 - start-up time
+
         return Context(now_ns=self._repo.clock.now_ns(), zone=self.zone, verified=self.verified)
 
     def verified(self, items: Iterable[Snapshot] | None = None) -> Mapping[SnapshotId, WasWhole]:
@@ -172,6 +176,8 @@ class Repository:
         self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
     ) -> Iterator[tuple[bytes, Entry]]:
         """Yields (path, entry) of what is in a directory, or all below it; ``failed``: see `views.walk.walk`."""
+        if recursive:
+            self._repo.source.kept_bytes = KEPT_BYTES_MANY
         return naming.walk(self._trees, found, recursive=recursive, failed=failed)
 
     @cached_property

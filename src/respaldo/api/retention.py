@@ -12,6 +12,7 @@ from datetime import tzinfo
 
 from respaldo.catalog import protection
 from respaldo.catalog.arrival import Arrival
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.retention import (
     Candidate,
     Decision,
@@ -20,11 +21,10 @@ from respaldo.catalog.retention import (
     Reason,
     decide,
     keep_all,
-    kind_of,
     newest_of_each,
 )
-from respaldo.catalog.selectors import SAFETY, Chosen, Context, choose, need_exact, parse_selector
-from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, forget, pending_name
+from respaldo.catalog.selectors import Chosen, Context, choose, need_exact, parse_selector
+from respaldo.catalog.snapshots import SAFETY, Catalogue, Snapshot, announce_forgetting, forget, pending_name
 from respaldo.catalog.told import Commits, read_commits
 from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId

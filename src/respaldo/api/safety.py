@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from respaldo.api.naming import Found, covers
 from respaldo.api.places import repository_path
-from respaldo.catalog.selectors import ID_SHOWN, SAFETY
-from respaldo.catalog.snapshots import Catalogue
+from respaldo.catalog.selectors import ID_SHOWN
+from respaldo.catalog.snapshots import SAFETY, Catalogue
 from respaldo.core.errors import Interrupted, Refused, RespaldoError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress

@@ -22,9 +22,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import tzinfo
 
 from respaldo.catalog.arrival import Arrival, Doubt, counted_times, find_doubts
+from respaldo.catalog.kinds import bucket_of
 from respaldo.core.errors import Refused, UsageError
 from respaldo.core.ids import SnapshotId
 
@@ -34,7 +35,6 @@ COUNTS = ("last", *PERIODS)
 WINDOWS = ("", *PERIODS)
 """Rules that keep what lies in a span; "" keeps all of it."""
 KINDS = ("snapshot", "full", "incremental")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Group = tuple[tuple[str, tuple[str, ...]], ...]
 """What the snapshots of a group have in common: pairs such as ("host", ("granja",)), ("paths", ("/home",))."""
@@ -73,7 +73,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """Is what retention knows of a snapshot. ``kind`` is the one that `kind_of` gives."""
+    """Is what retention knows of a snapshot. ``kind`` is the one that `respaldo.catalog.kinds.kind_of` gives."""
 
     arrival: Arrival
     group: Group = ()
@@ -123,27 +123,6 @@ class Decision:
     def kept(self) -> bool:
         """Whether it stays."""
         return bool(self.reasons)
-
-
-def kind_of(recorded: str, parent: bytes) -> str:
-    """Returns a snapshot's kind: the recorded one, else whether it was compared with another."""
-    return recorded or ("incremental" if parent else "full")
-
-
-def bucket_of(period: str, time_ns: int, zone: tzinfo) -> str:
-    """Returns the hour, day, week, month or year of the calendar that a moment lies in."""
-    local = (_EPOCH + timedelta(microseconds=time_ns // 1000)).astimezone(zone)
-    match period:
-        case "hourly":
-            return f"{local:%Y-%m-%dT%H%z}"
-        case "daily":
-            return f"{local:%Y-%m-%d}"
-        case "weekly":
-            year, week, _ = local.isocalendar()
-            return f"{year}-W{week:02}"
-        case "monthly":
-            return f"{local:%Y-%m}"
-    return f"{local:%Y}"
 
 
 def decide(

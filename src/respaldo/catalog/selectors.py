@@ -22,13 +22,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.moments import MOMENT_FORM, Moment, parse_moment, show_moment
-from respaldo.catalog.retention import kind_of
-from respaldo.catalog.snapshots import Catalogue, Snapshot
+from respaldo.catalog.snapshots import SAFETY, Catalogue, Snapshot, ordinary
 from respaldo.core.errors import NoSuchSnapshot, Refused
 from respaldo.core.ids import SnapshotId
 
-SAFETY = "safety"
 """The tag of what a restore puts away before it overwrites it."""
 ID_SHOWN = 8
 """Digits of a snapshot's id that are shown to people."""
@@ -192,12 +191,6 @@ def plain_path(path: str) -> bytes:
     """Returns a recorded path, absolute and without empty parts."""
     parts = [part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part not in {b"", b"."}]
     return b"/" + b"/".join(parts)
-
-
-def ordinary(snapshots: Sequence[Snapshot]) -> tuple[Snapshot, ...]:
-    """Returns snapshots without those that restores put away for safety."""
-    tag = SAFETY.encode()  # where it stands nowhere, nothing needs to be parsed
-    return tuple(item for item in snapshots if tag not in item.encoded or SAFETY not in item.manifest.tags)
 
 
 _TESTS: dict[str, Callable[[Snapshot, str], bool]] = {

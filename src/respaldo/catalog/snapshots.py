@@ -43,6 +43,9 @@ from respaldo.store.repo import Repo
 from respaldo.store.several import read_several
 from respaldo.store.tiers import FANOUT
 
+SAFETY = "safety"
+"""The tag of what a restore puts away for safety."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -360,6 +363,12 @@ def roll_up(repo: Repo, before: Catalogue) -> None:
     if before.loose + 1 >= FANOUT:
         now = load(repo)
         roll(repo, {item.id for item in now.snapshots})
+
+
+def ordinary(snapshots: Sequence[Snapshot]) -> tuple[Snapshot, ...]:
+    """Returns snapshots without those that restores put away for safety."""
+    tag = SAFETY.encode()  # where it stands nowhere, nothing needs to be parsed
+    return tuple(item for item in snapshots if tag not in item.encoded or SAFETY not in item.manifest.tags)
 
 
 def list_pending(repo: Repo) -> set[SnapshotId]:

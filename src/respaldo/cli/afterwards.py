@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from respaldo.cli import collection, show
-from respaldo.cli import policy as policies
+from respaldo.cli import show
 from respaldo.cli.named import named, policy_of_sources
 from respaldo.cli.values import ZONE
 from respaldo.core.errors import RespaldoError, UsageError
@@ -50,6 +49,8 @@ def prune_afterwards(
 ) -> Afterwards:
     """Forgets and collects."""
     from respaldo.api import PruneOptions  # start-up time
+    from respaldo.cli import collection  # start-up time
+    from respaldo.cli import policy as policies  # start-up time
 
     given = {
         "time_zone": ZONE.convert("local", None, None),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respaldo.cli import show
+from respaldo.cli.folders import state_folder
 from respaldo.core.errors import Refused
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def directory() -> Path:
     login = _login_directory()
     if login is not None:
         return login / _FOLDER
-    import platformdirs  # start-up time
-
-    return platformdirs.user_state_path("respaldo") / "agent"
+    return state_folder() / "agent"
 
 
 def leader() -> int:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from respaldo import __version__
 
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from respaldo.cli.folders import config_folder
 from respaldo.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def _own() -> Mapping[str, Policy]:
 
 
 def _own_path() -> str:
-    import platformdirs  # start-up time
-
-    return os.environ.get("RESPALDO_POLICIES", "") or str(platformdirs.user_config_path("respaldo") / "policies.toml")
+    return os.environ.get("RESPALDO_POLICIES", "") or str(config_folder() / "policies.toml")
 
 
 def _text(path: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
-import socket
 from typing import TYPE_CHECKING
 
 from respaldo import __version__
@@ -41,7 +40,7 @@ def put_away(
     except KeyError:
         user = ""
     backup = BackupOptions(
-        host=socket.gethostname(),
+        host=os.uname().nodename,
         user=user,
         uid=uid,
         gid=os.getgid(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respaldo.cli import show
+from respaldo.cli.folders import cache_folder, state_folder
 from respaldo.core.errors import UsageError
 from respaldo.core.private import make_directory, write_file
 
@@ -66,14 +67,10 @@ class Settings:
     @contextlib.contextmanager
     def places(self) -> Iterator[Places]:
         """Gives where caches and pins lie. Without a place for caches, one is made for this run and removed again."""
-        import platformdirs  # start-up time
-
         from respaldo.api import Places  # start-up time
 
-        cache = Path(
-            self.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "") or platformdirs.user_cache_path("respaldo")
-        )
-        state = platformdirs.user_state_path("respaldo")
+        cache = Path(self.cache_dir or os.environ.get("RESPALDO_CACHE_DIR", "") or cache_folder())
+        state = state_folder()
         try:
             make_directory(cache)
             usable = os.access(cache, os.W_OK | os.X_OK)

@@ -111,8 +111,9 @@ def _local_time(time_s: int, _zone: tuple[str, str]) -> str:
     return _moment(time_s * 10**9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+@lru_cache(maxsize=4096)
 def iso_time(time_ns: int) -> str:
-    """Returns a time in UTC as ISO 8601, for JSON."""
+    """Returns a time in UTC as ISO 8601, for JSON: that of a snapshot stands beside each of thousands of versions."""
     return _moment(time_ns).isoformat(timespec="microseconds")
 
 
@@ -146,13 +147,11 @@ def figures(rows: Iterable[tuple[str, str]]) -> str:
 
 def path_fields(path: bytes, key: str = "path") -> dict[str, str]:
     """Returns a path for JSON; where it is not UTF-8, its bytes in base64 beside it."""
-    text = path.decode("utf-8", "surrogateescape")
-    fields = {key: text}
     try:
-        path.decode("utf-8")
+        return {key: path.decode("utf-8")}
     except UnicodeDecodeError:
-        fields[f"{key}_b64"] = base64.b64encode(path).decode("ascii")
-    return fields
+        coded = base64.b64encode(path).decode("ascii")
+        return {key: path.decode("utf-8", "surrogateescape"), f"{key}_b64": coded}
 
 
 def document(value: Mapping[str, object] | Sequence[object]) -> str:

@@ -6,7 +6,6 @@ Invariant: an earlier measurement is a file like any other: nothing of it is tak
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from respaldo.api import Bench, BenchOptions, Timing
 
 FILE_BYTES_MAX = 1 << 20
+_NUMBER_MAX = 1e18
 _BAR = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _GROUPS = ("disk", "restoring", "storing", "runs")
@@ -184,7 +184,8 @@ def _seconds(seconds: float) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    """Returns a figure of a measurement; 0 for what is no number, or one that nobody measured."""
+    return float(value) if isinstance(value, int | float) and abs(value) < _NUMBER_MAX else 0.0
 
 
 def _maps(value: object) -> list[Mapping[str, object]]:

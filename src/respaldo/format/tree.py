@@ -10,7 +10,7 @@ from __future__ import annotations
 import stat
 import struct
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -198,6 +198,8 @@ def _references(
     any_lost = Mark.LOST in marks.values()
     if not levels and stat.S_IFDIR not in kinds and not any_lost:
         return References(b"", content, [])
+    if not levels and not marks and len(content) == len(kinds) * CHUNK_ID_BYTES:  # then each has one
+        return _one_each(kinds, content)
     words = u32_array(meta)
     sizes = zip(words[4 :: META.size // 4], words[5 :: META.size // 4], strict=True)
     sound: tuple[bytearray, bytearray, list[tuple[int, bytes]]] = (bytearray(), bytearray(), [])
@@ -221,6 +223,20 @@ def _references(
         raise Corruption(what, "it has more or less content than its entries")
     below = References(bytes(lost[0]), bytes(lost[1]), lost[2]) if any_lost else None
     return References(bytes(sound[0]), bytes(sound[1]), sound[2], below)
+
+
+def _one_each(kinds: Sequence[int], content: bytes) -> References:
+    """Returns what a tree refers to in which every entry has one id."""
+    trees: list[bytes] = []
+    data: list[bytes] = []
+    at = 0
+    for row, kind in enumerate(kinds):
+        if kind == stat.S_IFDIR:
+            start = row * CHUNK_ID_BYTES
+            data.append(content[at:start])
+            at = start + CHUNK_ID_BYTES
+            trees.append(content[start:at])
+    return References(b"".join(trees), b"".join((*data, content[at:])), [])
 
 
 def references(leaf: Leaf) -> Iterator[tuple[int, int, int, int, bytes]]:

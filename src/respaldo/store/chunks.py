@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
@@ -27,6 +27,8 @@ from respaldo.store.uploads import Uploads, of_storage
 from respaldo.store.vault import Vault
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from respaldo.store.repo import Repo
 
 WORKERS = 2
@@ -90,7 +92,7 @@ class ChunkSink:
         self._packs = {False: self._new_pack(trees=False), True: self._new_pack(trees=True)}
         self._uploads = Uploads(distant=backend.distant, failed=self._fail)
         self._under_way: deque[Future[None]] = deque()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
+        self._workers = workers
         self._limit = BLOCKS_UNDER_WAY
         self._failed: BaseException | None = None
         self.relied = Relied()
@@ -102,6 +104,13 @@ class ChunkSink:
         self.healed = 0
         self.own_packs: set[int] = set()
         """Numbers of the packs that this sink made."""
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """The workers; where nothing is new, there are none."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
+
+        return ThreadPoolExecutor(self._workers, thread_name_prefix="seal")
 
     def _new_pack(self, *, trees: bool) -> PackWriter:
         held = _TREE_PACK_HELD_BYTES if trees else 0
@@ -322,7 +331,8 @@ class ChunkSink:
 
     def close(self) -> None:
         """Stops the workers and drops what is not finished."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if "_pool" in self.__dict__:
+            self._pool.shutdown(wait=True, cancel_futures=True)
         self._uploads.close()
         for pack in self._packs.values():
             pack.discard()

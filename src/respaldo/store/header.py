@@ -11,7 +11,6 @@ from typing import TypeVar
 from respaldo.backend.base import Backend
 from respaldo.core.errors import Corruption, NotARepository, ObjectMissing, StorageError, StorageFailed
 from respaldo.format.header import HEADER, HEADER_BYTES_MAX, Header, parse_header
-from respaldo.store.mending import healed
 
 T = TypeVar("T")
 
@@ -49,6 +48,8 @@ def or_healed(attempt: Callable[[Backend], T], backend: Backend) -> T:
     try:
         return attempt(backend)
     except (Corruption, NotARepository, StorageFailed):
+        from respaldo.store.mending import healed  # noqa: PLC0415 - start-up time
+
         whole = healed(backend)
         if whole is None:
             raise

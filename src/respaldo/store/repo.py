@@ -22,7 +22,6 @@ from respaldo.codec.slots import Opened, Secret
 from respaldo.core.errors import (
     CacheDamaged,
     Corruption,
-    NotARepository,
     ObjectMissing,
     RespaldoError,
     StorageFailed,
@@ -37,11 +36,10 @@ from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_conde
 from respaldo.store.ballast import with_ballast
 from respaldo.store.configuration import change_config, read_config
 from respaldo.store.epochs import Epoch, open_newest, packs_under, require_newest
-from respaldo.store.header import read_header
+from respaldo.store.header import or_healed, read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
 from respaldo.store.logbook import Logbook
-from respaldo.store.mending import healed, with_parity
 from respaldo.store.merged import list_hashes
 from respaldo.store.packrow import Entering, Indexed
 from respaldo.store.packs import Finished, read_footer
@@ -106,6 +104,8 @@ class Repo:
         self.config = config or self._read_config()
         self.ring = ring = epoch.ring.naming_as(self.config.content_keys)
         if self.config.parity:
+            from respaldo.store.mending import with_parity  # noqa: PLC0415 - start-up time
+
             self.backend = backend = with_parity(backend, self.config.parity)
         self.vault = make_vault(rings, header, self.config.level, random)
         self.index = Index(self.cache_dir / "index")
@@ -157,14 +157,7 @@ class Repo:
         as this client knows it; another header is `Corruption`. ``header``: where it was read already. ``state_dir``:
         where this client remembers the log, without which it writes none.
         """
-        attempt = partial(cls._open, secret, cache_dir, clock, random, pinned, header, state_dir)
-        try:
-            return attempt(backend)
-        except (Corruption, NotARepository, StorageFailed):
-            whole = healed(backend)
-            if whole is None:
-                raise
-            return attempt(whole)
+        return or_healed(partial(cls._open, secret, cache_dir, clock, random, pinned, header, state_dir), backend)
 
     @classmethod
     def _open(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from respaldo.core.errors import Corruption, ObjectMissing
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,6 +39,8 @@ def read_several(read: Callable[[K], V], keys: Sequence[K]) -> Iterator[tuple[K,
         for key in keys:
             yield key, attempt(key)
         return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
+
     workers = ThreadPoolExecutor(min(AT_ONCE, len(keys)), thread_name_prefix="read")
     coming: deque[tuple[K, Future[V | Failure]]] = deque()
     try:

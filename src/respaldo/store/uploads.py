@@ -10,11 +10,13 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from respaldo.core.errors import StorageFailed
 from respaldo.store.packs import Finished, PackWriter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 AT_ONCE: Final = 4
 
@@ -35,7 +37,7 @@ class Uploads:
         self.finished: deque[Finished] = deque()
         """Packs that are durable, in the order in which they became so; whoever takes them enters them."""
         self._failed = failed
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload") if distant else None
+        self._pool = _pool() if distant else None
         self._room = threading.Semaphore(AT_ONCE)
         self._under_way: deque[tuple[Future[None], PackWriter]] = deque()
 
@@ -71,3 +73,9 @@ class Uploads:
             self._pool.shutdown(wait=True, cancel_futures=True)
         for _, pack in self._under_way:
             pack.discard()
+
+
+def _pool() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
+
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.labels import SUFFIX_DIGITS
-from respaldo.catalog.retention import kind_of
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.core.model import Entry

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from respaldo.catalog.selectors import ordinary
-from respaldo.catalog.snapshots import Snapshot
+from respaldo.catalog.snapshots import Snapshot, ordinary
 from respaldo.core.model import Entry
 from respaldo.views.directories import Directories
 from respaldo.views.layout import Folder, Inside, Spec, folder

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import tzinfo
 from functools import partial
 
-from respaldo.catalog.retention import kind_of
+from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.core.errors import ChunkMissing, Corruption
 from respaldo.core.ids import ChunkId, SnapshotId

@@ -13,6 +13,7 @@ from respaldo.catalog.snapshots import forget, load
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.gc import holders as holders_module
 from respaldo.flows.gc.holders import Holders, Sets, weigh_rows
 from respaldo.flows.gc.labels import weigh_labels
 from respaldo.flows.gc.shares import measure_shares
@@ -90,6 +91,30 @@ def test_costs_are_those_of_counting(repo):
         for snapshot, cost in costs.snapshots.items()
     } == expected
     assert all(any(figures) for figures in expected.values())
+
+
+def test_costs_are_the_same_where_little_is_remembered(repo, monkeypatch):
+    """Of what was looked up, nothing has to be known any more."""
+    expected = looked(repo).measure()
+    monkeypatch.setattr(holders_module, "_FOUND_MAX", 1)
+    assert looked(repo).measure() == expected
+    monkeypatch.setattr(holders_module, "_FOUND_BYTES_MAX", 32)
+    assert looked(repo).measure() == expected
+
+
+def test_no_place_is_looked_up_twice(repo, monkeypatch):
+    """Where data lies is remembered by where it begins, however many trees hold it."""
+    asked = []
+    find_run = repo.index.find_run
+
+    def count(ids, at, *, usable_only=True):
+        asked.append(ids[at : at + 32])
+        return find_run(ids, at, usable_only=usable_only)
+
+    monkeypatch.setattr(repo.index, "find_run", count)
+    looked(repo)
+    assert asked
+    assert len(asked) == len(set(asked))
 
 
 def test_what_goes_is_what_forgetting_frees(repo):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +164,7 @@ def _options(archive: bytes, given: dict[str, Any], before_ns: int) -> ImportOpt
         before_ns=before_ns,
         dry_run=given["dry_run"],
         host=given["host"],
-        default_host=socket.gethostname(),
+        default_host=os.uname().nodename,
         user=user,
         uid=uid,
         kind=given["kind"] or "",

@@ -19,8 +19,8 @@ from respaldo.core.ids import SUITES
     examples=(
         ("On an external disk, asking for a passphrase:", "respaldo init -r /mnt/disk/backup"),
         (
-            "With a recovery key beside the passphrase, to be kept elsewhere (on paper, on a stick):",
-            "respaldo init -r /mnt/disk/backup --new-key-file ~/recovery.key",
+            "With a key file beside the passphrase, to be kept elsewhere (on a stick):",
+            "respaldo init -r /mnt/disk/backup --new-key-file ~/backup.key",
         ),
         (
             "On a disk that may lose a sector now and then:",
@@ -48,7 +48,7 @@ from respaldo.core.ids import SUITES
     "--new-key-file",
     default="",
     metavar="FILE",
-    help="Also make a recovery key: a new file with 32 random bytes in hex that opens the repository.",
+    help="Also make a key file: a new one with 32 random bytes in hex that opens the repository.",
 )
 @click.option(
     "--parity",
@@ -86,7 +86,8 @@ def command(
     """Make a repository in a new or empty directory.
 
     All that goes into it is encrypted under a random master key, which the passphrase (or the key file) unwraps. Nobody
-    can open a repository whose passphrase and keys are lost: write the passphrase down, or make a recovery key.
+    can open a repository whose passphrase and keys are lost: write the passphrase down, or make a recovery key for
+    paper afterwards, with: respaldo key recovery.
 
     With --like, the new repository gets the keys by which the other one cuts and names content, and no key that opens
     anything: each has a master key of its own.
@@ -126,6 +127,10 @@ def command(
     }
     text = f"made repository {header.repository.hex()[:8]} at {show.shown(location)}"
     if new_key_file:
-        text += f"\nthe recovery key is in {show.shown(new_key_file)}: keep it somewhere else"
+        text += f"\nthe key is in {show.shown(new_key_file)}: keep it somewhere else"
+    elif secret.key is None:
+        text += (
+            "\nif its passphrase is forgotten, it is lost; a recovery key for paper is made by: respaldo key recovery"
+        )
     settings.report(value, text)
     return 0

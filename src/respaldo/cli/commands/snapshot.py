@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -220,7 +219,7 @@ def _options(ctx: click.Context, given: dict[str, Any], itself: list[str], *, es
         paranoid=given["paranoid"],
         dry_run=given["dry_run"],
         estimate=estimate,
-        host=given["host"] or socket.gethostname(),
+        host=given["host"] or os.uname().nodename,
         user=user,
         uid=uid,
         gid=os.getgid(),

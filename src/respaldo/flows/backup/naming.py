@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from respaldo.catalog.kinds import is_near, kind_by_rule
 from respaldo.catalog.labels import next_label
-from respaldo.catalog.selectors import ordinary
-from respaldo.catalog.snapshots import Catalogue, Snapshot
+from respaldo.catalog.snapshots import Catalogue, Snapshot, ordinary
 from respaldo.flows.backup.options import BackupOptions
 
 

@@ -37,6 +37,9 @@ _RUN = 3
 """Numbers a run: pack, row, count."""
 _HEAD = 2
 _WORD_BYTES = 4
+_FOUND_MAX = 1 << 16
+_FOUND_BYTES_MAX = 16 * CHUNK_ID_BYTES
+"""What is remembered of a run: 65,536 of them take 20 MB where files lie one by one, 50 MB at most."""
 _MISSING = (ChunkMissing, Corruption, ObjectMissing)
 
 
@@ -74,6 +77,7 @@ class _Open:
     """Is a tree or list that is being gone through: where it lies, what it refers to, and what was found of that."""
 
     key: int
+    id: ChunkId
     below: Iterator[tuple[Kind, int, ChunkId]]
     runs: array[int]
     lenient: bool
@@ -99,6 +103,11 @@ class Holders:
         """Chunks that were looked for in vain, and that nobody has marked as lost."""
         self.trees = 0
         self._known: dict[int, int] = {}
+        self._found: dict[bytes, tuple[tuple[int, int, int], bytes]] = {}
+        """By first id: where data chunks lie one behind the other, and their ids. Most of a directory that changed is
+        as it was: of that, nothing is looked up again."""
+        self._entered: dict[ChunkId, int] = {}
+        """The numbers of trees by id, for the same reason."""
         self._tops: list[tuple[int, int]] = []
 
     def look(self) -> None:
@@ -112,7 +121,8 @@ class Holders:
                 ends = array("Q")
                 for bit, root in self._numbered(leave_out):
                     self._walk(root, bit, file, ends)
-                self._known.clear()
+                for kept in (self._known, self._found, self._entered):
+                    kept.clear()
                 self._hand_down(file, ends)
             if all(self._repo.index.pack(number) is not None for number in self.rows):
                 self._join()
@@ -147,6 +157,9 @@ class Holders:
                 continue
             stack.pop()
             found = self._known[top.key] = len(ends)
+            if len(self._entered) >= _FOUND_MAX:
+                self._entered.clear()
+            self._entered[top.id] = found
             file.write(array("I", (len(top.nodes), len(top.runs))).tobytes() + top.nodes.tobytes() + top.runs.tobytes())
             ends.append((ends[-1] if ends else 0) + _WORD_BYTES * (_HEAD + len(top.nodes) + len(top.runs)))
         if found is not None:
@@ -154,6 +167,9 @@ class Holders:
 
     def _enter(self, kind: Kind, level: int, chunk_id: ChunkId, stack: list[_Open], *, lenient: bool) -> int | None:
         """Returns the number of a tree or list that is finished; opens one that is new; None also where it is gone."""
+        finished = self._entered.get(chunk_id)
+        if finished is not None:
+            return finished
         position = self._repo.index.find(chunk_id, usable_only=True) or self._repo.index.find(
             chunk_id, usable_only=False
         )
@@ -175,21 +191,33 @@ class Holders:
         runs = array("I", (*position, 1))
         self._find(opened[1], runs, lenient=lenient)
         self._find(opened[2], runs, lenient=True)
-        stack.append(_Open(key, iter(opened[0]), runs, lenient))
+        stack.append(_Open(key, chunk_id, iter(opened[0]), runs, lenient))
         return None
 
     def _find(self, ids: bytes, runs: array[int], *, lenient: bool) -> None:
-        """Adds where data chunks lie: what was stored together lies together."""
-        find_run = self._repo.index.find_run
+        """Adds where data chunks lie: what was stored together lies together, and what was found is found again."""
+        find_run, found = self._repo.index.find_run, self._found
         at = 0
         while at < len(ids):
-            run = find_run(ids, at) or find_run(ids, at, usable_only=False)
-            if run is None:
-                self._lack(ChunkId(ids[at : at + CHUNK_ID_BYTES]), lenient=lenient)
-                at += CHUNK_ID_BYTES
-            else:
+            chunk_id = ids[at : at + CHUNK_ID_BYTES]
+            known = found.get(chunk_id)
+            if known is None:
+                run = find_run(ids, at) or find_run(ids, at, usable_only=False)
+                if run is None:
+                    self._lack(ChunkId(chunk_id), lenient=lenient)
+                    at += CHUNK_ID_BYTES
+                    continue
+                end = at + run[2] * CHUNK_ID_BYTES
+                if len(found) >= _FOUND_MAX:
+                    found.clear()
+                found[chunk_id] = (run, ids[at : min(end, at + _FOUND_BYTES_MAX)])
                 runs.extend(run)
-                at += run[2] * CHUNK_ID_BYTES
+                at = end
+                continue
+            (number, row, _), joined = known
+            count = _alike(ids, at, joined) // CHUNK_ID_BYTES
+            runs.extend((number, row, count))
+            at += count * CHUNK_ID_BYTES
 
     def _lack(self, chunk_id: ChunkId, *, lenient: bool) -> None:
         if not lenient:
@@ -338,3 +366,13 @@ def _opened(kind: Kind, level: int, raw: bytes, what: str) -> tuple[list[tuple[K
 
 def _split(ids: bytes) -> list[ChunkId]:
     return [ChunkId(ids[at : at + CHUNK_ID_BYTES]) for at in range(0, len(ids), CHUNK_ID_BYTES)]
+
+
+def _alike(ids: bytes, at: int, joined: bytes) -> int:
+    """Returns how many bytes of whole ids are the same from a place on as some that are joined: at least one id's."""
+    if ids.startswith(joined, at):
+        return len(joined)
+    end = CHUNK_ID_BYTES
+    while ids[at + end : at + end + CHUNK_ID_BYTES] == joined[end : end + CHUNK_ID_BYTES]:
+        end += CHUNK_ID_BYTES
+    return end

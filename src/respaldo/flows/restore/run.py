@@ -142,7 +142,8 @@ class _Run:
         self._files = self._bytes = 0
         options = restore.options
         figures = restore.manifest.figures
-        self._whole = restore.path == b"/" and not (options.include or options.exclude)
+        everything = restore.path == b"/" or restore.manifest.sources == (restore.path,)
+        self._whole = everything and most(figures) is not None and not (options.include or options.exclude)
         if self._whole:
             progress.total(files=figures.files + figures.others, length_bytes=figures.length_bytes)
         self._site = Site(
