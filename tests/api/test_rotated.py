@@ -115,9 +115,20 @@ def test_nothing_is_written_under_a_key_that_is_destroyed(place, machines, tmp_p
         assert not verified(opened).damages
 
 
+def unlocked(place, places):
+    """Returns what an agent holds: it opens the repository until the key is rotated, and nothing that comes after."""
+    with api.open_repository(place, SECRET, places=places) as opened:
+        return opened.opened
+
+
 def test_mounted_snapshots_stay_listed(place, machines):
-    """A mount that stands does not show less, as if snapshots were forgotten: it says nothing new."""
+    """A mount that stands does not show less, as if snapshots were forgotten: all, or nothing new."""
     with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        look = mount._Look(opened.within)
+        assert len(look()) == 2
+        rotate(place, machines[1])
+        assert len(look()) == 2
+    with api.open_repository(place, unlocked(place, machines[0]), places=machines[0]) as opened:
         look = mount._Look(opened.within)
         assert len(look()) == 2
         rotate(place, machines[1])
@@ -125,13 +136,16 @@ def test_mounted_snapshots_stay_listed(place, machines):
             look()
 
 
-def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path):
-    """A restore that finds its packs gone says that the key was rotated, and names no file as damaged."""
-    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+@pytest.mark.parametrize("agent", [False, True])
+def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path, agent):
+    """A restore that finds its packs gone goes on with the new key; without one it says so, and names no damage."""
+    secret = unlocked(place, machines[0]) if agent else SECRET
+    with api.open_repository(place, secret, places=machines[0]) as opened:
         found = opened.find("latest")
         rotate(place, machines[1])
-        with pytest.raises(KeyRotated):
-            opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
+        done = opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
+    assert (done.failed, done.damaged) == (int(agent), 0)
+    assert all("the key was rotated" in reason for _, reason in done.failures)
 
 
 def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):

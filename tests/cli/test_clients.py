@@ -59,6 +59,21 @@ def test_file_that_exists_and_name_that_is_none_make_no_client(cli, place, machi
     assert not cli("key", "client", "list", "--json").json["clients"]
 
 
+def test_a_credential_has_its_space_before_there_is_a_client(cli, place, machines, monkeypatch):
+    """On a full disk no client is made, and none gets other keys, whose credential nobody would have."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    assert 100 < (place / "web").stat().st_size < 4096
+    with monkeypatch.context() as patch:
+        patch.setattr("respaldo.cli.passphrase.make_private", lambda *_: os.open("/dev/full", os.O_WRONLY))
+        for words in (("add", "ana"), ("renew", "web")):
+            failed = cli("key", "client", *words, "--out", place / "new", expected=1)
+            assert f"No space left on device: {place / 'new'}" in failed.err
+    assert [item["name"] for item in cli("key", "client", "list", "--json").json["clients"]] == ["web"]
+    machines(place / "web", "snapshot", place / "source")
+    cli("key", "client", "renew", "web", "--out", place / "new")
+    machines(place / "new", "snapshot", place / "source")
+
+
 def test_client_backs_up_and_reads_nothing(cli, place, machines):
     """It finds its area by the repository's place and by its own; what it lacks, it is told."""
     area = cli("key", "client", "add", "web", "--out", place / "web", "--json").json["area"]

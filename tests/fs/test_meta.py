@@ -53,6 +53,21 @@ def test_apply_xattrs_takes_away_what_the_snapshot_does_not_have(file):
     assert read_xattrs(file) == ((b"user.same", b"2"),)
 
 
+def test_acls_of_xfs_are_read_once(file, monkeypatch):
+    """What XFS shows of its ACLs under names of its own is neither read, nor taken away, nor set elsewhere."""
+    need_xattrs(file)
+    own = (b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT")
+    os.setxattr(file, b"user.a", b"1")
+    shown = os.listxattr(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listxattr", lambda *_, **__: [*shown, *map(os.fsdecode, own)])
+        patch.setattr(os, "removexattr", lambda _, name: pytest.fail(f"{name!r} was removed"))
+        assert read_xattrs(file) == ((b"user.a", b"1"),)
+        assert apply_xattrs(file, ((b"user.a", b"1"),), had=read_xattrs(file)) == []
+    assert apply_xattrs(file, ((own[0], b"x"), (b"user.a", b"2")), had=read_xattrs(file)) == []
+    assert os.listxattr(file) == shown
+
+
 def test_apply_xattrs_returns_what_it_cannot_set(file):
     """An attribute that the file system does not take is named, and costs no other."""
     need_xattrs(file)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import UTC
 from functools import partial
 
 import pytest
 
 from respaldo.api.reencrypting import reencrypt
+from respaldo.api.retention import plan_retention
+from respaldo.catalog.retention import Policy
 from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import announce_forgetting, forget, load
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
@@ -384,6 +387,23 @@ def test_client_with_rights_keeps_them(tmp_path):
     with granted(new, "new") as repo:
         repo.synchronise(lenient=True)
         assert [item.id for item in load(repo).snapshots] == [second.snapshot]
+
+
+def test_what_the_owner_saw_before_still_tells_times(place):
+    """Its entries under the old admin key are an owner's: what they did not know yet was not there."""
+    day_ns = 24 * 3600 * 10**9
+    good = place.backup()
+    place.clock.now += 3 * day_ns
+    place.prune()
+    new = place.renew()
+    place.clock.now += day_ns
+    now, place.clock.now = place.clock.now, place.clock.now - round(3.9 * day_ns)
+    forged = place.backup(machine="elsewhere", credential=new)
+    place.clock.now = now
+    with place.opened(fresh=True) as repo:
+        plan = plan_retention(repo, load(repo), Policy(keep={"daily": 1}), zone=UTC)
+    doubts = {item.snapshot.id: item.decision.doubt for item in plan.items}
+    assert doubts == {good.snapshot: None, forged.snapshot: "late"}
 
 
 def test_run_is_left_where_it_is_by_who_learns_that_he_is_late(place):

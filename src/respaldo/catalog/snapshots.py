@@ -18,7 +18,6 @@ from respaldo.catalog.labels import bearers, is_reserved, shown_label
 from respaldo.catalog.rolls import apply_rolls, roll
 from respaldo.core.errors import (
     Corruption,
-    CredentialRenewed,
     KeyRotated,
     NoSuchSnapshot,
     ObjectExists,
@@ -196,17 +195,10 @@ def decide(repo: Repo, snapshot: SnapshotId, verdict: Verdict, pending_hash: byt
 
     Commit of another manifest is no commit to whoever wanted one, and neither is what is torn; but whoever wanted to
     abort is told of any commit, and gets `Corruption` for what is torn: that is no abort. Raises `KeyRotated` where the
-    epoch that this client writes under is retiring: who destroys its key may not have seen the manifest, which goes;
-    likewise `CredentialRenewed`.
+    epoch that this client writes under is retiring: who destroys its key may not have seen the manifest, which goes.
     """
     name = outcome_name(snapshot)
-    if verdict is Verdict.COMMIT and repo.runs is not None:
-        try:
-            repo.runs.require_current(repo.backend)
-        except CredentialRenewed:
-            repo.backend.discard([pending_name(snapshot)])
-            raise
-    elif verdict is Verdict.COMMIT and is_retiring(repo.backend, repo.epoch):
+    if verdict is Verdict.COMMIT and is_retiring(repo.backend, repo.epoch):
         repo.backend.discard([pending_name(snapshot)])
         raise KeyRotated(newest_listed(repo.backend))
     outcome = Outcome(verdict=verdict, pending_hash=pending_hash)

@@ -114,7 +114,6 @@ def _is_of(repo: OwnedArea, entry: Entry, key: bytes) -> bool:
 def _looks(repo: OwnedArea, logs: Iterable[_Log]) -> Iterator[_Look]:
     """Yields what the owner's entries have seen: each says what is new since the one before."""
     admin = Signer(repo.ring.admin_seed).public
-
     for log in logs:
         if not log.by_owner:
             continue

@@ -24,6 +24,10 @@ _FIELDS = (
 )
 
 
+_RESERVED_BYTES = 4096
+"""More than a credential has."""
+
+
 @pages.group("client")
 def group() -> None:
     """Add, renew, list or remove clients that can write and cannot read.
@@ -183,18 +187,28 @@ def remove(settings: Settings, *, name: str, dry_run: bool) -> int:
 
 @contextlib.contextmanager
 def _new_file(path: str) -> Iterator[IO[bytes]]:
-    """Makes a file that only its owner can read, durable in the end; takes it away where what it is for fails."""
+    """Makes a file that only its owner can read, durable in the end; takes it away where what it is for fails.
+
+    It has its space from the beginning: what is written to it exists nowhere else, and what it opens is there by then.
+    """
     from respaldo.cli.passphrase import make_private  # start-up time
 
     fd = make_private(path, "file")
     try:
         with os.fdopen(fd, "wb") as file:
-            yield file
+            file.write(b"\n" * _RESERVED_BYTES)
             file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
+            os.fsync(fd)
+            file.seek(0)
+            yield file
+            file.truncate()
+            file.flush()
+            os.fsync(fd)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
+        if isinstance(error, OSError):
+            error.filename = error.filename or path
         raise
 
 

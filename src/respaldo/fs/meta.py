@@ -27,6 +27,8 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 
 ACL_DEFAULT = b"system.posix_acl_default"
 CAPABILITY = b"security.capability"
+_ACLS_OF_XFS = frozenset({b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"})
+"""XFS shows root its ACLs once more under these names, as it keeps them: whoever removed them would remove the ACLs."""
 
 IMMUTABLE = 0x10
 APPEND_ONLY = 0x20
@@ -58,6 +60,8 @@ def has_proc() -> bool:
 def read_xattrs(where: int | bytes, *, follow: bool = False) -> Xattrs:
     """Returns all extended attributes, ACLs and labels included, sorted by name; none where there can be none.
 
+    ACLs are in it once, under the names that they have on every file system.
+
     ``where`` is a descriptor (of a regular file or directory) or a path. An attribute that vanishes meanwhile is left
     out. Raises `OSError` for anything else, `PermissionError` included.
     """
@@ -70,6 +74,8 @@ def read_xattrs(where: int | bytes, *, follow: bool = False) -> Xattrs:
         raise
     found = []
     for name in names:
+        if os.fsencode(name) in _ACLS_OF_XFS:
+            continue
         try:
             value = os.getxattr(where, name, follow_symlinks=follow)
         except OSError as error:
@@ -90,7 +96,7 @@ def apply_xattrs(where: int | bytes, xattrs: Xattrs, *, had: Xattrs) -> list[tup
     failed: list[tuple[bytes, OSError]] = []
     now = dict(had)
     for name, value in xattrs:
-        if now.pop(name, None) == value:
+        if now.pop(name, None) == value or name in _ACLS_OF_XFS:
             continue
         try:
             os.setxattr(where, name, value)

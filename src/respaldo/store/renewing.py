@@ -1,9 +1,9 @@
 """Renewing: a client and its area get other keys, and go on with the snapshots that are there.
 
 Invariant: a snapshot that a client commits counts, whatever it was doing meanwhile. The sign that an epoch has ended is
-there before the runs that count are listed; a client puts its run before it looks for that sign, and looks once more
-before it commits. Only a credential that the owner hands over says which keys are the new ones: storage, and whoever
-held the old ones, have no part in it. Implements docs/format.md, "Renewal".
+there before the runs that count are listed; a client puts its run before it looks for that sign. Only a credential that
+the owner hands over says which keys are the new ones: storage, and whoever held the old ones, have no part in it.
+Implements docs/format.md, "Renewal".
 """
 
 from __future__ import annotations

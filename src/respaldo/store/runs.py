@@ -166,11 +166,6 @@ class ClientRuns:
         """Returns the ring of the session at work, for what it wrote itself."""
         return () if self._ring is None or kind not in RUN_KINDS else (self._ring,)
 
-    def require_current(self, backend: Backend) -> None:
-        """Raises `CredentialRenewed` where the client has a newer credential: under this one nothing new counts."""
-        if backend.exists(ended_name(self._credential.epoch)) is not None:
-            raise CredentialRenewed(self.name)
-
     def begin(self, session: bytes, backend: Backend) -> None:
         """Draws the keys of a session and puts its record, before anything else is sealed under them.
 
@@ -191,7 +186,8 @@ class ClientRuns:
             epoch=self._credential.epoch,
         )
         backend.put(run_name(session), [run.encode()])
-        self.require_current(backend)
+        if backend.exists(ended_name(self._credential.epoch)) is not None:
+            raise CredentialRenewed(self.name)
         self._ring, self.session = ring, session
 
     def end(self) -> None:

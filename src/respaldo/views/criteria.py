@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from respaldo.core.model import Entry
 from respaldo.fs.match import glob_regex
 
 _GLOB = frozenset("*?[\\")
+_CLASS = frozenset("[\\")
+"""What a glob has to be without for a match among names that are joined to be that of one name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +98,12 @@ class Criteria:
         """Returns which of some names, joined with a NUL behind each, match."""
         if self._name is None:
             return list(range(len(names)))
-        if self._among is not None and self._among.search("\0" + _text(joined)) is None:
-            return []
+        if self._among is not None:
+            text = "\0" + _text(joined)
+            if _CLASS.isdisjoint(self.pattern):
+                return list(_rows_at(text, self._among))
+            if self._among.search(text) is None:
+                return []
         matches = self._name.search if self.regex else self._name.fullmatch
         return [row for row, name in enumerate(names) if matches(_text(name))]
 
@@ -145,3 +152,12 @@ class Criteria:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+def _rows_at(text: str, wanted: re.Pattern[str]) -> Iterator[int]:
+    """Yields which of some names, joined with a NUL before each, a pattern matches that begins with that NUL."""
+    row = at = 0
+    for match in wanted.finditer(text):
+        row += text.count("\0", at, match.start())
+        at = match.start()
+        yield row

@@ -15,7 +15,9 @@ from respaldo.core.ids import ChunkId, Kind
 from respaldo.store.blocks import Blocks
 from respaldo.views.contents import BlockCache
 
-CACHE_BYTES = 8 << 20
+CACHE_BYTES = 24 << 20
+"""The trees of a snapshot lie in the blocks of a hundred before it: with 8 MiB, listing all of the Linux source took
+half as much CPU time again."""
 _AT_ONCE = 4
 _AHEAD_MAX = 6
 """So many blocks are brought for one directory at most: more would push one another out."""

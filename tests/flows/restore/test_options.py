@@ -575,7 +575,10 @@ def test_progress_adds_up(world, tree, tmp_path):
             self.files += files
             self.length += length_bytes
 
-    for _ in range(2):
-        progress = Sum()
-        world.restore(tree, tmp_path / "t", progress=progress)
-        assert (progress.files, progress.length) == progress.announced == (5, 5)
+    first = replace(world.file(b"a", b"linked"), link_group=GROUP)
+    others = world.directory(b"", first, entry_named(first, b"b"), symlink(b"c", b"target"))
+    for what, expected in ((tree, (5, 5)), (others, (3, 12))):
+        for _ in range(2):
+            progress = Sum()
+            world.restore(what, tmp_path / f"t{expected[0]}", progress=progress)
+            assert (progress.files, progress.length) == progress.announced == expected

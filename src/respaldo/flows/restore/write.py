@@ -66,12 +66,14 @@ class Writer:
 
     def _run_step(self, step: Job) -> None:
         site, files = self._site, self._files
-        if isinstance(step, Make):
-            files.make(step)
-        elif isinstance(step, Link):
-            files.link(step)
-        elif isinstance(step, Touch):
-            files.touch(step)
+        if isinstance(step, Make | Link | Touch):
+            if isinstance(step, Make):
+                files.make(step)
+            elif isinstance(step, Link):
+                files.link(step)
+            else:
+                files.touch(step)
+            self._progress.advance(files=1, length_bytes=step.entry.size if step.entry.is_regular else 0)
         elif isinstance(step, Stay):
             site.tally.verbs[Verb.KEEP if step.kept else Verb.UNCHANGED] += len(step.entries)
             if step.kept and site.options.verify:
