@@ -59,7 +59,7 @@ BEFORE = {
     r"import laptop_": "respaldo export latest -o laptop_snapshot_20261120_1800_1f2e.tar.zst",
     r"respaldo log check .*head": "respaldo log head > head; cp head /somewhere/else/heads",
     r"^respaldo key client add web-1 --out": "rm -f web-1",
-    r"client (remove|renew) web-1": "respaldo key client add web-1 --out added",
+    r"client (remove|renew) web-1|(sync|reencrypt).* --client web-1": "respaldo key client add web-1 --out added",
     r"--client-file": "mv web-1* /etc/respaldo/",
     r"-r /mnt/backup": "ln -s disk/backup /mnt/backup",
     r"key passwd --password-file": "respaldo key add --new-password-file ./old",
