@@ -81,7 +81,7 @@ def test_damaged_cache_is_made_anew_at_once(place, capsys, first):
     data.write_bytes(bytes(content))
     assert run(["ls", f"one:{place}/source"]) == 0
     told = capsys.readouterr()
-    assert told.out.count("/f") == 3
+    assert told.out.count("/source/f") == 3
     assert "is made anew" in told.err
     assert run(["snapshots"]) == 0
     assert "note:" not in capsys.readouterr().err
@@ -105,5 +105,5 @@ def test_cache_that_turns_out_damaged_later_is_made_anew_at_once(place, capsys, 
     monkeypatch.setattr(Repo, "synchronise", once)
     assert run(["ls", f"one:{place}/source"]) == 0
     told = capsys.readouterr()
-    assert told.out.count("/f") == 3
+    assert told.out.count("/source/f") == 3
     assert "note: local cache: a page is not what it was: it was thrown away and is made anew" in told.err

@@ -18,6 +18,7 @@ _NAMES: Sequence[tuple[Callable[[str], object], Callable[..., str]]] = (
     (enrolment.parse_record_name, enrolment.RecordName.object_name),
     (epoch.parse_record_name, lambda found: epoch.record_name(*found)),
     (epoch.parse_retiring_name, epoch.retiring_name),
+    (epoch.parse_ended_name, epoch.ended_name),
     (notice.parse_notice_name, notice.notice_name),
     (runrecord.parse_run_name, runrecord.run_name),
 )
@@ -58,8 +59,9 @@ TARGETS = [
         name="area-name",
         parse=_name,
         seeds=lambda: (
-            *(name.encode() for name in (epoch.record_name(3, 1 << 60), epoch.retiring_name(0))),
+            *(name.encode() for name in (epoch.record_name(3, 1 << 60), epoch.retiring_name(0), epoch.ended_name(1))),
             enrolment.RecordName(client=b"C" * 16).object_name().encode(),
+            enrolment.RecordName(client=b"C" * 16, renewal=2).object_name().encode(),
             enrolment.RecordName(client=b"C" * 16, removed=True, copy=True, epoch=3).object_name().encode(),
             *(name.encode() for name in (notice.notice_name(b"n" * 16), runrecord.run_name(b"r" * 16))),
         ),
