@@ -68,7 +68,7 @@ def load_all() -> None:
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module)
-    for name in sorted(names):
+    for name in (*sorted(names), "encodings.ascii", "encodings.latin_1"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
