@@ -74,6 +74,17 @@ def test_a_credential_has_its_space_before_there_is_a_client(cli, place, machine
     machines(place / "new", "snapshot", place / "source")
 
 
+def test_a_client_is_renewed_again_and_again(cli, place, machines):
+    """Each new credential is the owner's word that the keys are others now: that is no history that changed."""
+    cli("key", "client", "add", "web", "--out", place / "web0")
+    for number in range(3):
+        machines(place / f"web{number}", "snapshot", place / "source")
+        cli("key", "client", "renew", "web", "--out", place / f"web{number + 1}")
+        machines(place / f"web{number}", "snapshot", place / "source", expected=12)
+    machines(place / "web3", "snapshot", place / "source")
+    assert len(cli("snapshots", "--client", "web", "--json").json["snapshots"]) == 4
+
+
 def test_client_backs_up_and_reads_nothing(cli, place, machines):
     """It finds its area by the repository's place and by its own; what it lacks, it is told."""
     area = cli("key", "client", "add", "web", "--out", place / "web", "--json").json["area"]
