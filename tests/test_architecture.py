@@ -36,7 +36,7 @@ TERMINAL = {
     "sys.stdin",
     "sys.stdout",
 }
-HOME = {"os.path.expanduser", "os.path.expandvars", "pathlib.Path.home"}
+HOME = {"os.path.expanduser", "os.path.expandvars", "pathlib.Path.home", "platformdirs"}
 CLOCK = {
     "datetime.date.today",
     "datetime.datetime.now",

@@ -10,7 +10,7 @@ import pytest
 from respaldo import __version__
 from respaldo.cli.run import COMMANDS
 
-HEAVY = ("blake3", "click", "cryptography", "lmdb", "msgpack", "nacl", "rich", "zstandard")
+HEAVY = ("blake3", "click", "cryptography", "lmdb", "msgpack", "nacl", "platformdirs", "rich", "zstandard")
 
 
 def loaded_by(*words: str) -> set[str]:
