@@ -77,7 +77,7 @@ class InlineExecutor:
 def inline_workers(monkeypatch) -> None:
     """Makes sinks seal and put, and what is read several at a time be read, in the thread that uses them."""
     for module in ("chunks", "several"):
-        monkeypatch.setattr(f"respaldo.store.{module}.ThreadPoolExecutor", InlineExecutor)
+        monkeypatch.setattr(f"respaldo.store.{module}.thread_pool", InlineExecutor)
 
 
 def make_repository(backend: Backend, chance: Random = system_random) -> None:

@@ -19,6 +19,7 @@ from blake3 import blake3
 from respaldo.backend.base import Backend
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.seams import Buffer
+from respaldo.core.threads import thread_pool
 from respaldo.format.pack import BLOCK_RAW_BYTES_MAX
 from respaldo.store.index import Index
 from respaldo.store.packs import Block, Finished, PackWriter, seal_block
@@ -108,9 +109,7 @@ class ChunkSink:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         """The workers; where nothing is new, there are none."""
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
-
-        return ThreadPoolExecutor(self._workers, thread_name_prefix="seal")
+        return thread_pool(self._workers, "seal")
 
     def _new_pack(self, *, trees: bool) -> PackWriter:
         held = _TREE_PACK_HELD_BYTES if trees else 0

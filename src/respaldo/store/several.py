@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from respaldo.core.errors import Corruption, ObjectMissing
+from respaldo.core.threads import thread_pool
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -39,9 +40,7 @@ def read_several(read: Callable[[K], V], keys: Sequence[K]) -> Iterator[tuple[K,
         for key in keys:
             yield key, attempt(key)
         return
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
-
-    workers = ThreadPoolExecutor(min(AT_ONCE, len(keys)), thread_name_prefix="read")
+    workers = thread_pool(min(AT_ONCE, len(keys)), "read")
     coming: deque[tuple[K, Future[V | Failure]]] = deque()
     try:
         for key in keys:

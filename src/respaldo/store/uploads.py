@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from respaldo.core.errors import StorageFailed
+from respaldo.core.threads import thread_pool
 from respaldo.store.packs import Finished, PackWriter
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
 AT_ONCE: Final = 4
 
@@ -37,7 +38,7 @@ class Uploads:
         self.finished: deque[Finished] = deque()
         """Packs that are durable, in the order in which they became so; whoever takes them enters them."""
         self._failed = failed
-        self._pool = _pool() if distant else None
+        self._pool = thread_pool(AT_ONCE, "upload") if distant else None
         self._room = threading.Semaphore(AT_ONCE)
         self._under_way: deque[tuple[Future[None], PackWriter]] = deque()
 
@@ -73,9 +74,3 @@ class Uploads:
             self._pool.shutdown(wait=True, cancel_futures=True)
         for _, pack in self._under_way:
             pack.discard()
-
-
-def _pool() -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
-
-    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
