@@ -84,6 +84,7 @@ def test_interrupted_while_it_starts():
 import builtins, os, signal, sys
 from respaldo.cli.main import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 loading = builtins.__import__
 
 def interrupted(name, *rest):
