@@ -22,7 +22,7 @@ from respaldo.format.runrecord import Author, parse_run_name, run_name
 from respaldo.store import areas, rotating
 from respaldo.store.repo import Repo
 from respaldo.store.rings import AreaRings
-from respaldo.store.runs import granted_root, new_run, owners_ring, read_run
+from respaldo.store.runs import granted_root, new_run, owners_ring, read_signed
 from tests.store.owners import KeptBackend, Place
 
 
@@ -234,14 +234,14 @@ def test_rights_open_what_they_say(place):
 def test_run_counts_with_the_signature_of_its_author(place):
     """Not with another client's, not under another's name, not with what was changed; the owner's own does."""
     enrolment = place.known().enrolment
-    place_of = {"client": enrolment.client, "client_sign": enrolment.sign_public, "header_hash": place.header.hash}
     with place.opened() as repo:
         owner = Signer(repo.ring.admin_seed)
 
     def read(run, session=b"S" * 16):
         backend = KeptBackend()
         backend.put(run_name(session), [run.encode()])
-        return read_run(backend, session, owner_sign=owner.public, **place_of)
+        signers = [(enrolment.sign_public, owner.public)]
+        return read_signed(backend, session, enrolment.client, place.header.hash, signers)[0]
 
     run = made_run(place)[1]
     assert read(run) == run

@@ -79,13 +79,6 @@ def new_run(  # noqa: PLR0913 - what a record says, and whom it is for
     )
 
 
-def read_run(
-    backend: Backend, session: bytes, *, client: bytes, client_sign: bytes, owner_sign: bytes, header_hash: bytes
-) -> Run:
-    """Reads a run's record and checks who signed it; raises `Corruption`, `ObjectMissing`."""
-    return read_signed(backend, session, client, header_hash, [(client_sign, owner_sign)])[0]
-
-
 def read_signed(
     backend: Backend, session: bytes, client: bytes, header_hash: bytes, signers: Iterable[tuple[bytes, bytes]]
 ) -> tuple[Run, int]:
