@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING
 
 import click
 
 from respaldo.cli import pages, show
 from respaldo.cli.known import CLIENT_LEFT
-from respaldo.cli.pages import page
+from respaldo.cli.pages import F, page
 from respaldo.cli.settings import Settings
 from respaldo.core.errors import UsageError
 
@@ -22,10 +22,18 @@ _FIELDS = (
     "id, name, rights (list and restore, or none), added, keys (since when it has those that it has), "
     "renewed (how often), removed (null where it was not)"
 )
-
-
 _RESERVED_BYTES = 4096
 """More than a credential has."""
+
+
+def _out_option(what: str) -> Callable[[F], F]:
+    return click.option(
+        "--out",
+        required=True,
+        metavar="FILE",
+        type=click.Path(path_type=str),
+        help=f"Write {what} here; the file must not exist.",
+    )
 
 
 @pages.group("client")
@@ -50,13 +58,7 @@ def group() -> None:
 @click.option("--write-only", is_flag=True, help="It may write and read nothing, as without --list and --restore.")
 @click.option("--list", "lists", is_flag=True, help="It may see what it has stored: names, sizes, times.")
 @click.option("--restore", is_flag=True, help="It may read what it has stored.")
-@click.option(
-    "--out",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=str),
-    help="Write the credential here; the file must not exist.",
-)
+@_out_option("the credential")
 @click.argument("name")
 def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: bool, restore: bool) -> int:
     """Add a client NAME that can write and not read, and write its credential to a file.
@@ -90,13 +92,7 @@ def add(settings: Settings, *, name: str, out: str, write_only: bool, lists: boo
     ),
     notes=f"client ({_FIELDS}), area (where it lies), file, dry_run.",
 )
-@click.option(
-    "--out",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=str),
-    help="Write the new credential here; the file must not exist.",
-)
+@_out_option("the new credential")
 @click.option("-n", "--dry-run", is_flag=True, help="Say which client it would be; change nothing.")
 @click.argument("name", type=CLIENT_LEFT)
 def renew(settings: Settings, *, name: str, out: str, dry_run: bool) -> int:
@@ -110,12 +106,11 @@ def renew(settings: Settings, *, name: str, out: str, dry_run: bool) -> int:
     what was stored before.
     """
     with settings.open(writes=not dry_run, secret=settings.secret()) as repository:
+        client = repository.clients.find_renewable(name)
         if dry_run:
-            client = repository.clients.find_renewable(name)
             value = {"client": _fields(client), "area": None, "file": out, "dry_run": True}
             settings.report(value, f"would renew client {client.name} ({client.id[:8]})")
             return 0
-        repository.clients.find_renewable(name)
         with _new_file(out) as file:
             renewed = repository.clients.renew(name)
             file.write(renewed.credential)
