@@ -28,7 +28,6 @@ from respaldo.catalog.snapshots import SAFETY, Catalogue, Snapshot, ordinary
 from respaldo.core.errors import NoSuchSnapshot, Refused
 from respaldo.core.ids import SnapshotId
 
-"""The tag of what a restore puts away before it overwrites it."""
 ID_SHOWN = 8
 """Digits of a snapshot's id that are shown to people."""
 _NEAREST = 5

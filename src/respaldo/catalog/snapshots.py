@@ -16,14 +16,7 @@ from functools import partial
 from respaldo.catalog.decided import Decided, cached, commit_of, keep
 from respaldo.catalog.labels import bearers, is_reserved, shown_label
 from respaldo.catalog.rolls import apply_rolls, roll
-from respaldo.core.errors import (
-    Corruption,
-    KeyRotated,
-    NoSuchSnapshot,
-    ObjectExists,
-    StorageError,
-    UsageError,
-)
+from respaldo.core.errors import Corruption, KeyRotated, NoSuchSnapshot, ObjectExists, StorageError, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.logbook import SUBJECTS_MAX
 from respaldo.format.snapshot import (
@@ -43,7 +36,7 @@ from respaldo.store.several import read_several
 from respaldo.store.tiers import FANOUT
 
 SAFETY = "safety"
-"""The tag of what a restore puts away for safety."""
+"""The tag of what a restore puts away before it overwrites it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,13 +19,7 @@ from respaldo.codec.box import box_public
 from respaldo.codec.compress import LEVEL
 from respaldo.codec.keys import Rings, access_seed
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import (
-    CacheDamaged,
-    Corruption,
-    ObjectMissing,
-    RespaldoError,
-    StorageFailed,
-)
+from respaldo.core.errors import CacheDamaged, Corruption, ObjectMissing, RespaldoError, StorageFailed
 from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
