@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from respaldo.catalog.snapshots import Catalogue, list_pending
 from respaldo.core.errors import Corruption, HistoryChanged, UsageError
-from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
 from respaldo.store.epochs import require_newest
@@ -98,7 +98,7 @@ class History:
         self._compare_epoch(log.recollection)
         followed = log.follow(accept=self._rollback is Rollback.ACCEPT)
         if followed.findings:
-            lost = followed.memory.live - set(list_pending(self._repo))
+            lost = followed.memory.live - self._pending()
             self._found([*followed.findings, *_lost(lost)])
             if self._rollback is Rollback.ACCEPT:
                 log.give_up(lost)
@@ -133,7 +133,7 @@ class History:
         self._rollback = Rollback.ACCEPT
         self.follow()
         if self._repo.log is not None:
-            self._repo.log.give_up(self._repo.log.missing(list_pending(self._repo)))
+            self._repo.log.give_up(self._repo.log.missing(self._pending(), self._pending))
         self.findings = found
 
     def found_again(self) -> tuple[str, ...]:
@@ -160,11 +160,14 @@ class History:
             folder, _, leaf = error.name.partition("/")
             if folder in {"pending", "outcome"}:
                 there.add(bytes.fromhex(leaf))
-        lost = log.missing(there)
+        lost = log.missing(there, self._pending)
         if lost:
             self._found(_lost(lost))
             if self._rollback is Rollback.ACCEPT:
                 log.give_up(lost)
+
+    def _pending(self) -> set[SnapshotId]:
+        return list_pending(self._repo)
 
     def _found(self, findings: Iterable[str]) -> None:
         """Reports what was found, or keeps it where it was accepted.

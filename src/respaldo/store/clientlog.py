@@ -51,7 +51,7 @@ class ClientLog(Logbook):
             self.recollection.save(memory)
             self.recollection.new_signer()
 
-    def missing(self, there: object) -> set[bytes]:  # noqa: ARG002 - see `Follower.missing`
+    def missing(self, there: object, again: object) -> set[bytes]:  # noqa: ARG002 - see `Follower.missing`
         """Returns nothing: what the owner has forgotten, this client does not know."""
         return set()
 

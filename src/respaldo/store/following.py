@@ -7,7 +7,7 @@ what another client says it saw, is a finding. Never writes to the repository. I
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -100,11 +100,17 @@ class Follower:
             self._save(followed.memory, followed.fresh)
         return followed
 
-    def missing(self, there: Iterable[bytes]) -> set[bytes]:
-        """Returns the snapshots that were committed and not forgotten, and are not among those that are there."""
-        listed = set(there)
-        lost = self.memory().live - listed
-        return self.follow().memory.live - listed if lost else set()
+    def missing(self, there: Iterable[bytes], again: Callable[[], Iterable[bytes]]) -> set[bytes]:
+        """Returns the snapshots that were committed and not forgotten, and are not among those that are there.
+
+        ``again`` lists those that are there once more: another process of this client may have remembered, since they
+        were listed, what was committed since. What was there, and is gone when it is listed after that, somebody has
+        said that he forgets, or it is missing.
+        """
+        lost = self.memory().live - set(there)
+        if lost:
+            lost -= set(again())
+        return lost & self.follow().memory.live if lost else set()
 
     def give_up(self, snapshots: Iterable[bytes]) -> None:
         """Remembers snapshots no longer: that they are gone was accepted."""
