@@ -1,0 +1,131 @@
+"""Remains: what of opened blocks is likely to be asked for later, compressed, when memory lets the blocks themselves go.
+
+Whoever reads a snapshot in the order of its paths asks each block for its chunks in ascending order, because snapshots
+store them in that order, too. Of a hundred snapshots, a hundred blocks are in use at once: more than memory holds, and
+each would be opened once for every file in it. So when a block is let go, what lies behind the last chunk that was asked
+for stays, in slices, each compressed by itself, and is given out, and dropped, as the reader comes by. A guess: what was
+not kept is in the block, which can be opened again; what is given out is checked by its id like anything else.
+
+Memory is bounded by ``limit_bytes``. When it is full, what is there stays and what comes is not taken: it is used up
+sooner so than if each pushed another out. Belongs to one thread at a time, but for `cut` and `Rest.take`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from respaldo.codec.compress import Compressor, Decompressor
+
+REMAINS_BYTES = 24 << 20
+SLICE_BYTES = 16 << 10
+_LEVEL = 1
+_OVERHEAD_BYTES = 100
+_AGAIN_MIN = 8
+"""So many blocks have to be opened again before anything is kept of others: most readers never come to that."""
+_GONE_MAX = 4096
+_LEFT_MIN = 256
+"""Of so many blocks that were cut up, at least as many pieces have to have been taken; else it does not pay here."""
+_UNUSED_FOR = 4
+"""What was not touched while so many times as many blocks were let go as are kept here is not needed any more."""
+Key = tuple[int, int]
+
+
+class Rest:
+    """Is the end of one block: slices of it, the first of which begins at ``start``."""
+
+    __slots__ = ("end", "held_bytes", "slices", "start", "touched")
+
+    def __init__(self, start: int, end: int, slices: deque[tuple[bytes, bool]]) -> None:
+        self.start = start
+        self.end = end
+        self.slices = slices
+        self.held_bytes = sum(len(data) + _OVERHEAD_BYTES for data, _ in slices)
+        self.touched = 0
+
+    def take(self, decompressor: Decompressor, spans: list[tuple[int, int]]) -> list[memoryview] | None:
+        """Returns pieces (offset and length in the block), None unless all are here; drops what lies before them."""
+        views = []
+        for offset, length in spans:
+            if offset < self.start or offset + length > self.end:
+                return None
+            self._drop_before(offset)
+            at, parts = self.start, []
+            for data, packed in self.slices:
+                if at >= offset + length:
+                    break
+                raw_length = min(SLICE_BYTES, self.end - at)
+                parts.append(decompressor.decompress(data, raw_length, "remains") if packed else data)
+                at += raw_length
+            raw = parts[0] if len(parts) == 1 else b"".join(parts)
+            views.append(memoryview(raw)[offset - self.start : offset - self.start + length])
+        self._drop_before(spans[-1][0] + spans[-1][1])
+        return views
+
+    def _drop_before(self, offset: int) -> None:
+        while self.slices and min(self.start + SLICE_BYTES, self.end) <= offset:
+            self.held_bytes -= len(self.slices.popleft()[0]) + _OVERHEAD_BYTES
+            self.start = min(self.start + SLICE_BYTES, self.end)
+
+
+class Remains:
+    """Keeps the ends of blocks."""
+
+    def __init__(self, limit_bytes: int = REMAINS_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._rests: OrderedDict[Key, Rest] = OrderedDict()
+        self._gone: OrderedDict[Key, None] = OrderedDict()
+        """Blocks that were let go, the last ones."""
+        self._let_go = 0
+        self._again = 0
+        self._left = 0
+        self._taken = 0
+        self.held_bytes = 0
+        self._compressor = Compressor(_LEVEL)
+        self.decompressor = Decompressor()
+
+    def pop(self, key: Key) -> Rest | None:
+        """Returns what is here of a block, and forgets it: whoever has taken from it puts it back."""
+        rest = self._rests.pop(key, None)
+        if rest is not None:
+            self.held_bytes -= rest.held_bytes
+        return rest
+
+    def put(self, key: Key, rest: Rest, *, taken: int = 0) -> None:
+        """Keeps what is left of a block."""
+        self._taken += taken
+        if rest.slices:
+            rest.touched = self._let_go
+            self._rests[key] = rest
+            self.held_bytes += rest.held_bytes
+
+    def opened(self, key: Key) -> None:
+        """Takes note that a block was opened."""
+        if key in self._gone:
+            self._again += 1
+
+    def takes(self, key: Key, start: int, end: int) -> bool:
+        """Takes note that a block is let go; returns whether to `cut` what it holds between two offsets, for here."""
+        self._let_go += 1
+        self._gone[key] = None
+        self._gone.move_to_end(key)
+        if len(self._gone) > _GONE_MAX:
+            self._gone.popitem(last=False)
+        if start >= end or self._again < _AGAIN_MIN or (self._left >= _LEFT_MIN and self._taken < self._left):
+            return False
+        while self.held_bytes >= self._limit_bytes:
+            oldest, rest = next(iter(self._rests.items()))
+            if self._let_go - rest.touched < _UNUSED_FOR * len(self._rests):
+                return False
+            self.pop(oldest)
+        self._left += 1
+        return True
+
+    def cut(self, raw: bytes, start: int) -> Rest:
+        """Returns the end of a block. Any thread."""
+        view = memoryview(raw)
+        slices: deque[tuple[bytes, bool]] = deque()
+        for at in range(start, len(raw), SLICE_BYTES):
+            piece = view[at : at + SLICE_BYTES]
+            packed = self._compressor.compress(piece)
+            slices.append((bytes(piece), False) if packed is None else (packed, True))
+        return Rest(start, len(raw), slices)
