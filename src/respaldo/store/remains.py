@@ -1,10 +1,10 @@
-"""Remains: what of opened blocks is likely to be asked for later, compressed, when memory lets the blocks themselves go.
+"""Remains: what of opened blocks is likely to be asked for later, compressed, when memory lets the blocks go.
 
 Whoever reads a snapshot in the order of its paths asks each block for its chunks in ascending order, because snapshots
 store them in that order, too. Of a hundred snapshots, a hundred blocks are in use at once: more than memory holds, and
-each would be opened once for every file in it. So when a block is let go, what lies behind the last chunk that was asked
-for stays, in slices, each compressed by itself, and is given out, and dropped, as the reader comes by. A guess: what was
-not kept is in the block, which can be opened again; what is given out is checked by its id like anything else.
+each would be opened once for every file in it. So when a block is let go, what lies behind the last chunk that was
+asked for stays, in slices, each compressed by itself, and is given out, and dropped, as the reader comes by. A guess:
+what was not kept is in the block, which can be opened again; what is given out is checked like anything else.
 
 Memory is bounded by ``limit_bytes``. When it is full, what is there stays and what comes is not taken: it is used up
 sooner so than if each pushed another out. Belongs to one thread at a time, but for `cut` and `Rest.take`.

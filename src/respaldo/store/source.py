@@ -30,6 +30,7 @@ LOOKS = 6
 """So often packs are listed anew for one chunk: each time in vain only if a collector moved it meanwhile."""
 _VAIN_MAX = 3
 _FOOTERS_KEPT = 32
+_LET_GO_MAX = 4096
 KEPT_BYTES = 8 << 20
 """Of blocks with trees and lists, so much is kept decompressed."""
 KEPT_BYTES_MANY = 48 << 20
@@ -77,6 +78,9 @@ class ChunkSource:
         self._footers: OrderedDict[int, _Opened] = OrderedDict()
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._blocks_bytes = 0
+        self._let_go: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self.opened_again = 0
+        """How many blocks `get` opened that it had kept before."""
         self.kept_bytes = KEPT_BYTES
         """How much `get` keeps of the blocks that it opened; `KEPT_BYTES_MANY` for whoever goes through all trees."""
         self._lock = threading.Lock()
@@ -231,10 +235,15 @@ class ChunkSource:
         raw = self._blocks.get(key)
         if raw is None:
             raw = self.block(*key)
+            self.opened_again += key in self._let_go
             self._blocks[key] = raw
             self._blocks_bytes += len(raw)
             while self._blocks_bytes > self.kept_bytes and len(self._blocks) > 1:
-                self._blocks_bytes -= len(self._blocks.popitem(last=False)[1])
+                gone, block = self._blocks.popitem(last=False)
+                self._blocks_bytes -= len(block)
+                self._let_go[gone] = None
+            while len(self._let_go) > _LET_GO_MAX:
+                self._let_go.popitem(last=False)
         else:
             self._blocks.move_to_end(key)
         chunk = raw[at.offset : at.offset + at.length]
