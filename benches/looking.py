@@ -3,8 +3,8 @@
 Makes snapshots of the Linux source (or of ``--tree``), in each of which some hundred files, drawn from all directories,
 are a line longer. The first `find` is measured on the client that made the snapshots, with what they noted for it;
 `find` and `history` then with nothing remembered of names (what else a client keeps is there), then again. Each step is
-one command from its start to its end, the passphrase included; the median of the runs. The restore and the export of one
-out of a hundred stand beside those from a repository that holds the same snapshot alone.
+one command from its start to its end, the passphrase included; the median of the runs. The restore and the export of
+one out of a hundred stand beside those from a repository that holds the same snapshot alone.
 
 A hundred snapshots take minutes to make: with ``--keep`` they stay in a directory, and the next run takes those.
 
@@ -140,7 +140,7 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
 
 
 def steps_alone(scene: Scene, alone: Respaldo, scratch: Path) -> Iterator[tuple[str, Command, Callable[[], None]]]:
-    """Yields what is measured of a repository that holds the newest snapshot alone, which it makes when it is needed."""
+    """Yields what is measured of a repository with the newest snapshot alone, and makes it when it is needed."""
 
     def stored() -> None:
         if not alone.folder.exists():

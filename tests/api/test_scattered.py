@@ -1,4 +1,4 @@
-"""One snapshot out of many, whose files lie in the packs of all: each block is opened a few times, not for each file."""
+"""One snapshot out of many, whose files lie in the packs of all: blocks are opened a few times, not for each file."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def test_rest_gives_what_the_block_held(raw, start, cuts):
     rest = Remains().cut(raw, start)
     decompressor = Remains().decompressor
     cuts = sorted(max(cut, start) for cut in cuts)
-    spans = [(low, high - low) for low, high in zip(cuts, cuts[1:], strict=False) if high > low]
+    spans = [(low, high - low) for low, high in pairwise(cuts) if high > low]
     for at in range(0, len(spans), 2):
         some = spans[at : at + 2]
         assert rest.take(decompressor, some) == [raw[offset : offset + length] for offset, length in some]

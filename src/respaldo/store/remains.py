@@ -41,7 +41,7 @@ class Rest:
     holes in memory that blocks do not fit in.
     """
 
-    __slots__ = ("_bounds", "_first", "_freed", "_map", "end", "start", "touched")
+    __slots__ = ("_bounds", "_first", "_freed", "_map", "_opened", "end", "start", "touched")
 
     def __init__(self, raw: bytes, start: int, compressor: Compressor) -> None:
         view = memoryview(raw)
@@ -54,6 +54,8 @@ class Rest:
         self.touched = 0
         self._bounds = array("I", accumulate(map(len, slices), initial=0))
         self._first = self._freed = 0
+        self._opened: tuple[int, bytes] | None = None
+        """The slice that was opened last, in which the next piece begins, and its number."""
         self._map = mmap.mmap(-1, self._bounds[-1], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for data in slices:
             self._map.write(data)
@@ -61,7 +63,7 @@ class Rest:
     @property
     def held_bytes(self) -> int:
         """How much memory it takes."""
-        return self._bounds[-1] - self._freed + _OVERHEAD_BYTES
+        return self._bounds[-1] - self._freed + _OVERHEAD_BYTES + (SLICE_BYTES if self._opened else 0)
 
     def take(self, decompressor: Decompressor, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
         """Returns pieces (offset and length in the block), None unless all are here; drops what lies before them."""
@@ -84,8 +86,11 @@ class Rest:
             while at < end:
                 raw_length = min(SLICE_BYTES, self.end - at)
                 with view[self._bounds[number] : self._bounds[number + 1]] as data:
-                    packed = len(data) < raw_length
-                    parts.append(decompressor.decompress(data, raw_length, "remains") if packed else bytes(data))
+                    if self._opened is None or self._opened[0] != number:
+                        packed = len(data) < raw_length
+                        raw = decompressor.decompress(data, raw_length, "remains") if packed else bytes(data)
+                        self._opened = (number, raw)
+                    parts.append(self._opened[1])
                 at, number = at + raw_length, number + 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -93,6 +98,8 @@ class Rest:
         while self.start < self.end and min(self.start + SLICE_BYTES, self.end) <= offset:
             self.start = min(self.start + SLICE_BYTES, self.end)
             self._first += 1
+        if self._opened is not None and self._opened[0] < self._first:
+            self._opened = None
         unused = self._bounds[self._first] // mmap.PAGESIZE * mmap.PAGESIZE - self._freed
         if unused:
             self._map.madvise(mmap.MADV_DONTNEED, self._freed, unused)
