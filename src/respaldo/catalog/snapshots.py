@@ -252,12 +252,13 @@ def load(repo: Repo) -> Catalogue:
 
     A client that cannot read gets those that it has made itself and remembers.
     """
+    kept = list(cached(repo.index))  # before the listing: what another process keeps meanwhile is not gone
     pending = _ids(repo, "pending")
     outcomes = _ids(repo, "outcome")
     undecided = [snapshot for snapshot in pending if snapshot not in outcomes]
     entries: dict[SnapshotId, Decided] = {}
     gone: list[SnapshotId] = []
-    for snapshot, entry in cached(repo.index):
+    for snapshot, entry in kept:
         if snapshot not in pending:
             gone.append(snapshot)
         elif snapshot in outcomes:
