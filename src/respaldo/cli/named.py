@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respaldo.cli.folders import config_folder
 from respaldo.core.errors import UsageError
+from respaldo.core.private import read_file
 
 if TYPE_CHECKING:
     from respaldo.api import Policy
@@ -63,12 +65,18 @@ def _own() -> Mapping[str, Policy]:
 
 
 def _own_path() -> str:
-    return os.environ.get("RESPALDO_POLICIES", "") or str(config_folder() / "policies.toml")
+    return os.environ.get("RESPALDO_POLICIES", "") or str(_default_path())
+
+
+def _default_path() -> Path:
+    return config_folder() / "policies.toml"
 
 
 def _text(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
+        if path == str(_default_path()):
+            return read_file(path).decode("utf-8")
+        with open(path, encoding="utf-8") as file:  # a FIFO, too, where somebody names one
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

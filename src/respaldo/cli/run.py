@@ -170,7 +170,7 @@ def run(words: Sequence[str], *, for_good: bool = False) -> int:
         return 1
     except OSError as error:
         _drop_output()
-        return _say("OSError", f"cannot write the output: {error.strerror or error}", "", 1, as_json=as_json)
+        return _say("OSError", f"cannot write the output: {show.reason(error)}", "", 1, as_json=as_json)
     except Interrupted as error:
         return _fail(error, as_json=as_json)
 
