@@ -37,6 +37,10 @@ class Source(Protocol):
 
     def check(self, kind: Kind, chunk_id: ChunkId, raw: Buffer, /) -> None: ...
 
+    def let_go(self) -> None:
+        """Lets go of blocks that are kept."""
+        ...
+
 
 class Reader(Protocol):
     """Reads chunks one by one."""
@@ -84,6 +88,7 @@ class Gathered:
 
     def _gather(self) -> None:
         """Reads what is expected and all below it, as far as there is room."""
+        self._source.let_go()
         wanted: dict[Key, dict[bytes, tuple[int, int]]] = {}
         order: list[tuple[int, Key]] = []
         self._seen.clear()

@@ -31,6 +31,8 @@ CHUNKS_MAX = 512
 """A task has no more chunks than this, so that the writer never waits long for the first of them."""
 FAILURES_IN_A_ROW_MAX = 64
 """So many blocks that cannot be fetched, and none that can in between: the storage is gone, not a block."""
+_COPIED_MAX, _COPIED_PART = 16, 8
+"""Of a block from which no more chunks are needed, and less than such a part, these are copied."""
 _WAIT_S = 0.5
 Key = tuple[int, int]
 
@@ -307,9 +309,13 @@ class Fetcher:
 
 
 def _cut_out(kept: _Kept, spans: list[tuple[int, int]]) -> list[memoryview]:
+    """Returns pieces of a block; few small ones as copies, so that they do not hold all of it."""
     view = memoryview(kept.raw)
     kept.asked_to = max(kept.asked_to, sum(max(spans)))
-    return [view[offset : offset + length] for offset, length in spans]
+    views = [view[offset : offset + length] for offset, length in spans]
+    if len(views) <= _COPIED_MAX and sum(map(len, views)) * _COPIED_PART < len(view):
+        return [memoryview(bytes(piece)) for piece in views]
+    return views
 
 
 class Order:

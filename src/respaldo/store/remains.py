@@ -12,14 +12,19 @@ sooner so than if each pushed another out. Belongs to one thread at a time, but 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import mmap
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate
 
 from respaldo.codec.compress import Compressor, Decompressor
+from respaldo.core.seams import Buffer
 
-REMAINS_BYTES = 24 << 20
+REMAINS_BYTES = 32 << 20
 SLICE_BYTES = 16 << 10
 _LEVEL = 1
-_OVERHEAD_BYTES = 100
+_OVERHEAD_BYTES = 4 << 10
 _AGAIN_MIN = 8
 """So many blocks have to be opened again before anything is kept of others: most readers never come to that."""
 _GONE_MAX = 4096
@@ -31,40 +36,68 @@ Key = tuple[int, int]
 
 
 class Rest:
-    """Is the end of one block: slices of it, the first of which begins at ``start``."""
+    """Is the end of one block, from ``start`` on, which moves as it is used up.
 
-    __slots__ = ("end", "held_bytes", "slices", "start", "touched")
+    Its slices lie in pages of its own, which go back to the system one by one: as many small objects they would leave
+    holes in memory that blocks do not fit in.
+    """
 
-    def __init__(self, start: int, end: int, slices: deque[tuple[bytes, bool]]) -> None:
+    __slots__ = ("_bounds", "_first", "_freed", "_map", "end", "start", "touched")
+
+    def __init__(self, raw: bytes, start: int, compressor: Compressor) -> None:
+        view = memoryview(raw)
+        slices: list[Buffer] = []
+        for at in range(start, len(raw), SLICE_BYTES):
+            piece = view[at : at + SLICE_BYTES]
+            slices.append(compressor.compress(piece) or piece)
         self.start = start
-        self.end = end
-        self.slices = slices
-        self.held_bytes = sum(len(data) + _OVERHEAD_BYTES for data, _ in slices)
+        self.end = len(raw)
         self.touched = 0
+        self._bounds = array("I", accumulate(map(len, slices), initial=0))
+        self._first = self._freed = 0
+        self._map = mmap.mmap(-1, self._bounds[-1], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for data in slices:
+            self._map.write(data)
 
-    def take(self, decompressor: Decompressor, spans: list[tuple[int, int]]) -> list[memoryview] | None:
+    @property
+    def held_bytes(self) -> int:
+        """How much memory it takes."""
+        return self._bounds[-1] - self._freed + _OVERHEAD_BYTES
+
+    def take(self, decompressor: Decompressor, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
         """Returns pieces (offset and length in the block), None unless all are here; drops what lies before them."""
         views = []
         for offset, length in spans:
             if offset < self.start or offset + length > self.end:
                 return None
             self._drop_before(offset)
-            at, parts = self.start, []
-            for data, packed in self.slices:
-                if at >= offset + length:
-                    break
-                raw_length = min(SLICE_BYTES, self.end - at)
-                parts.append(decompressor.decompress(data, raw_length, "remains") if packed else data)
-                at += raw_length
-            raw = parts[0] if len(parts) == 1 else b"".join(parts)
+            raw = self._slices(decompressor, offset + length)
             views.append(memoryview(raw)[offset - self.start : offset - self.start + length])
-        self._drop_before(spans[-1][0] + spans[-1][1])
+        offset, length = spans[-1]
+        self._drop_before(offset + length)
         return views
 
+    def _slices(self, decompressor: Decompressor, end: int) -> bytes:
+        """Returns what is here, up to the slice in which an offset ends."""
+        parts: list[bytes] = []
+        at, number = self.start, self._first
+        with memoryview(self._map) as view:
+            while at < end:
+                raw_length = min(SLICE_BYTES, self.end - at)
+                with view[self._bounds[number] : self._bounds[number + 1]] as data:
+                    packed = len(data) < raw_length
+                    parts.append(decompressor.decompress(data, raw_length, "remains") if packed else bytes(data))
+                at, number = at + raw_length, number + 1
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def _drop_before(self, offset: int) -> None:
-        while self.slices and min(self.start + SLICE_BYTES, self.end) <= offset:
-            self.held_bytes -= len(self.slices.popleft()[0]) + _OVERHEAD_BYTES
+        while self.start < self.end and min(self.start + SLICE_BYTES, self.end) <= offset:
             self.start = min(self.start + SLICE_BYTES, self.end)
+            self._first += 1
+        unused = self._bounds[self._first] // mmap.PAGESIZE * mmap.PAGESIZE - self._freed
+        if unused:
+            self._map.madvise(mmap.MADV_DONTNEED, self._freed, unused)
+            self._freed += unused
 
 
 class Remains:
@@ -93,7 +126,7 @@ class Remains:
     def put(self, key: Key, rest: Rest, *, taken: int = 0) -> None:
         """Keeps what is left of a block."""
         self._taken += taken
-        if rest.slices:
+        if rest.start < rest.end:
             rest.touched = self._let_go
             self._rests[key] = rest
             self.held_bytes += rest.held_bytes
@@ -122,10 +155,4 @@ class Remains:
 
     def cut(self, raw: bytes, start: int) -> Rest:
         """Returns the end of a block. Any thread."""
-        view = memoryview(raw)
-        slices: deque[tuple[bytes, bool]] = deque()
-        for at in range(start, len(raw), SLICE_BYTES):
-            piece = view[at : at + SLICE_BYTES]
-            packed = self._compressor.compress(piece)
-            slices.append((bytes(piece), False) if packed is None else (packed, True))
-        return Rest(start, len(raw), slices)
+        return Rest(raw, start, self._compressor)

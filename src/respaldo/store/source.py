@@ -30,7 +30,10 @@ LOOKS = 6
 """So often packs are listed anew for one chunk: each time in vain only if a collector moved it meanwhile."""
 _VAIN_MAX = 3
 _FOOTERS_KEPT = 32
-_LET_GO_MAX = 4096
+_FOOTERS_BYTES = 4 << 20
+"""So many footers are kept, and more while their ids take less than this: those of small packs, of which one snapshot
+may need hundreds at a time, each for a few chunks."""
+_GONE_MAX = 4096
 KEPT_BYTES = 8 << 20
 """Of blocks with trees and lists, so much is kept decompressed."""
 KEPT_BYTES_MANY = 48 << 20
@@ -76,9 +79,10 @@ class ChunkSource:
         self._id_keys = id_keys
         self._reload = reload
         self._footers: OrderedDict[int, _Opened] = OrderedDict()
+        self._footers_bytes = 0
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._blocks_bytes = 0
-        self._let_go: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._gone: OrderedDict[tuple[int, int], None] = OrderedDict()
         self.opened_again = 0
         """How many blocks `get` opened that it had kept before."""
         self.kept_bytes = KEPT_BYTES
@@ -145,9 +149,11 @@ class ChunkSource:
         pack, encoded = entry
         opened = _Opened(pack.name, parse_footer(encoded, pack_object(pack.name)))
         with self._lock:
-            self._footers[number] = opened
-            while len(self._footers) > _FOOTERS_KEPT:
-                self._footers.popitem(last=False)
+            if number not in self._footers:
+                self._footers[number] = opened
+                self._footers_bytes += len(opened.footer.ids)
+            while len(self._footers) > _FOOTERS_KEPT and self._footers_bytes > _FOOTERS_BYTES:
+                self._footers_bytes -= len(self._footers.popitem(last=False)[1].footer.ids)
         return opened
 
     def sealed_block(self, pack: int, block: int) -> tuple[PackName, Footer, bytes]:
@@ -235,24 +241,29 @@ class ChunkSource:
         raw = self._blocks.get(key)
         if raw is None:
             raw = self.block(*key)
-            self.opened_again += key in self._let_go
+            self.opened_again += key in self._gone
             self._blocks[key] = raw
             self._blocks_bytes += len(raw)
             while self._blocks_bytes > self.kept_bytes and len(self._blocks) > 1:
                 gone, block = self._blocks.popitem(last=False)
                 self._blocks_bytes -= len(block)
-                self._let_go[gone] = None
-            while len(self._let_go) > _LET_GO_MAX:
-                self._let_go.popitem(last=False)
+                self._gone[gone] = None
+            while len(self._gone) > _GONE_MAX:
+                self._gone.popitem(last=False)
         else:
             self._blocks.move_to_end(key)
         chunk = raw[at.offset : at.offset + at.length]
         self.check(kind, chunk_id, chunk)
         return chunk
 
+    def let_go(self) -> None:
+        """Drops the blocks that `get` kept, because they are not needed any more."""
+        self._blocks.clear()
+        self._blocks_bytes = 0
+
     def forget_positions(self) -> None:
         """Drops cached footers and blocks, because packs have gone."""
         with self._lock:
             self._footers.clear()
-        self._blocks.clear()
-        self._blocks_bytes = 0
+            self._footers_bytes = 0
+        self.let_go()
