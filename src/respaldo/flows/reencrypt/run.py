@@ -140,6 +140,12 @@ class _Run:
             with contextlib.suppress(ObjectExists):
                 self._repo.backend.put(after, [self._repo.vault.seal_record(kind, after, raw)])
 
+    def _protect_again(self, old: SnapshotId, new: SnapshotId) -> None:
+        """Does so once more before the old one goes: it may have been pinned, put into the trash or taken out since."""
+        self._protect(old, new)
+        if self._repo.backend.exists(trash_name(old)) is None:
+            self._repo.backend.discard([trash_name(new)])
+
     def forget(self, items: Iterable[Snapshot]) -> None:
         """Forgets those that were carried over, after what is known of their being whole is said of the new ones."""
         gone = [item for item in items if item.id in self._done.snapshots]
@@ -150,6 +156,7 @@ class _Run:
         note_verified(self._repo, [replace(row, snapshot=known[old]) for old, row in whole.items()])
         announce_forgetting(self._repo, [item.id for item in gone])
         for item in gone:
+            self._protect_again(item.id, known[item.id])
             forget(self._repo, item.id)
             self._repo.backend.discard([trash_name(item.id)])
             self._repo.backend.discard([pin_name(item.id)])
