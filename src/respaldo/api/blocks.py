@@ -79,7 +79,7 @@ class Blocks:
 
 def trees_below(repo: Repo, entry: Entry) -> TreeReader:
     """Returns what reads trees for whoever is about to go through all of a directory."""
-    gathered = Gathered(repo.source, repo.source, lambda: repo.source.opened_again)
+    gathered = Gathered(repo.source, repo.source, repo.source.reopened)
     if entry.is_dir:
         gathered.expect(entry.content)
     return TreeReader(gathered)

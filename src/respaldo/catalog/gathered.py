@@ -10,22 +10,23 @@ source, which looks elsewhere, and says what is wrong. Holds `GATHERED_BYTES` of
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
+from respaldo.catalog.trees import Reader
 from respaldo.core.errors import RespaldoError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.format.tree import parse_references
 from respaldo.store.blocks import Location
+from respaldo.store.reopened import Key, Reopened
 
 GATHERED_BYTES = 16 << 20
-AGAIN_MIN = 16
+AGAIN_MIN = 4
 """So many blocks have to be opened again first: of most snapshots, and parts of one, none ever is."""
 _OVERHEAD_BYTES = 200
 _EXPECTED_MAX = 8192
-Key = tuple[int, int]
 
 
 class Source(Protocol):
@@ -42,25 +43,17 @@ class Source(Protocol):
         ...
 
 
-class Reader(Protocol):
-    """Reads chunks one by one."""
-
-    def get(self, kind: Kind, chunk_id: ChunkId, /) -> bytes: ...
-
-    def has(self, chunk_id: ChunkId, /) -> bool: ...
-
-
 class Gathered:
     """Reads chunks as a reader does, trees of what was gathered where they are there."""
 
     def __init__(
-        self, source: Source, reader: Reader, opened_again: Callable[[], int], *, limit_bytes: int = GATHERED_BYTES
+        self, source: Source, reader: Reader, reopened: Reopened, *, limit_bytes: int = GATHERED_BYTES
     ) -> None:
-        """``opened_again``: how many blocks of trees were opened that had been opened before."""
+        """``reopened``: counts the blocks that the reader opens again."""
         self._source = source
         self._reader = reader
-        self._opened_again = opened_again
-        self._before = opened_again()
+        self._reopened = reopened
+        self._before = reopened.count
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
         self._expected: dict[bytes, None] = {}
@@ -74,21 +67,33 @@ class Gathered:
         while len(self._expected) > _EXPECTED_MAX:
             del self._expected[next(iter(self._expected))]
 
-    def get(self, kind: Kind, chunk_id: ChunkId, /) -> bytes:
+    def passed(self, tree: bytes) -> None:
+        """Says that somebody has come to a tree: those below it are expected by themselves."""
+        self._expected.pop(tree, None)
+
+    def lacking(self, ids: bytes) -> bytes:
+        """Returns those of some trees (32 bytes an id, joined) that are not here."""
+        each = [ids[at : at + CHUNK_ID_BYTES] for at in range(0, len(ids), CHUNK_ID_BYTES)]
+        return b"".join([tree for tree in each if tree not in self._trees])
+
+    def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
         """Returns the bytes of a chunk, checked; raises what the reader does."""
         if kind is not Kind.TREE:
             return self._reader.get(kind, chunk_id)
-        if self._expected and self._opened_again() - self._before >= AGAIN_MIN:
+        if self._expected and self._reopened.count - self._before >= AGAIN_MIN:
             self._gather()
         return self._trees.get(chunk_id) or self._reader.get(kind, chunk_id)
 
-    def has(self, chunk_id: ChunkId, /) -> bool:
+    def has(self, chunk_id: ChunkId) -> bool:
         """Whether a pack holds a chunk, as far as is known."""
         return self._reader.has(chunk_id)
 
     def _gather(self) -> None:
         """Reads what is expected and all below it, as far as there is room."""
         self._source.let_go()
+        if self._held_bytes > self._limit_bytes // 2:  # of what was gone through before
+            self._trees.clear()
+            self._held_bytes = 0
         wanted: dict[Key, dict[bytes, tuple[int, int]]] = {}
         order: list[tuple[int, Key]] = []
         self._seen.clear()
@@ -100,7 +105,7 @@ class Gathered:
                 with suppress(RespaldoError):
                     self._take(key, wanted, order)
         self._seen.clear()
-        self._before = self._opened_again()
+        self._before = self._reopened.count
 
     def _want(self, ids: bytes, wanted: dict[Key, dict[bytes, tuple[int, int]]], order: list[tuple[int, Key]]) -> None:
         """Notes trees under the blocks that they lie in."""

@@ -22,6 +22,7 @@ from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
 from respaldo.store.blocks import Blocks, Location, Run
 from respaldo.store.remains import Remains
+from respaldo.store.reopened import Key
 
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
@@ -34,7 +35,6 @@ FAILURES_IN_A_ROW_MAX = 64
 _COPIED_MAX, _COPIED_PART = 16, 8
 """Of a block from which no more chunks are needed, and less than such a part, these are copied."""
 _WAIT_S = 0.5
-Key = tuple[int, int]
 
 
 class Task:

@@ -20,6 +20,7 @@ from itertools import accumulate
 
 from respaldo.codec.compress import Compressor, Decompressor
 from respaldo.core.seams import Buffer
+from respaldo.store.reopened import Key, Reopened
 
 REMAINS_BYTES = 32 << 20
 SLICE_BYTES = 16 << 10
@@ -27,12 +28,10 @@ _LEVEL = 1
 _OVERHEAD_BYTES = 4 << 10
 _AGAIN_MIN = 8
 """So many blocks have to be opened again before anything is kept of others: most readers never come to that."""
-_GONE_MAX = 4096
 _LEFT_MIN = 256
 """Of so many blocks that were cut up, at least as many pieces have to have been taken; else it does not pay here."""
 _UNUSED_FOR = 4
 """What was not touched while so many times as many blocks were let go as are kept here is not needed any more."""
-Key = tuple[int, int]
 
 
 class Rest:
@@ -106,10 +105,8 @@ class Remains:
     def __init__(self, limit_bytes: int = REMAINS_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._rests: OrderedDict[Key, Rest] = OrderedDict()
-        self._gone: OrderedDict[Key, None] = OrderedDict()
-        """Blocks that were let go, the last ones."""
+        self._reopened = Reopened()
         self._let_go = 0
-        self._again = 0
         self._left = 0
         self._taken = 0
         self.held_bytes = 0
@@ -133,17 +130,13 @@ class Remains:
 
     def opened(self, key: Key) -> None:
         """Takes note that a block was opened."""
-        if key in self._gone:
-            self._again += 1
+        self._reopened.opened(key)
 
     def takes(self, key: Key, start: int, end: int) -> bool:
         """Takes note that a block is let go; returns whether to `cut` what it holds between two offsets, for here."""
         self._let_go += 1
-        self._gone[key] = None
-        self._gone.move_to_end(key)
-        if len(self._gone) > _GONE_MAX:
-            self._gone.popitem(last=False)
-        if start >= end or self._again < _AGAIN_MIN or (self._left >= _LEFT_MIN and self._taken < self._left):
+        self._reopened.let_go(key)
+        if start >= end or self._reopened.count < _AGAIN_MIN or (self._left >= _LEFT_MIN and self._taken < self._left):
             return False
         while self.held_bytes >= self._limit_bytes:
             oldest, rest = next(iter(self._rests.items()))

@@ -21,6 +21,7 @@ from respaldo.core.seams import Buffer
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.index import Index
 from respaldo.store.packs import open_block
+from respaldo.store.reopened import Reopened
 from respaldo.store.vault import Vault
 
 OPENED_AT_ONCE = 2
@@ -33,7 +34,6 @@ _FOOTERS_KEPT = 32
 _FOOTERS_BYTES = 4 << 20
 """So many footers are kept, and more while their ids take less than this: those of small packs, of which one snapshot
 may need hundreds at a time, each for a few chunks."""
-_GONE_MAX = 4096
 KEPT_BYTES = 8 << 20
 """Of blocks with trees and lists, so much is kept decompressed."""
 KEPT_BYTES_MANY = 48 << 20
@@ -82,9 +82,8 @@ class ChunkSource:
         self._footers_bytes = 0
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._blocks_bytes = 0
-        self._gone: OrderedDict[tuple[int, int], None] = OrderedDict()
-        self.opened_again = 0
-        """How many blocks `get` opened that it had kept before."""
+        self.reopened = Reopened()
+        """Counts the blocks that `get` opens and has kept before."""
         self.kept_bytes = KEPT_BYTES
         """How much `get` keeps of the blocks that it opened; `KEPT_BYTES_MANY` for whoever goes through all trees."""
         self._lock = threading.Lock()
@@ -241,15 +240,13 @@ class ChunkSource:
         raw = self._blocks.get(key)
         if raw is None:
             raw = self.block(*key)
-            self.opened_again += key in self._gone
+            self.reopened.opened(key)
             self._blocks[key] = raw
             self._blocks_bytes += len(raw)
             while self._blocks_bytes > self.kept_bytes and len(self._blocks) > 1:
                 gone, block = self._blocks.popitem(last=False)
                 self._blocks_bytes -= len(block)
-                self._gone[gone] = None
-            while len(self._gone) > _GONE_MAX:
-                self._gone.popitem(last=False)
+                self.reopened.let_go(gone)
         else:
             self._blocks.move_to_end(key)
         chunk = raw[at.offset : at.offset + at.length]
