@@ -115,6 +115,39 @@ def test_nothing_is_written_under_a_key_that_is_destroyed(place, machines, tmp_p
         assert not verified(opened).damages
 
 
+def test_log_that_goes_on_under_a_new_key_is_no_finding(place, machines):
+    """Whoever compares the log with the old key, and cannot read what came since, is told of the rotation."""
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        head = opened.history.head()
+        assert opened.history.survey() == ()
+        rotate(place, machines[1])
+        for look in (opened.history.survey, lambda: opened.history.check(head)):
+            with pytest.raises(KeyRotated):
+                look()
+
+
+def test_client_that_is_renewed_while_its_area_is_opened(place, machines, tmp_path, monkeypatch):
+    """Its owner, who has seen the new key meanwhile, is told that there is one, and not that history was changed."""
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        opened.clients.add("web", [])
+    follow = History.follow
+
+    def renewed(history):
+        monkeypatch.setattr(History, "follow", follow)
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            opened.clients.renew("web")
+            with api.open_area(opened, "web", places=machines[1], writes=True) as area:
+                area.prune(api.PruneOptions(), progress=Silent(), cancel=Cancel())
+        return follow(history)
+
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        monkeypatch.setattr(History, "follow", renewed)
+        with pytest.raises(KeyRotated):
+            api.open_area(opened, "web", places=machines[0])
+        with api.open_area(opened, "web", places=machines[0]) as area:
+            assert area.snapshots().snapshots == ()
+
+
 def unlocked(place, places):
     """Returns what an agent holds: it opens the repository until the key is rotated, and nothing that comes after."""
     with api.open_repository(place, SECRET, places=places) as opened:

@@ -475,3 +475,14 @@ def test_ids_of_clients_come_from_their_keys():
     """A key cannot be exchanged without becoming another client."""
     assert client_of(Signer(b"a" * 32).public) != client_of(Signer(b"b" * 32).public)
     assert len(client_of(Signer(b"a" * 32).public)) == 16
+
+
+def test_an_epoch_that_another_process_has_seen_stays_remembered(tmp_path):
+    """Whoever looked before that one, and comes after it, does not put an earlier one in its place."""
+    one, same = (Recollection(tmp_path / "a", Tape(b"a")) for _ in range(2))
+    seen = one.epoch()
+    assert same.note_epoch(2, b"2" * 32, instead_of=same.epoch())
+    assert one.note_epoch(1, b"1" * 32, instead_of=seen)
+    assert one.epoch() == (2, b"2" * 32)
+    assert one.note_epoch(1, b"1" * 32, instead_of=one.epoch())
+    assert same.epoch() == (1, b"1" * 32)

@@ -280,10 +280,12 @@ class Recollection:
             return None
         return (int.from_bytes(data[:8], "little"), data[8:]) if len(data) == _EPOCH_BYTES else None
 
-    def note_epoch(self, number: int, check: bytes) -> bool:
-        """Remembers an epoch; returns whether that was possible."""
+    def note_epoch(self, number: int, check: bytes, *, instead_of: tuple[int, bytes] | None) -> bool:
+        """Remembers an epoch, unless another process has remembered another one since; returns whether it could be."""
         try:
-            write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
+            with self.turn():
+                if self.epoch() == instead_of:
+                    write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
         except OSError:
             return False
         return True

@@ -134,9 +134,13 @@ class Repo:
 
         Raises `KeyRotated` where the key was rotated meanwhile: no old key speaks for all any more.
         """
-        require_newest(self.backend, self.epoch)
+        self.require_newest()
         if (log := self.log) is not None:
             with_ballast(self.backend, lambda: log.append(verb, subjects, note))
+
+    def require_newest(self, epoch: Epoch | None = None) -> None:
+        """Raises `KeyRotated` where an epoch, that of this repository unless told, is not the newest any more."""
+        require_newest(self.backend, epoch or self.epoch)
 
     @classmethod
     def open(
