@@ -211,11 +211,11 @@ class Repo:
         self.backend.close()
 
     def _read_config(self) -> Config:
-        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)[1]
+        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)
 
     def configure(self, change: Callable[[Config], Config]) -> None:
         """Puts a new configuration, made of the one that counts; for the parts of this client, open it anew."""
-        self.config = change_config(self.backend, self.vault, change, lenient=self.epoch.number > 0)
+        self.config = change_config(self.backend, self.vault, change, self._read_config)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
