@@ -61,6 +61,8 @@ def _own() -> Mapping[str, Policy]:
         if os.environ.get("RESPALDO_POLICIES"):
             raise UsageError(f"there is no file {path}, which RESPALDO_POLICIES names")
         return {}
+    if all(line.lstrip()[:1] in {"", "#"} for line in text.splitlines()):
+        return {}  # a file that is only begun is no reason not to know the program's own
     return parse_policies(text, path)
 
 

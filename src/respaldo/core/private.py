@@ -65,7 +65,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = False) -> None:
 def open_file(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """Opens a file and returns its descriptor; never waits, whatever lies there.
 
-    Makes it for the owner alone where ``flags`` say that it is made. Raises `OSError`, also where it is no regular one.
+    Makes it for the owner alone where ``flags`` say so. Raises `OSError`, also for what is no regular file.
     """
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, FILE_MODE)
