@@ -54,9 +54,9 @@ def test_rest_shrinks_as_it_is_used():
 def worn(limit_bytes: int) -> Remains:
     """Remains that have seen blocks opened again."""
     remains = Remains(limit_bytes)
-    for number in range(8):
+    for number in range(100):
         remains.takes((0, number), 0, 0)
-        remains.opened((0, number))
+        remains.opened((0, number), 0)
     return remains
 
 
@@ -80,7 +80,10 @@ def test_remains_are_not_kept_where_nothing_is_opened_again():
     """Whoever goes through blocks once pays nothing for it."""
     remains = Remains()
     for number in range(100):
-        remains.opened((0, number))
+        remains.opened((0, number), 0)
+        assert not remains.takes((0, number), 10, 100)
+    for number in range(100):  # for what was asked for before: equal files
+        remains.opened((0, number), 9)
         assert not remains.takes((0, number), 10, 100)
 
 

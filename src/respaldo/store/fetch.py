@@ -280,7 +280,7 @@ class Fetcher:
                 self._block_bytes = max(self._block_bytes, len(kept.raw))
                 self._kept[key] = kept
                 self._kept_bytes += len(kept.raw)
-                self._remains.opened(key)
+                self._remains.opened(key, spans[0][0])
                 return _cut_out(kept, spans)
         finally:
             self._done_with(key, mine)

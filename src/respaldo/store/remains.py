@@ -24,12 +24,11 @@ from respaldo.store.reopened import Key, Reopened
 
 REMAINS_BYTES = 32 << 20
 SLICE_BYTES = 16 << 10
-_LEVEL = 1
+_LEVEL = -1
 _OVERHEAD_BYTES = 4 << 10
 _AGAIN_MIN = 8
-"""So many blocks have to be opened again before anything is kept of others: most readers never come to that."""
-_LEFT_MIN = 256
-"""Of so many blocks that were cut up, at least as many pieces have to have been taken; else it does not pay here."""
+"""So many blocks have to be opened again, for what was not asked for before, until anything is kept of others; and no
+more are kept than were opened again, or taken from: what is asked for twice, as equal files are, is not here."""
 _UNUSED_FOR = 4
 """What was not touched while so many times as many blocks were let go as are kept here is not needed any more."""
 
@@ -135,15 +134,16 @@ class Remains:
             self._rests[key] = rest
             self.held_bytes += rest.held_bytes
 
-    def opened(self, key: Key) -> None:
-        """Takes note that a block was opened."""
-        self._reopened.opened(key)
+    def opened(self, key: Key, offset: int) -> None:
+        """Takes note that a block was opened for what lies at an offset."""
+        self._reopened.opened(key, offset)
 
     def takes(self, key: Key, start: int, end: int) -> bool:
         """Takes note that a block is let go; returns whether to `cut` what it holds between two offsets, for here."""
         self._let_go += 1
-        self._reopened.let_go(key)
-        if start >= end or self._reopened.count < _AGAIN_MIN or (self._left >= _LEFT_MIN and self._taken < self._left):
+        self._reopened.let_go(key, start)
+        again = self._reopened.count
+        if start >= end or again < _AGAIN_MIN or self._left > again + self._taken:
             return False
         while self.held_bytes >= self._limit_bytes:
             oldest, rest = next(iter(self._rests.items()))
