@@ -11,7 +11,7 @@ import pytest
 
 from respaldo.catalog.gathered import AGAIN_MIN, Gathered
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import ChunkMissing, Corruption
+from respaldo.core.errors import ChunkMissing, Corruption, StorageFailed
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry
 from respaldo.flows.restore.columns import leaf_of
@@ -31,6 +31,7 @@ class Store:
         self.places: dict[bytes, Location] = {}
         self.opened: Counter[int] = Counter()
         self.damaged: set[int] = set()
+        self.fails = False
         self.kept: OrderedDict[int, bytes] = OrderedDict()
         self.reopened = Reopened()
 
@@ -57,6 +58,8 @@ class Store:
         self.opened[block] += 1
         if block in self.damaged:
             raise Corruption("block", "damaged")
+        if self.fails:
+            raise StorageFailed("packs", "gone")
         return self.blocks[block]
 
     def check(self, kind, chunk_id, raw):
@@ -146,3 +149,19 @@ def test_gathered_reads_nothing_ahead_of_few(store):
     reader.get(Kind.TREE, root)
     assert store.opened.total() == 1
     assert store.reopened.count < AGAIN_MIN
+
+
+def test_gathered_gives_up_where_storage_fails(store):
+    """A storage that is gone is asked once, and then by whoever needs a tree, who hears of it."""
+    root = store.fill(4)
+    reader = gathered(store, root)
+    list(walk(TreeReader(reader), root))
+    store.reopened.count += AGAIN_MIN
+    reader.expect([root])
+    reader._trees.clear()
+    store.let_go()
+    store.opened.clear()
+    store.fails = True
+    with pytest.raises(StorageFailed):
+        reader.get(Kind.TREE, root)
+    assert store.opened.total() == 2
