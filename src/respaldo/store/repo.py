@@ -29,7 +29,7 @@ from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store.ballast import with_ballast
 from respaldo.store.configuration import change_config, read_config
-from respaldo.store.epochs import Epoch, open_newest, packs_under, require_newest
+from respaldo.store.epochs import Epoch, newest_listed, open_newest, packs_under, require_newest
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
@@ -48,6 +48,7 @@ from respaldo.store.vault import make_vault
 if TYPE_CHECKING:
     from respaldo.store.runs import ClientRuns
 
+_LOOKS = 3
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
 
@@ -172,17 +173,23 @@ class Repo:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
-        epoch, found = open_newest(backend, header, secret, random)
-        return cls(
-            backend,
-            header,
-            epoch,
-            cache_dir=cache_dir,
-            clock=clock,
-            random=random,
-            state_dir=state_dir,
-            slot=found.slot,
-        )
+        for look in range(_LOOKS):
+            epoch, found = open_newest(backend, header, secret, random)
+            try:
+                return cls(
+                    backend,
+                    header,
+                    epoch,
+                    cache_dir=cache_dir,
+                    clock=clock,
+                    random=random,
+                    state_dir=state_dir,
+                    slot=found.slot,
+                )
+            except Corruption:  # or the configuration was sealed under a key that has come since
+                if look + 1 == _LOOKS or newest_listed(backend) <= epoch.number:
+                    raise
+        raise AssertionError
 
     def __enter__(self) -> Self:
         return self
