@@ -79,6 +79,18 @@ def test_every_slot_that_is_kept_opens_the_new_epoch(backend, tmp_path):
         assert not repo.epoch.pending
 
 
+def test_slot_that_is_removed_after_the_plan_was_made_gets_no_new_key(backend, tmp_path):
+    """Its key is to open nothing any more; the rotation goes on with the others, and without any it says why not."""
+    with opened(backend, tmp_path / "one") as repo:
+        plan = rotating.plan_rotation(repo, (), {})
+        [going] = named(repo, "third")
+        slots.remove(backend, going, os.urandom)
+        assert going not in rotating.rotate(repo, plan).slots
+    assert [opens(backend, secret) for secret in (SECRET, OTHER)] == [1, 1]
+    with pytest.raises(WrongSecret):
+        opens(backend, THIRD)
+
+
 def test_passphrase_opens_after_a_rotation(backend, tmp_path):
     """Its slot costs what it did; with one salt for two slots the work is done once."""
     phrase = Secret(passphrase="contraseña".encode())

@@ -27,7 +27,7 @@ PROGRAM = [sys.executable, "-m", "respaldo"]
 EXPECTED = {
     "StorageFailed": ("again and again", "went away"),
     "NoSuchSnapshot": ("no such snapshot", "no snapshot"),
-    "Refused": ("has just been forgotten", "is pinned", "not in the trash any more", "is gone"),
+    "Refused": ("has just been forgotten", "is pinned", "not in the trash any more", "is gone", "that was cut off"),
 }
 """What a command may fail with because others were at work, status 1, with a hint or a reason that says what to do."""
 ROTATED = {"KeyRotated"}

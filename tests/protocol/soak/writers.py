@@ -191,7 +191,8 @@ class Rotator(Role):
 
     def begin(self) -> Command:
         """Rotates, or goes on."""
-        words = self.rng.choice((["key", "rotate", "--yes"], ["key", "reencrypt"], ["key", "reencrypt"]))
+        again = ["key", "reencrypt"]
+        words = self.rng.choice((["key", "rotate", "--yes"], ["key", "rotate", "--resume"], again, again))
         return Command(words, self.scene.home(), {"words": words})
 
     def succeeded(self, about: dict[str, Any], found: dict[str, Any]) -> None:
