@@ -6,6 +6,7 @@ readers' half of "Protocol".
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,15 @@ from respaldo.codec.box import box_public
 from respaldo.codec.compress import LEVEL
 from respaldo.codec.keys import Rings, access_seed
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import CacheDamaged, Corruption, ObjectMissing, RespaldoError, StorageFailed
+from respaldo.core.errors import (
+    CacheDamaged,
+    ChunkMissing,
+    Corruption,
+    ObjectMissing,
+    RespaldoError,
+    StorageError,
+    StorageFailed,
+)
 from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
@@ -64,7 +73,8 @@ class Listing:
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 
-    Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
+    Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`. Left with damage where
+    the key was rotated since it was opened, it raises `KeyRotated`: what others have sealed anew looks like that.
     """
 
     runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
@@ -94,6 +104,8 @@ class Repo:
         self.cache_dir = cache_dir / header.repository.hex()
         self.epoch = epoch
         """The epoch that counted when it was opened; what is written is sealed under it."""
+        self._first = epoch
+        """The same, also where who only reads has gone on in another one."""
         rings = rings or epoch.rings
         self.vault = make_vault(rings, header, LEVEL, random)
         self.config = config or self._read_config()
@@ -197,7 +209,12 @@ class Repo:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if isinstance(value, Corruption | ChunkMissing):
+                with contextlib.suppress(StorageError):  # then that is what happened
+                    self.require_newest(self._first)
+        finally:
+            self.close()
         if isinstance(value, DAMAGED):
             shutil.rmtree(self.cache_dir, ignore_errors=True)
             raise CacheDamaged(
