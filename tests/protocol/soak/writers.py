@@ -262,3 +262,25 @@ class Mender(Role):
         """There was no damage."""
         if found["faults"] or found["plan"]:
             raise SoakError(f"repair wanted to mend what nobody damaged: {found}")
+
+
+class Renewer(Role):
+    """Gives the client other keys, and puts its new credential in the place of the old one."""
+
+    weight = 0.15
+    area = True
+
+    def begin(self) -> Command:
+        """Renews."""
+        out = self.scene.folder / f"credential {self.scene.number}"
+        words = ["key", "client", "renew", "bob", "--out", str(out)]
+        return Command(words, self.scene.home(), {"out": out})
+
+    def ended(self, about: dict[str, Any]) -> None:
+        """The new credential counts where it was written."""
+        if about["out"].exists() and about["out"].stat().st_size:
+            about["out"].replace(self.scene.folder / "bob.credential")
+
+
+ROTATING = (Rotator, Renewer)
+"""Who changes the keys of others."""
