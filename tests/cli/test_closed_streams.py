@@ -1,4 +1,4 @@
-"""Standard streams that are closed do no harm: nothing is written into what takes their number."""
+"""Standard streams that are closed do no harm: nothing is written into what takes their number, nor taken for read."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_closed_streams_do_no_harm(tmp_path, closed):
         assert snapshot.manifest.figures.files == 1
 
 
-@pytest.mark.parametrize("command", ["snapshots", "key list", "export latest -o -", "checksums latest"])
-def test_a_full_output_is_named(tmp_path, command):
-    """An error of standard output says so: without that it could be one of the repository."""
+@pytest.fixture
+def with_a_file(tmp_path):
+    """Gives an environment whose repository holds one file, "content"; where it lies."""
     (tmp_path / "file").write_text("content")
     environment = {
         **os.environ,
@@ -59,7 +59,60 @@ def test_a_full_output_is_named(tmp_path, command):
     init(str(tmp_path / "repository"), SECRET, places=places)
     with open_repository(str(tmp_path / "repository"), SECRET, places=places, writes=True) as opened:
         opened.backup([bytes(tmp_path / "file")], BackupOptions(), progress=Silent(), cancel=Cancel())
-    line = f"'{sys.executable}' -m respaldo {command} >/dev/full"
-    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
+    return environment
+
+
+def _run(environment, command):
+    line = f"'{sys.executable}' -m respaldo {command}"
+    return subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["snapshots", "key list", "export latest -o -", "checksums latest"])
+def test_a_full_output_is_named(with_a_file, command):
+    """An error of standard output says so: without that it could be one of the repository."""
+    done = _run(with_a_file, f"{command} >/dev/full")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: No space left on device: standard output"
+    assert "error: No space left on device: standard output" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    "command", ["dump latest", "export latest -o -", "ls latest", "checksums latest", "find file", "snapshots --json"]
+)
+def test_content_for_a_closed_output_fails(with_a_file, command):
+    """What was asked for and could not be handed over is no success."""
+    path = f":{with_a_file['RESPALDO_REPOSITORY'].replace('repository', 'file')}"
+    done = _run(with_a_file, f"{command}{path if command.startswith('dump') else ''} >&-")
+    assert done.returncode == 1
+    assert "it is closed" in done.stderr
+
+
+def test_a_report_for_a_closed_output_goes_nowhere(with_a_file):
+    """What was done was done, whoever wants to hear of it or not."""
+    done = _run(with_a_file, "prune >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_a_recovery_key_that_could_not_be_written_opens_nothing(with_a_file, output):
+    """There is no slot whose key nobody has."""
+    before = len(_run(with_a_file, "key list").stdout.splitlines())
+    done = _run(with_a_file, f"key recovery --output - {output}")
+    assert done.returncode == 1
+    assert "standard output" in done.stderr
+    assert len(_run(with_a_file, "key list").stdout.splitlines()) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("snapshot --stdin dump.sql", 1),
+        ("snapshot --files-from -", 2),
+        ("snapshot --exclude-file - /dev/null", 2),
+        ("import -", 1),
+    ],
+)
+def test_a_closed_input_is_none_that_is_empty(with_a_file, command, status):
+    """A stream that cannot be read is not backed up as one without content, and no list is taken for an empty one."""
+    done = _run(with_a_file, f"{command} <&-")
+    assert done.returncode == status
+    assert "it is closed" in done.stderr

@@ -195,10 +195,14 @@ def open_area(
 
     Raises `UsageError` where there is no such client, and else as `open_repository`.
     """
+    from respaldo.store.areasuccession import AreaSuccession  # noqa: PLC0415 - start-up time
+
     clients = owner.clients
     client = clients.record(name)
     wrapped, limit = _wrapped(clients.area_backend(client), limit_bytes_per_s, writes=writes)
     repo = clients.open_area(client, wrapped, state_dir=places.state_dir)
+    if not writes:  # whoever writes stays in the epoch that it was opened in
+        repo.keep_up = AreaSuccession(repo, owner.within)
     opened = Repository(
         repo,
         Uses(places, repo.header.repository),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import Any
+
+import click
 
 from respaldo.cli import show
 from respaldo.cli.settings import Settings
@@ -60,13 +61,11 @@ def find_sources(given: dict[str, Any]) -> list[bytes]:
 
 
 def _read(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
     try:
-        with open(name, "rb") as file:
-            return file.read()
+        with click.open_file(name, "rb") as file:
+            return bytes(file.read())
     except OSError as error:
-        raise UsageError(f"cannot read the list of paths {name}: {error.strerror}") from None
+        raise UsageError(f"cannot read the list of paths {show.shown(name)}: {show.reason(error)}") from None
 
 
 def stream_path(given: dict[str, Any]) -> bytes:
