@@ -302,6 +302,7 @@ def make_roles(scene: Scene) -> list[Role]:
         (readers.MountReader, "mount reader"),
     ]
     roles: list[Role] = [writers.Writer(f"writer {number}", scene, scene.sources[number]) for number in range(3)]
+    roles += [writers.SameWriter(f"same writer {number}", scene, scene.sources[5]) for number in range(2)]
     roles += [writers.ClientWriter(f"client writer {number}", scene, scene.sources[3 + number]) for number in range(2)]
     return roles + [kind(name, scene) for kind, name in one]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.protocol.soak.ledger import Command, Role, Scene, SoakError, Source
+from tests.protocol.soak.ledger import Command, Role, Scene, SoakError, Source, digest
 
 KEEP = "keep"
 """The tag of what no policy takes."""
@@ -27,7 +27,7 @@ class Writer(Role):
     def begin(self) -> Command:
         """Changes the source, and backs it up."""
         label = f"run-{self.scene.number}"
-        self.ledger.planned[label] = (self.source, self.source.change())
+        self.ledger.planned[label] = (self.source, self.content())
         tags = ["--tag", KEEP] if self.rng.random() < 0.6 else []
         if not tags:
             self.ledger.expendable.add(label)
@@ -36,6 +36,10 @@ class Writer(Role):
             self.home(),
             {"label": label},
         )
+
+    def content(self) -> str:
+        """Changes the source; returns the digest of what it is to hold."""
+        return self.source.change()
 
     def home(self) -> str:
         """Returns where it remembers."""
@@ -48,6 +52,16 @@ class Writer(Role):
     def succeeded(self, about: dict[str, Any], found: dict[str, Any]) -> None:
         """The snapshot is there from now on."""
         self.ledger.done[about["label"]] = found["snapshot"]
+
+
+class SameWriter(Writer):
+    """Makes snapshots of what another one backs up at the same time: nothing changes there."""
+
+    weight = 1.0
+
+    def content(self) -> str:
+        """Returns the digest of what is there."""
+        return digest(self.source.path)
 
 
 class ClientWriter(Writer):
@@ -260,7 +274,7 @@ class Mender(Role):
 
     def succeeded(self, about: dict[str, Any], found: dict[str, Any]) -> None:
         """There was no damage; packs of sessions that were killed may be listed again."""
-        if found["faults"] or any(step["verb"] != "list" for step in found["plan"]):
+        if found["faults"] or any(step["verb"] != "list again" for step in found["plan"]):
             raise SoakError(f"repair wanted to mend what nobody damaged: {found}")
 
 
