@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -117,6 +118,20 @@ def test_list_with_the_wrong_ends_is_wrong_usage(cli, tree, place):
     (place / "list").write_bytes(os.fsencode(tree) + b"\0" + os.fsencode(tree / "docs") + b"\0")
     ran = cli("snapshot", "--files-from", place / "list", expected=2)
     assert "--files-from0" in ran.err
+
+
+def test_in_a_directory_that_is_gone_only_whole_paths_are_understood(place, tree, spawn, repository):
+    """A path from the root needs no current directory; a relative one does, which is said."""
+    gone = place / "gone"
+    gone.mkdir()
+    words = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", sys.executable, "-m", "respaldo", "snapshot"]
+    found = [
+        subprocess.run([*words, path], cwd=gone, capture_output=True, text=True, check=False)
+        for path in (str(tree), "tree")
+        if gone.mkdir(exist_ok=True) is None
+    ]
+    assert [done.returncode for done in found] == [0, 2], found
+    assert "the directory that this runs in is gone" in found[1].stderr
 
 
 def test_long_list_of_paths_is_cut_in_text(cli, tree, place):
