@@ -223,10 +223,11 @@ def test_dry_run_leaves_nothing(cli, tree, repository):
     """A dry run counts and stores nothing, and the next run reads everything."""
     before = sorted(path for path in repository.rglob("*") if path.is_file())
     made = cli("snapshot", tree, "--dry-run", "--json").json
-    assert made["snapshot"] is None
+    assert (made["snapshot"], made["dry_run"]) == (None, True)
     assert made["figures"]["files_new"] == 4
     assert sorted(path for path in repository.rglob("*") if path.is_file()) == before
-    assert cli("snapshot", tree, "--json").json["figures"]["files_new"] == 4
+    done = cli("snapshot", tree, "--json").json
+    assert (done["figures"]["files_new"], done["dry_run"]) == (4, False)
 
 
 def test_record_of_a_snapshot(cli, tree):

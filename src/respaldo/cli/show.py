@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from respaldo.api import Changes
 
 _NAMES_MOST = 8
+OUTPUT = "standard output"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -214,7 +215,7 @@ def _to_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OSError(error.errno, reason(error), "standard output") from None
+        raise OSError(error.errno, reason(error), OUTPUT) from None
 
 
 def reason(error: OSError) -> str:
