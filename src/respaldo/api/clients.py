@@ -110,13 +110,18 @@ class Clients:
             raise
 
     def remove(self, name: str) -> ClientInfo:
-        """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area."""
+        """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area.
+
+        Done again, it puts what is gone of a removal; raises `UsageError` where nothing is.
+        """
+        from respaldo.store import removing  # noqa: PLC0415 - start-up time
+
         client = self.record(name)
         with (
             self._accesses.recorded("key client remove", note=client.enrolment.name),
             open_backend(area_location(self._repo.backend.location, client.enrolment.client)) as area,
         ):
-            removal = areas.remove(self._repo, client.enrolment.client, area)
+            removal = removing.remove(self._repo, client.enrolment.client, area)
         return _info(areas.Client(enrolment=client.enrolment, removal=removal))
 
     def names(self) -> list[str]:

@@ -16,7 +16,7 @@ from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
 from respaldo.api import exporting
-from respaldo.api.blocks import Blocks
+from respaldo.api.blocks import Blocks, trees_below
 from respaldo.api.naming import Found, covers
 from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.register import FOLDER_NAME, Register
@@ -155,13 +155,14 @@ class Looking:
 
         counted = _Counted(write)
         packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted) if form in {"tar.gz", "tar.zst"} else None
+        trees = trees_below(self._repo, found.entry)
         with SumsKept(self._repo) as known, self._ahead(known) as contents:
             archive: Tar | Zip = Zip(counted, contents)
             if form != "zip":
                 archive = Tar(packed or counted, contents)
                 folder = found.path if found.entry.is_dir else os.path.dirname(found.path)
                 archive.comment(about(found.snapshot.manifest, folder))
-            filled = fill(archive, self._trees, contents, found.entry, progress)
+            filled = fill(archive, trees, contents, found.entry, progress)
         if packed is not None:
             packed.finish()
         if found.path == b"/" and not filled.left_out and not filled.damaged:

@@ -195,6 +195,7 @@ def open_area(
 
     Raises `UsageError` where there is no such client, and else as `open_repository`.
     """
+    from respaldo.store.areasuccession import AreaSuccession  # noqa: PLC0415 - start-up time
     from respaldo.store.owned import OwnedArea  # noqa: PLC0415 - start-up time
 
     client = owner.clients.record(name)
@@ -217,6 +218,8 @@ def open_area(
     except BaseException:
         backend.close()
         raise
+    if not writes:  # whoever writes stays in the epoch that it was opened in
+        repo.keep_up = AreaSuccession(repo, owner.within)
     opened = Repository(
         repo,
         Uses(places, repo.header.repository),

@@ -14,6 +14,7 @@ from respaldo.format.runrecord import parse_run_name
 from respaldo.store.following import Followed
 from respaldo.store.logbook import Logbook
 from respaldo.store.outcomes import outcome_name
+from respaldo.store.recollection import Memory
 
 _SHOWN = 3
 
@@ -54,6 +55,10 @@ class ClientLog(Logbook):
     def missing(self, there: object, again: object) -> set[bytes]:  # noqa: ARG002 - see `Follower.missing`
         """Returns nothing: what the owner has forgotten, this client does not know."""
         return set()
+
+    def _is_said(self, memory: Memory, snapshot: bytes) -> bool:  # noqa: ARG002
+        """Returns that it is not: what one process owes no other one says, since none can read the outcome."""
+        return False
 
     def _is_committed(self, snapshot: bytes, pending_hash: bytes) -> bool:  # noqa: ARG002
         """Whether an outcome of an earlier session is known to say so: which it is not; raises where there is none."""

@@ -25,6 +25,7 @@ from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.private import make_directory, open_file, read_file, write_file
 from respaldo.core.seams import Random
 from respaldo.format import canonical
+from respaldo.format.enrolment import Removal, parse_removal
 from respaldo.format.logbook import HASH_BYTES
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Memory:
     ``known``: by client. ``live``: snapshots that were committed and not forgotten. ``gone``: forgotten before their
     commit was seen. ``told``: what this client's own entries have said of others. ``tail``: its entries, encoded, that
     a coming object repeats. ``owed``: commits that are in no entry yet, with the hash of their manifests. ``intent``:
-    an entry that was about to be put.
+    an entry that was about to be put. ``removed``: clients with areas that an owner has removed, by the log, with the
+    runs that count. ``all_removed``: whether these are all that the log spoke of as far as it was followed.
     """
 
     known: dict[bytes, Known] = field(default_factory=dict)
@@ -68,12 +70,14 @@ class Memory:
     tail: list[bytes] = field(default_factory=list)
     owed: dict[bytes, bytes] = field(default_factory=dict)
     intent: bytes = b""
+    removed: dict[bytes, Removal] = field(default_factory=dict)
+    all_removed: bool = True
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
         return canonical.pack(
             [
-                1,
+                2,
                 [[client, item.number, item.hash, item.key] for client, item in sorted(self.known.items())],
                 b"".join(sorted(self.live)),
                 b"".join(sorted(self.gone)),
@@ -81,6 +85,7 @@ class Memory:
                 list(self.tail),
                 [[snapshot, pending] for snapshot, pending in sorted(self.owed.items())],
                 self.intent,
+                [removal.encode() for _, removal in sorted(self.removed.items())] if self.all_removed else 0,
             ]
         )
 
@@ -88,9 +93,24 @@ class Memory:
 def parse_memory(data: bytes, what: str) -> Memory:
     """Parses a memory; raises `Corruption`."""
     match canonical.unpack(data, what):
-        case [1, list(known), bytes(live), bytes(gone), list(told), list(tail), list(owed), bytes(intent)] if all(
-            isinstance(item, bytes) for item in tail
-        ):
+        case [1, *parts]:  # of a program that did not remember removals
+            rows: Sequence[object] = [*parts, 0]
+        case [2, *parts]:
+            rows = parts
+        case _:
+            rows = []
+    match rows:
+        case [
+            list(known),
+            bytes(live),
+            bytes(gone),
+            list(told),
+            list(tail),
+            list(owed),
+            bytes(intent),
+            (list() | 0) as removed,
+        ] if all(isinstance(item, bytes) for item in tail):
+            removals = [_removal(item, what) for item in removed or ()]
             return Memory(
                 known=dict(_known(item, what) for item in known),
                 live=_ids(live, what),
@@ -99,6 +119,8 @@ def parse_memory(data: bytes, what: str) -> Memory:
                 tail=[item for item in tail if isinstance(item, bytes)],
                 owed=dict(_owed(item, what) for item in owed),
                 intent=intent,
+                removed={removal.client: removal for removal in removals},
+                all_removed=removed != 0,
             )
     raise Corruption(what, "not what this program writes")
 
@@ -123,6 +145,12 @@ def _owed(value: object, what: str) -> tuple[bytes, bytes]:
     match value:
         case [bytes(snapshot), bytes(pending)] if len(snapshot) == RANDOM_ID_BYTES and len(pending) == HASH_BYTES:
             return snapshot, pending
+    raise Corruption(what, "not what this program writes")
+
+
+def _removal(value: object, what: str) -> Removal:
+    if isinstance(value, bytes):
+        return parse_removal(value, what)
     raise Corruption(what, "not what this program writes")
 
 
@@ -252,10 +280,12 @@ class Recollection:
             return None
         return (int.from_bytes(data[:8], "little"), data[8:]) if len(data) == _EPOCH_BYTES else None
 
-    def note_epoch(self, number: int, check: bytes) -> bool:
-        """Remembers an epoch; returns whether that was possible."""
+    def note_epoch(self, number: int, check: bytes, *, instead_of: tuple[int, bytes] | None) -> bool:
+        """Remembers an epoch, unless another process has remembered another one since; returns whether it could be."""
         try:
-            write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
+            with self.turn():
+                if self.epoch() == instead_of:
+                    write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
         except OSError:
             return False
         return True

@@ -7,7 +7,7 @@ readers' half of "Protocol".
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from respaldo.core.errors import CacheDamaged, Corruption, ObjectMissing, Respal
 from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
+from respaldo.format.enrolment import Removal
 from respaldo.format.header import HEADER, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
@@ -123,14 +124,23 @@ class Repo:
                 backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place, former=epoch.former
             )
 
+    @property
+    def removals(self) -> Mapping[bytes, Removal]:
+        """Removals of clients with areas that the log has spoken of; none where it is not followed."""
+        return {} if self.log is None else self.log.removals()
+
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
         """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast.
 
         Raises `KeyRotated` where the key was rotated meanwhile: no old key speaks for all any more.
         """
-        require_newest(self.backend, self.epoch)
+        self.require_newest()
         if (log := self.log) is not None:
             with_ballast(self.backend, lambda: log.append(verb, subjects, note))
+
+    def require_newest(self, epoch: Epoch | None = None) -> None:
+        """Raises `KeyRotated` where an epoch, that of this repository unless told, is not the newest any more."""
+        require_newest(self.backend, epoch or self.epoch)
 
     @classmethod
     def open(
@@ -201,11 +211,11 @@ class Repo:
         self.backend.close()
 
     def _read_config(self) -> Config:
-        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)[1]
+        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)
 
     def configure(self, change: Callable[[Config], Config]) -> None:
         """Puts a new configuration, made of the one that counts; for the parts of this client, open it anew."""
-        self.config = change_config(self.backend, self.vault, change, lenient=self.epoch.number > 0)
+        self.config = change_config(self.backend, self.vault, change, self._read_config)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 

@@ -213,7 +213,9 @@ def _announce(repo: Repo, epoch: Epoch, vault: Vault) -> None:
         former=epoch.record.former,
     )
     with_ballast(repo.backend, lambda: log.append(ROTATE, note=f"epoch {epoch.number}"))
-    repo.log.recollection.note_epoch(epoch.number, epoch.ring.check)
+    seen = repo.log.recollection.epoch()
+    if seen is None or seen[0] < epoch.number:
+        repo.log.recollection.note_epoch(epoch.number, epoch.ring.check, instead_of=seen)
 
 
 def save_record(backend: Backend, epoch: Epoch, vault: Vault) -> int:

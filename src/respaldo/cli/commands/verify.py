@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
-from respaldo.cli.areas import NOTE, all_clients_option, for_all
+from respaldo.cli.areas import NOTE, all_clients_option, for_all, for_all_keyless
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
@@ -88,18 +88,15 @@ def command(
 
     if keyless and (read_data or subset):
         raise UsageError("--keyless reads every object; leave out --read-data and --subset")
-    if keyless and (settings.client or all_clients):
-        raise UsageError("--keyless knows no names of clients", hint="name the area itself: -r …/clients/ID")
+    if keyless and settings.client:
+        raise UsageError(
+            "--keyless knows no names of clients", hint="name the area itself, -r …/clients/ID, or take --all-clients"
+        )
     if checksums and not read_data:
         raise UsageError("--checksums reads everything: it goes with --read-data")
     if keyless:
-        level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
-        location = settings.location()
-        with cancelling() as cancel, watching(level, display=settings.display) as progress:
-            checked = api.verify_keyless(location, progress=progress, cancel=cancel)
-            duration_ns = progress.elapsed_ns()
-        settings.report(_keyless_fields(checked, duration_ns), _keyless_text(checked, duration_ns))
-        return checked.exit_status
+        look = partial(_keyless, settings)
+        return for_all_keyless(settings, look) if all_clients else look(settings.location())
     options = api.VerifyOptions(
         read_data=read_data,
         subset=api.parse_subset(subset) if subset else None,
@@ -109,6 +106,17 @@ def command(
     )
     run = partial(_verify, settings, options)
     return for_all(settings, run) if all_clients else run()
+
+
+def _keyless(settings: Settings, location: str) -> int:
+    from respaldo import api  # start-up time
+
+    level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
+    with cancelling() as cancel, watching(level, display=settings.display) as progress:
+        checked = api.verify_keyless(location, progress=progress, cancel=cancel)
+        duration_ns = progress.elapsed_ns()
+    settings.report(_keyless_fields(checked, duration_ns), _keyless_text(checked, duration_ns))
+    return checked.exit_status
 
 
 def _verify(settings: Settings, options: VerifyOptions) -> int:
