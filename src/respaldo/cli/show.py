@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _NAMES_MOST = 8
 _LINES_TOGETHER = 64
 """A call of its own for each of a hundred thousand lines takes as long as making them."""
+OUTPUT = "standard output"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -238,7 +239,7 @@ def _to_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OSError(error.errno, reason(error), "standard output") from None
+        raise OSError(error.errno, reason(error), OUTPUT) from None
 
 
 def reason(error: OSError) -> str:

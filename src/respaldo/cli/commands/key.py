@@ -239,7 +239,11 @@ def test(settings: Settings) -> int:
     "--svg", default="", metavar="FILE", help="Write a page with the key and its QR code; FILE-1, … for shares."
 )
 @click.option(
-    "--output", default="", metavar="FILE", help="Write it as text, which --key-file reads; - for standard output."
+    "-o",
+    "--output",
+    default="",
+    metavar="FILE",
+    help="Write it as text, which --key-file reads; - for standard output.",
 )
 @click.option("--label", default="", metavar="TEXT", help="Where it is kept, say.")
 def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: str, output: str, label: str) -> int:
