@@ -43,7 +43,7 @@ def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
     return _read_config(backend, vault, lenient=lenient)
 
 
-def _read_config(backend: Backend, vault: Vault, *, lenient: bool) -> tuple[str, Config]:
+def _read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
     names = sorted(name for name, _ in backend.list("config") if _FORM.fullmatch(name))
     for name in reversed(names):
         data = backend.get_whole(name, RECORD_BYTES_MAX)
@@ -61,8 +61,9 @@ def change_config(
 ) -> Config:
     """Puts a new version, made of the one that counts, which ``read`` gives; returns it."""
     while True:
-        config = change(read())
+        # Before it is read: one that another client puts after that has this very name, or is read.
         name = next_name(name for name, _ in backend.list("config"))
+        config = change(read())
         try:
             backend.put(name, [vault.seal_record("config", name, config.encode())])
         except ObjectExists:
