@@ -19,6 +19,7 @@ from respaldo.store.sweep import Sentence
 from respaldo.store.vault import Vault
 
 REPAIR = api.RepairOptions()
+REST = api.RestoreOptions()
 SECRET = api.Secret(key=bytes(32))
 
 
@@ -273,16 +274,36 @@ def test_mounted_snapshots_stay_listed(place, machines):
             look()
 
 
+class Heard(Silent):
+    """Keeps what was said to be missing."""
+
+    def __init__(self):
+        self.failures = []
+
+    def note(self, level, message, path=b""):
+        if level < 0:
+            self.failures.append((path, message))
+
+
 @pytest.mark.parametrize("agent", [False, True])
 def test_content_that_was_carried_over_is_no_damage(place, machines, tmp_path, agent):
     """A restore that finds its packs gone goes on with the new key; without one it says so, and names no damage."""
     secret = unlocked(place, machines[0]) if agent else SECRET
+    progress = Heard()
     with api.open_repository(place, secret, places=machines[0]) as opened:
         found = opened.find("latest")
         rotate(place, machines[1])
-        done = opened.restore(found, bytes(tmp_path / "out"), api.RestoreOptions(), progress=Silent(), cancel=Cancel())
-    assert (done.failed, done.damaged) == (int(agent), 0)
-    assert all("the key was rotated" in reason for _, reason in done.failures)
+        with pytest.raises(KeyRotated) if agent else nullcontext():
+            done = opened.restore(found, bytes(tmp_path / "out"), REST, progress=progress, cancel=Cancel())
+            assert (done.failed, done.damaged) == (0, 0)
+    assert not progress.failures, "said once, and of no name"
+    if agent:
+        with api.open_repository(place, SECRET, places=machines[0]) as opened:
+            done = opened.restore(
+                opened.find("latest"), bytes(tmp_path / "out"), REST, progress=progress, cancel=Cancel()
+            )
+        assert not done.failures
+    assert [path.read_bytes() for path in (tmp_path / "out").rglob("file")] == [b"content"]
 
 
 def test_what_is_gone_is_reported_after_a_rotation_too(place, machines, tmp_path):

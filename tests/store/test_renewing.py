@@ -260,7 +260,7 @@ def test_client_that_was_removed_is_not_renewed(place):
     new = place.renew()
     place.write(b=b"b")
     second = place.backup(credential=new)
-    place.remove()
+    place.remove(unseen=True)
     place.write(a=b"late")
     place.backup(credential=new)
     assert ids(place) == [first.snapshot, second.snapshot]

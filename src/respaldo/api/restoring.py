@@ -28,8 +28,8 @@ def restore(
 ) -> RestoreResult:
     """Restores what was found: what is in a directory directly into the target, a file as it or into it.
 
-    Raises `NotRecorded` before anything of it is written, `KeyRotated` where something seems damaged because the key
-    was rotated since the repository was opened (run again, it goes on), and else as `run_restore`.
+    Raises `NotRecorded` before anything of it is written, `KeyRotated` where something seems damaged or is not to be
+    had because the key was rotated since the repository was opened (run again, it goes on), and else as `run_restore`.
     """
     repo = repository.within
     wanted = restore_of(repo, trees, found, target, options)

@@ -322,7 +322,11 @@ def trash(repo: Repo, catalogue: Catalogue) -> tuple[InTrash, ...]:
 def undo(repo: Repo, catalogue: Catalogue, names: Iterable[str], context: Context) -> tuple[Snapshot, ...]:
     """Brings snapshots back out of the trash; returns them."""
     apart = Catalogue(snapshots=catalogue.trash, undecided=(), damaged=())
-    items = tuple(item.snapshot for item in find_all(apart, names, context))
+    try:
+        items = tuple(item.snapshot for item in find_all(apart, names, context))
+    except NoSuchSnapshot as error:
+        error.hint = "list what can be brought back with: respaldo snapshots --trash; without --grace, none can be"
+        raise
     for item in items:
         protection.take_back(repo, item.id)
     return items

@@ -7,7 +7,7 @@ what another client says it saw, is a finding. Never writes to the repository. I
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -15,10 +15,20 @@ from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
-from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.enrolment import Removal
 from respaldo.format.epoch import Former
-from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
+from respaldo.format.logbook import (
+    ENTRIES_MAX,
+    FIRST,
+    Entry,
+    Head,
+    first_number,
+    object_name,
+    parse_name,
+    parse_object,
+)
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.applied import apply_commit, apply_forget, apply_removal
 from respaldo.store.header import still_there
 from respaldo.store.logloss import LOST, Gap, Losses
 from respaldo.store.recollection import Known, Memory, Recollection
@@ -30,6 +40,8 @@ FORGET: Final = "forget"
 PRUNE: Final = "prune"
 ROTATE: Final = "rotate"
 RETIRE: Final = "retire"
+REMOVE: Final = "remove"
+"""The verb of the removal of a client with an area. It counts if an admin key has signed it; early ones have none."""
 ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE, LOST})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
@@ -72,6 +84,8 @@ class Follower:
         """Whether what was remembered turned out damaged: what is seen then is trusted, as at the first time."""
         self.unwritten: list[tuple[str, str]] = []
         """What this client did and could not say in the log: verbs, and why."""
+        self._removed: dict[bytes, Removal] = {}
+        """What was learned of removals, where that cannot be remembered."""
 
     def follow(self, *, accept: bool = False) -> Followed:
         """Follows every client's log to its end; returns what is new, and what should be there and is not.
@@ -97,6 +111,7 @@ class Follower:
             followed.findings = findings
         if accept:
             followed.memory.tail.clear()
+        self._removed |= followed.memory.removed
         if followed.memory != memory and (accept or not followed.findings):
             self._save(followed.memory, followed.fresh)
         return followed
@@ -119,6 +134,10 @@ class Follower:
             memory = self.recollection.load()
             memory.live -= set(snapshots)
             self.recollection.save(memory)
+
+    def removals(self) -> Mapping[bytes, Removal]:
+        """Returns the removals of clients with areas that the log has spoken of, as far as it was followed ever."""
+        return self.memory().removed | self._removed
 
     def read_all(self) -> list[Entry]:
         """Reads every entry of every client that is there and opens, by time; none is compared with the memory."""
@@ -244,6 +263,8 @@ class Follower:
             gone=set(before.gone),
             told=dict(before.told),
             tail=list(before.tail),
+            removed=dict(before.removed),
+            all_removed=True,
         )
         followed = Followed(memory=memory)
         listed = self.listed()
@@ -254,6 +275,9 @@ class Follower:
             for entry in followed.fresh:
                 if entry.verb == verb:
                     apply(memory, entry)
+        for entry in followed.fresh if before.all_removed else self.read_all():
+            if entry.verb == REMOVE and self.is_admin(entry):
+                apply_removal(memory, entry)
         return followed
 
     def _follow_one(
@@ -375,26 +399,6 @@ def admin_signed(
     keys = [admin, *(item.admin for item in former if accept or dict(item.heads).get(entry.client, -1) >= entry.number)]
     message = entry.signed()
     return any(is_signed(key, entry.admin, ADMIN_PURPOSE, header_hash, message) for key in keys)
-
-
-def apply_commit(memory: Memory, entry: Entry) -> None:
-    """Remembers snapshots that were committed."""
-    for subject in entry.subjects:
-        snapshot = subject[:RANDOM_ID_BYTES]
-        memory.owed.pop(snapshot, None)
-        if snapshot in memory.gone:
-            memory.gone.discard(snapshot)
-        else:
-            memory.live.add(snapshot)
-
-
-def apply_forget(memory: Memory, entry: Entry) -> None:
-    """Remembers snapshots that were forgotten."""
-    for snapshot in entry.subjects:
-        if snapshot in memory.live:
-            memory.live.discard(snapshot)
-        else:
-            memory.gone.add(snapshot)
 
 
 def _rolled_back(client: bytes, seen: int, last: int) -> str:

@@ -30,6 +30,7 @@ from respaldo.format.logbook import (
     parse_entry,
 )
 from respaldo.format.snapshot import Verdict
+from respaldo.store.applied import apply_commit, apply_forget, apply_removal
 from respaldo.store.following import (
     ADMIN_PURPOSE,
     ADMIN_VERBS,
@@ -38,17 +39,16 @@ from respaldo.store.following import (
     FORGET,
     LOOKS,
     PRUNE,
+    REMOVE,
     RETIRE,
     ROTATE,
     Follower,
-    apply_commit,
-    apply_forget,
 )
 from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault
 
-__all__ = ["COMMIT", "FORGET", "PRUNE", "RETIRE", "ROTATE", "Logbook"]
+__all__ = ["COMMIT", "FORGET", "PRUNE", "REMOVE", "RETIRE", "ROTATE", "Logbook"]
 
 _REPEATED_BYTES_MAX: Final = 8 << 20
 HEADS_TOLD: Final = 256
@@ -225,7 +225,7 @@ class Logbook(Follower):
             access=self.recollection.access.head(),
         )
         message, header = entry.signed(), self._header_hash
-        admin = self.admin.sign(ADMIN_PURPOSE, header, message) if verb in ADMIN_VERBS else b""
+        admin = self.admin.sign(ADMIN_PURPOSE, header, message) if verb in ADMIN_VERBS or verb == REMOVE else b""
         return replace(entry, admin=admin, signature=signer.sign(ENTRY_PURPOSE, header, message))
 
     def _repeated(self, memory: Memory, entry: Entry) -> tuple[int, list[bytes]]:
@@ -249,3 +249,6 @@ class Logbook(Follower):
             apply_commit(memory, entry)
         elif entry.verb == FORGET:
             apply_forget(memory, entry)
+        elif entry.verb == REMOVE:
+            apply_removal(memory, entry)
+            self._removed |= memory.removed

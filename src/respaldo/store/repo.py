@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from respaldo.core.errors import (
 from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
+from respaldo.format.enrolment import Removal
 from respaldo.format.header import HEADER, Header
 from respaldo.format.pack import Footer
 from respaldo.format.segment import Segment
@@ -136,6 +137,11 @@ class Repo:
             self.log = Logbook(
                 backend=self.backend, vault=self.vault, ring=ring, clock=clock, recollection=place, former=epoch.former
             )
+
+    @property
+    def removals(self) -> Mapping[bytes, Removal]:
+        """Removals of clients with areas that the log has spoken of; none where it is not followed."""
+        return {} if self.log is None else self.log.removals()
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
         """Puts an entry into the log, before what it says is done; on a full disk in the place of the ballast.
@@ -242,11 +248,11 @@ class Repo:
         self.backend.close()
 
     def _read_config(self) -> Config:
-        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)[1]
+        return read_config(self.backend, self.vault, lenient=self.epoch.number > 0)
 
     def configure(self, change: Callable[[Config], Config]) -> None:
         """Puts a new configuration, made of the one that counts; for the parts of this client, open it anew."""
-        self.config = change_config(self.backend, self.vault, change, lenient=self.epoch.number > 0)
+        self.config = change_config(self.backend, self.vault, change, self._read_config)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
