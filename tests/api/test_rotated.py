@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -13,7 +13,10 @@ from respaldo.api.history import History
 from respaldo.core.errors import HistoryChanged, KeyRotated
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check import objects
+from respaldo.store import rotating
+from respaldo.store.recollection import Recollection
 from respaldo.store.sweep import Sentence
+from respaldo.store.vault import Vault
 
 REPAIR = api.RepairOptions()
 REST = api.RestoreOptions()
@@ -183,6 +186,71 @@ def test_who_works_with_the_old_key_meets_no_damage(place, machines, tmp_path, w
     with api.open_repository(place, SECRET, places=machines[0]) as opened:
         assert len(opened.snapshots().snapshots) == 3
         assert not verified(opened).damages
+
+
+def test_nothing_is_left_that_the_new_key_does_not_open(place, machines, monkeypatch):
+    """What says little of snapshots is not put under a key that was rotated, and may be destroyed, meanwhile."""
+    puts = {
+        "pin": lambda opened: opened.pin(["latest"]),
+        "trash": lambda opened: opened.forget(["latest"], grace_ns=1 << 50, cancel=Cancel()),
+    }
+    seal = Vault.seal_record
+    for kind, put in puts.items():
+
+        def overtaken(vault, what, name, raw, kind=kind):
+            if what == kind:
+                monkeypatch.setattr(Vault, "seal_record", seal)
+                rotate(place, machines[1])
+            return seal(vault, what, name, raw)
+
+        with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+            monkeypatch.setattr(Vault, "seal_record", overtaken)
+            with pytest.raises(KeyRotated):
+                put(opened)
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert not verified(opened).damages
+        assert len(opened.snapshots().snapshots) == 2
+
+
+def test_an_admin_key_signs_nothing_after_its_epoch(place, machines, monkeypatch):
+    """An entry that comes too late, from whoever waited for his turn, would be taken for forged by everybody."""
+    turn = Recollection.turn
+
+    @contextmanager
+    def waiting(recollection):
+        monkeypatch.setattr(Recollection, "turn", turn)
+        rotate(place, machines[1])
+        with turn(recollection):
+            yield
+
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        [first, _] = opened.snapshots().snapshots
+        monkeypatch.setattr(Recollection, "turn", waiting)
+        with pytest.raises(KeyRotated):
+            opened.within.announce("forget", [first.id])
+    for places in machines:
+        with api.open_repository(place, SECRET, places=places) as opened:
+            assert opened.history.survey() == ()
+
+
+def test_a_rotation_that_another_one_overtakes_is_not_said_too_late(place, machines, monkeypatch):
+    """The slower one is still at work on its slots when the key is rotated again: its entry would count as forged."""
+    replace_old = rotating._replace_old
+
+    def overtaken(repo, epoch, vault):
+        monkeypatch.setattr(rotating, "_replace_old", replace_old)
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            opened.slots.finish_rotation()
+        rotate(place, machines[1])
+        return replace_old(repo, epoch, vault)
+
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        monkeypatch.setattr(rotating, "_replace_old", overtaken)
+        opened.slots.rotate(opened.slots.plan_rotation(None))
+    for places in machines:
+        with api.open_repository(place, SECRET, places=places) as opened:
+            assert opened.within.epoch.number == 2
+            assert opened.history.survey() == ()
 
 
 def unlocked(place, places):

@@ -24,6 +24,7 @@ from respaldo.core.errors import (
     CacheDamaged,
     ChunkMissing,
     Corruption,
+    KeyRotated,
     ObjectMissing,
     RespaldoError,
     StorageError,
@@ -149,11 +150,23 @@ class Repo:
         """
         self.require_newest()
         if (log := self.log) is not None:
-            with_ballast(self.backend, lambda: log.append(verb, subjects, note))
+            with_ballast(self.backend, lambda: log.append(verb, subjects, note, self.require_newest))
 
     def require_newest(self, epoch: Epoch | None = None) -> None:
         """Raises `KeyRotated` where an epoch, that of this repository unless told, is not the newest any more."""
         require_newest(self.backend, epoch or self.epoch)
+
+    def put_small(self, kind: str, name: str, raw: bytes) -> None:
+        """Puts a small object of its kind, unless the key was rotated before it was there: then raises `KeyRotated`.
+
+        Whoever retires the old key may not have seen it, and it would be left as what nobody can open.
+        """
+        self.backend.put(name, [self.vault.seal_record(kind, name, raw)])
+        try:
+            self.require_newest()
+        except KeyRotated:
+            self.backend.discard([name])
+            raise
 
     @classmethod
     def open(

@@ -217,7 +217,9 @@ def _announce(repo: Repo, epoch: Epoch, vault: Vault) -> None:
         recollection=repo.log.recollection,
         former=epoch.record.former,
     )
-    with_ballast(repo.backend, lambda: log.append(ROTATE, note=f"epoch {epoch.number}"))
+    with contextlib.suppress(KeyRotated):  # another client has gone on from this epoch, and seen the end of it
+        check = partial(require_newest, repo.backend, epoch)
+        with_ballast(repo.backend, lambda: log.append(ROTATE, note=f"epoch {epoch.number}", check=check))
     seen = repo.log.recollection.epoch()
     if seen is None or seen[0] < epoch.number:
         repo.log.recollection.note_epoch(epoch.number, epoch.ring.check, instead_of=seen)
