@@ -264,12 +264,12 @@ class Settings:
             return repository.clients.names()
 
     def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:
-        """Prints a result: as JSON, as text, or with ``--quiet`` not at all."""
+        """Prints what was done or found: as JSON, as text; the text not with ``--quiet`` or a closed output."""
         if self.gathered is not None and self.json:
             self.gathered.append(value)
         elif self.json:
             show.out(show.document(value))
-        elif not self.quiet and text:
+        elif not self.quiet and text and show.is_heard():
             show.out(text)
 
 

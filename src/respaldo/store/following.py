@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
@@ -46,6 +46,7 @@ ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE, LOST})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
 ADMIN_PURPOSE: Final = b"log admin"
+T = TypeVar("T")
 LOOKS: Final = 3
 """So often the log is listed again before anything is said to be missing: somebody may just be writing."""
 
@@ -140,6 +141,9 @@ class Follower:
 
     def read_all(self) -> list[Entry]:
         """Reads every entry of every client that is there and opens, by time; none is compared with the memory."""
+        return look_again(self._read_all)
+
+    def _read_all(self) -> list[Entry]:
         found: list[Entry] = []
         for client, numbers in self.listed().items():
             by_number: dict[int, Entry] = {}
@@ -155,6 +159,9 @@ class Follower:
 
     def hash_at(self, client: bytes, number: int) -> bytes:
         """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
+        return look_again(lambda: self._hash_at(client, number), is_whole=bool)
+
+    def _hash_at(self, client: bytes, number: int) -> bytes:
         for last in self.listed().get(client, []):
             if last >= number:
                 entries = self.read_numbered(client, last)
@@ -362,6 +369,24 @@ class Follower:
             return self.hash_at(head.client, head.number)
         except Corruption:
             return head.hash
+
+
+def look_again(read: Callable[[], T], is_whole: Callable[[T], bool] = lambda _: True) -> T:
+    """Returns what reading the log gives, once more where an object went, or something lacks, while it was read.
+
+    Whoever adds an entry deletes objects whose entries his own repeats, and a listing that goes on meanwhile may show
+    neither. Raises `ObjectMissing` where that happens again and again.
+    """
+    for look in range(LOOKS):
+        try:
+            found = read()
+        except ObjectMissing:
+            if look + 1 == LOOKS:
+                raise
+        else:
+            if look + 1 == LOOKS or is_whole(found):
+                return found
+    raise AssertionError
 
 
 def admin_signed(

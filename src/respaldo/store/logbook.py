@@ -70,6 +70,8 @@ class Logbook(Follower):
         super().__init__(backend, vault, ring, recollection, former)
         self._epoch = ring.epoch
         self._clock = clock
+        self._owing: set[bytes] = set()
+        """Snapshots of which this process has remembered that they are owed."""
 
     def take_over(self, ring: KeyRing, former: Sequence[Former]) -> None:
         """Goes on in another epoch."""
@@ -82,9 +84,14 @@ class Logbook(Follower):
             memory = self.recollection.load()
             memory.owed[snapshot] = pending_hash
             self.recollection.save(memory)
+            self._owing.add(snapshot)
 
     def committed(self, snapshot: bytes, pending_hash: bytes) -> bool:
-        """Says in the log that a snapshot was committed; returns whether that could be written."""
+        """Says in the log that a snapshot was committed; returns whether that could be written.
+
+        Another process of this client may have said so since it was owed: it is not said twice, because it may have
+        been forgotten in between, and would count as committed again.
+        """
         return self.append(COMMIT, [snapshot + pending_hash])
 
     def append(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> bool:
@@ -111,7 +118,11 @@ class Logbook(Follower):
         self._settle(memory, signer)
         if verb == COMMIT:
             done = {subject[:RANDOM_ID_BYTES] for subject in subjects}
+            subjects = tuple(item for item in subjects if not self._is_said(memory, item[:RANDOM_ID_BYTES]))
             subjects += self._owed(memory, done)
+            if not subjects:
+                self.recollection.save(memory)
+                return
         for _ in range(LOOKS):
             entry = self._entry(memory, signer, verb, subjects, note)
             memory.intent = entry.encode()
@@ -175,6 +186,10 @@ class Logbook(Follower):
                 if self._backend.exists(f"pending/{snapshot.hex()}") is None:
                     del memory.owed[snapshot]  # else it is not decided yet
         return tuple(more)
+
+    def _is_said(self, memory: Memory, snapshot: bytes) -> bool:
+        """Whether another process of this client has said of a snapshot what this one owed."""
+        return snapshot in self._owing and snapshot not in memory.owed
 
     def _is_committed(self, snapshot: bytes, pending_hash: bytes) -> bool:
         outcome = read_outcome(self._backend, self._vault, snapshot)

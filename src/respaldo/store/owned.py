@@ -31,6 +31,7 @@ from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
 from respaldo.store.counted import Counted
+from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
 from respaldo.store.ownerrun import OwnersRing
@@ -122,14 +123,18 @@ class OwnedArea(Repo):
         self.area.keep(self.vault, self.index)
         super().close()
 
+    def require_newest(self, epoch: Epoch | None = None) -> None:
+        """Raises `KeyRotated` where the client was renewed since its area was opened."""
+        newest = self.newest_epoch()
+        if newest > (epoch or self.epoch).number:
+            raise KeyRotated(newest)
+
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
         """Puts an entry into the log that says how far the client's goes now: so the time of what is in it is known.
 
         Raises `KeyRotated` where the client was renewed meanwhile: an owner in an older epoch speaks for nobody.
         """
-        newest = self.newest_epoch()
-        if newest > self.epoch.number:
-            raise KeyRotated(newest)
+        self.require_newest()
         if self.log is not None:
             self.log.follow()
         super().announce(verb, subjects, note)

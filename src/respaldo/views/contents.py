@@ -20,6 +20,7 @@ from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.model import Content, Entry
 from respaldo.format.content import HOLE, Row
 from respaldo.store.blocks import Blocks
+from respaldo.store.reopened import Reopened
 
 CACHE_BYTES = 24 << 20
 AHEAD_BYTES = 2 << 20
@@ -60,6 +61,13 @@ class BlockCache:
         self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._under_way: dict[tuple[int, int], Future[bytes]] = {}
         self.held_bytes = 0
+        self.reopened = Reopened()
+
+    def let_go(self) -> None:
+        """Drops what is kept."""
+        with self._lock:
+            self._kept.clear()
+            self.held_bytes = 0
 
     def get(self, key: tuple[int, int]) -> bytes:
         """Returns a block; raises what fetching it raised, to everybody who waited for it."""
@@ -86,10 +94,13 @@ class BlockCache:
             return
         with self._lock:
             del self._under_way[key]
+            self.reopened.opened(key)
             self._kept[key] = raw
             self.held_bytes += len(raw)
             while self.held_bytes > self._length_bytes and len(self._kept) > 1:
-                self.held_bytes -= len(self._kept.popitem(last=False)[1])
+                gone, block = self._kept.popitem(last=False)
+                self.held_bytes -= len(block)
+                self.reopened.let_go(gone)
         coming.set_result(raw)
 
     def has(self, key: tuple[int, int]) -> bool:

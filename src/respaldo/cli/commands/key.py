@@ -239,7 +239,11 @@ def test(settings: Settings) -> int:
     "--svg", default="", metavar="FILE", help="Write a page with the key and its QR code; FILE-1, … for shares."
 )
 @click.option(
-    "--output", default="", metavar="FILE", help="Write it as text, which --key-file reads; - for standard output."
+    "-o",
+    "--output",
+    default="",
+    metavar="FILE",
+    help="Write it as text, which --key-file reads; - for standard output.",
 )
 @click.option("--label", default="", metavar="TEXT", help="Where it is kept, say.")
 def recovery(settings: Settings, *, shares: int | None, count: int | None, svg: str, output: str, label: str) -> int:
@@ -320,8 +324,8 @@ def epochs(settings: Settings) -> int:
         ("What a client stored before it was renewed:", "respaldo key reencrypt --client web-1"),
     ),
     notes="snapshots (new ids by old ones), failed (ids, with reasons), objects, new_packs, new_bytes, deleted_packs, "
-    "deleted_bytes, retired (epochs), left (names of what is sealed under old keys still), busy, dry_run; of a dry run "
-    "epochs, as key epochs has them.",
+    "deleted_bytes, retired (epochs), left (names of what is sealed under old keys still), busy, full, dry_run; of a "
+    "dry run epochs, as key epochs has them.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say how much is sealed under old keys; change nothing.")
 def reencrypt(settings: Settings, *, dry_run: bool) -> int:
