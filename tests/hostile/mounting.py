@@ -53,7 +53,7 @@ class Kernel:
             waiting = [(node, "")]
             while waiting and len(self.found) < ENTRIES_MAX:
                 cancel.check()
-                waiting += self._directory(*waiting.pop())
+                waiting += self._directory(*waiting.pop(0))
         print(json.dumps(self.found))
 
     def _ask(self, op, node, body=b""):
