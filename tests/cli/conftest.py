@@ -15,11 +15,15 @@ from respaldo.cli.main import main
 
 @dataclass
 class Ran:
-    """Is what a command did."""
+    """Is what a command did; ``raw``: what it printed, byte by byte."""
 
     status: int
-    out: str
+    raw: bytes
     err: str
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode("utf-8", "replace")
 
     @property
     def json(self):
@@ -42,16 +46,17 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cli(place, capfd):
+def cli(place, capfdbinary):
     """Runs a command through the real entry point, in this process."""
 
     def run(*words: str | Path, expected: int | None = 0) -> Ran:
-        capfd.readouterr()
+        capfdbinary.readouterr()
         status = main([os.fspath(word) for word in words])
-        out, err = capfd.readouterr()
+        out, err = capfdbinary.readouterr()
+        ran = Ran(status, out, err.decode("utf-8", "replace"))
         if expected is not None:
-            assert status == expected, f"{words}: {out}\n{err}"
-        return Ran(status, out, err)
+            assert status == expected, f"{words}: {ran.out}\n{ran.err}"
+        return ran
 
     return run
 

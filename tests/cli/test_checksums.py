@@ -80,46 +80,46 @@ def test_list_is_what_sha256sum_prints(cli, spawn, odd, saved):
     assert sorted(listed.splitlines()) == sorted(own.splitlines())
 
 
-def test_list_of_one_file_and_as_json(cli, spawn, tree, saved):
+def test_list_of_one_file_and_as_json(cli, tree, saved):
     """A file alone is listed under its name; JSON has the hash of the list as it is printed."""
     digest = hashlib.sha256((tree / "docs" / "a.txt").read_bytes()).hexdigest()
-    assert printed(spawn, "checksums", f"latest:{tree}/docs/a.txt") == f"{digest}  ./a.txt\n".encode()
+    assert cli("checksums", f"latest:{tree}/docs/a.txt").raw == f"{digest}  ./a.txt\n".encode()
     done = cli("checksums", "latest", "--json").json
-    assert done["sha256"] == hashlib.sha256(printed(spawn, "checksums", "latest")).hexdigest()
+    assert done["sha256"] == hashlib.sha256(cli("checksums", "latest").raw).hexdigest()
     assert done["count"] == len(done["files"]) == 15
     assert done["failures"] == []
 
 
-def test_what_was_computed_is_kept_and_not_read_again(cli, spawn, tree, repository, saved):
+def test_what_was_computed_is_kept_and_not_read_again(cli, tree, repository, saved):
     """The second list needs no content: not from the cache, and not on another machine."""
-    first = printed(spawn, "checksums", "latest")
+    first = cli("checksums", "latest").raw
     assert len(objects(repository, "sums")) == 1
     for pack in repository.glob("packs/*/*"):
         data = bytearray(pack.read_bytes())
         data[: 1 << 15] = bytes(1 << 15)  # content comes first in a pack
         pack.chmod(0o600)
         pack.write_bytes(data)
-    assert printed(spawn, "checksums", "latest") == first
-    assert printed(spawn, "checksums", "latest", "--cache-dir", tree.parent / "elsewhere") == first
+    assert cli("checksums", "latest").raw == first
+    assert cli("checksums", "latest", "--cache-dir", tree.parent / "elsewhere").raw == first
     assert len(objects(repository, "sums")) == 1
     ran = cli("checksums", "latest", "--read-data", "--json", expected=4)
     assert ran.json["failures"]
 
 
-def test_unchanged_files_are_computed_once(cli, spawn, tree, repository, saved):
+def test_unchanged_files_are_computed_once(cli, tree, repository, saved):
     """A second snapshot adds what is new in it, and nothing where nothing is."""
-    printed(spawn, "checksums", "latest")
+    cli("checksums", "latest")
     cli("snapshot", tree)
-    printed(spawn, "checksums", "latest")
+    cli("checksums", "latest")
     assert len(objects(repository, "sums")) == 1
     (tree / "new").write_text("new")
     cli("snapshot", tree)
-    printed(spawn, "checksums", "latest")
+    cli("checksums", "latest")
     assert len(objects(repository, "sums")) == 2
 
 
 @pytest.mark.parametrize("form", ["tar", "tar.zst", "zip"])
-def test_export_remembers_what_it_read(cli, spawn, tree, repository, saved, place, form):
+def test_export_remembers_what_it_read(cli, tree, repository, saved, place, form):
     """Every file's checksum, holes and hard links included; and, where nothing was left out, that all was read."""
     cli("export", f"latest:{tree}", "--format", form, "-o", place / "a", expected=None)
     assert objects(repository, "verified") == []
@@ -130,7 +130,7 @@ def test_export_remembers_what_it_read(cli, spawn, tree, repository, saved, plac
         assert age(cli)[saved] is None
     else:
         assert age(cli)[saved]["how"] == "export"
-    listed = printed(spawn, "checksums", f"latest:{tree}")
+    listed = cli("checksums", f"latest:{tree}").raw
     assert objects(repository, "sums") == [name]
     check(listed, tree)
 
@@ -172,7 +172,7 @@ def test_what_is_found_damaged_counts_as_verified_no_more(cli, tree, repository,
     assert cli("ls", "latest:verified", "--json").json["snapshot"] == saved
 
 
-def test_verify_computes_checksums_as_it_reads(cli, spawn, tree, repository, saved):
+def test_verify_computes_checksums_as_it_reads(cli, tree, repository, saved):
     """Of all snapshots, each content once; then lists need no reading. Not where it is told not to."""
     (tree / "new").write_text("new")
     cli("snapshot", tree)
@@ -182,7 +182,7 @@ def test_verify_computes_checksums_as_it_reads(cli, spawn, tree, repository, sav
     done = cli("verify", "--read-data", "--json").json
     assert (done["checksums"], done["checksums_left"]) == (14, 0)  # "big" and "twin" are one
     [name] = objects(repository, "sums")
-    check(printed(spawn, "checksums", f"latest:{tree}"), tree)
+    check(cli("checksums", f"latest:{tree}").raw, tree)
     assert objects(repository, "sums") == [name]
     assert cli("verify", "--read-data", "--checksums", "--json").json["checksums"] == 0
     cli("verify", "--checksums", expected=2)
@@ -196,7 +196,7 @@ def test_reading_all_anew_counts_as_verified(cli, saved):
     assert age(cli)[saved]["how"] == "checksums"
 
 
-def test_prune_takes_away_what_is_about_nothing_any_more(cli, spawn, tree, repository, saved, place):
+def test_prune_takes_away_what_is_about_nothing_any_more(cli, tree, repository, saved, place):
     """Records of forgotten snapshots, checksums of contents that are gone; those of what is there stay."""
     (tree / "big").write_bytes(os.urandom(500_000))
     (tree / "twin").unlink()
@@ -212,7 +212,7 @@ def test_prune_takes_away_what_is_about_nothing_any_more(cli, spawn, tree, repos
     later.write_text("later")
     cli("snapshot", tree)
     cli("verify", "--read-data", "--checksums")
-    before = printed(spawn, "checksums", "latest")
+    before = cli("checksums", "latest").raw
     cli("forget", saved, "latest~1")
     cli("prune")
     assert len(age(cli)) == 1
@@ -220,7 +220,7 @@ def test_prune_takes_away_what_is_about_nothing_any_more(cli, spawn, tree, repos
     [name] = objects(repository, "sums")
     assert cli("verify", "--read-data", "--keyless", expected=2)
     cli("verify", "--keyless")
-    assert printed(spawn, "checksums", "latest", "--cache-dir", place / "elsewhere") == before
+    assert cli("checksums", "latest", "--cache-dir", place / "elsewhere").raw == before
     assert objects(repository, "sums") == [name], "something that is there was forgotten and computed again"
     (tree / "x").write_text("x")
     cli("snapshot", tree)
@@ -229,28 +229,28 @@ def test_prune_takes_away_what_is_about_nothing_any_more(cli, spawn, tree, repos
     assert (objects(repository, "sums"), objects(repository, "verified")) == ([], [])
 
 
-def test_many_small_records_are_merged(cli, spawn, tree, repository, saved):
+def test_many_small_records_are_merged(cli, tree, repository, saved):
     """A record for each day becomes one."""
     for number in range(17):
         (tree / "day").write_text(f"day {number}")
         cli("snapshot", tree)
         cli("checksums", "latest")
     assert len(objects(repository, "sums")) >= 16
-    before = printed(spawn, "checksums", "latest")
+    before = cli("checksums", "latest").raw
     cli("prune")
     assert len(objects(repository, "sums")) <= 2
-    assert printed(spawn, "checksums", "latest") == before
+    assert cli("checksums", "latest").raw == before
 
 
-def test_damaged_records_harm_nothing(cli, spawn, tree, repository, saved):
+def test_damaged_records_harm_nothing(cli, tree, repository, saved):
     """They are damage that verify names and repair sets aside; whoever reads does without."""
-    first = printed(spawn, "checksums", "latest")
+    first = cli("checksums", "latest").raw
     cli("verify", "--read-data")
     for folder in ("sums", "verified"):
         [path] = (repository / folder).iterdir()
         path.chmod(0o600)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert printed(spawn, "checksums", "latest", "--cache-dir", tree.parent / "elsewhere") == first
+    assert cli("checksums", "latest", "--cache-dir", tree.parent / "elsewhere").raw == first
     assert age(cli)[saved] is None
     names = {item["name"].partition("/")[0] for item in cli("verify", "--json", expected=4).json["damages"]}
     assert names == {"sums", "verified"}
@@ -282,7 +282,7 @@ def test_false_checksum_is_put_right_by_reading(cli, tree, repository, saved):
     assert listed("--read-data") == true
 
 
-def test_read_only_repository_is_read_all_the_same(cli, spawn, tree, repository, saved, monkeypatch, place):
+def test_read_only_repository_is_read_all_the_same(cli, tree, repository, saved, monkeypatch, place):
     """Nothing is remembered, and nothing is an error."""
     from respaldo.backend import open as opening
     from respaldo.backend.wrap import ReadOnly
@@ -297,7 +297,7 @@ def test_read_only_repository_is_read_all_the_same(cli, spawn, tree, repository,
     assert objects(repository, "sums") == []
 
 
-def test_file_without_content_is_named(cli, tree, saved, spawn, monkeypatch):
+def test_file_without_content_is_named(cli, tree, saved, monkeypatch):
     """A file that could not be read when it was backed up has no checksum: status 3."""
     if os.geteuid() == 0:
         pytest.skip("root reads everything")
