@@ -67,13 +67,19 @@ def start() -> None:
 def _open_standard_streams() -> None:
     """Puts /dev/null where standard input, output or error was closed.
 
-    The next file that is opened would take its number, and a message would be written into a repository.
+    The next file that is opened would take its number, and a message would be written into a repository. What was
+    closed stays of no use: reading or writing it fails, lest nothing be backed up as if it were all, or content go
+    nowhere as if it were read. Messages may.
     """
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for fd, name, mode, how in (
+        (0, "stdin", "r", os.O_WRONLY),
+        (1, "stdout", "w", os.O_RDONLY),
+        (2, "stderr", "w", os.O_RDWR),
+    ):
         try:
             os.fstat(fd)
         except OSError:
-            null = os.open(os.devnull, os.O_RDWR)
+            null = os.open(os.devnull, how)
             if null != fd:
                 os.dup2(null, fd)
                 os.close(null)

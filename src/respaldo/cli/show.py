@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
+import fcntl
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from respaldo.api import Changes
 
 _NAMES_MOST = 8
+_LINES_TOGETHER = 64
+"""A call of its own for each of a hundred thousand lines takes as long as making them."""
+OUTPUT = "standard output"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -183,10 +189,40 @@ def out(text: str) -> None:
         sys.stdout.write(text + "\n")
 
 
+def out_each(lines: Iterable[str]) -> None:
+    """Writes lines to standard output as they come, to a pipe or a file some dozens at once.
+
+    The first is handed over at once: whoever reads a pipe sees that there is something. Where making one fails, those
+    before it are written.
+    """
+    waiting: list[str] = []
+    most = 1
+    try:
+        for line in lines:
+            waiting.append(line)
+            if len(waiting) >= most:
+                together, waiting = waiting, []
+                out("\n".join(together))
+                if most == 1:
+                    flush()
+                    most = 1 if sys.stdout.isatty() else _LINES_TOGETHER
+    finally:
+        if waiting:
+            out("\n".join(waiting))
+
+
 def out_bytes(data: Buffer) -> None:
     """Writes bytes to standard output."""
     with _to_output():
         sys.stdout.buffer.write(data)
+
+
+def is_heard() -> bool:
+    """Whether standard output can be written: where it was closed, nobody wants to be told what was done."""
+    try:
+        return fcntl.fcntl(sys.stdout.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, ValueError):
+        return True  # none of the system's
 
 
 def flush() -> None:
@@ -203,8 +239,12 @@ def _to_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        error.filename = "standard output"
-        raise
+        raise OSError(error.errno, reason(error), OUTPUT) from None
+
+
+def reason(error: OSError) -> str:
+    """Returns why a standard stream, or a file, could not be read or written."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
 
 
 def err(text: str) -> None:
