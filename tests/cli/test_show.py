@@ -100,7 +100,7 @@ def test_lines_before_one_that_fails_are_written(capsys):
         yield from map(str, range(100))
         raise ValueError
 
-    with pytest.raises(ValueError):  # noqa: PT011 - it has no message
+    with pytest.raises(ValueError):
         show.out_each(lines())
     assert capsys.readouterr().out == "".join(f"{number}\n" for number in range(100))
 
