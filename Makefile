@@ -92,7 +92,7 @@ fuzz-long: ## Fuzzes every parser and the kernel for an hour each
 model: $(STAMP) ## Goes through every state of the protocol's model, the large ones too (minutes)
 	$(BIN)/python -m tests.protocol.model.scopes
 
-soak: $(STAMP) ## Snapshots, restores, forgets and prunes at once, killed at random (SECONDS=600)
+soak: $(STAMP) ## Runs commands of all kinds at once, stopped and killed at random (SECONDS=600)
 	$(BIN)/python -m tests.protocol.soak $(if $(filter file,$(origin SECONDS)),600,$(SECONDS))
 
 clean: ## Removes what was built, .venv too

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from respaldo.cli.main import main
+from respaldo.cli.main import start
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    start()

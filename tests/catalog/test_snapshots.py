@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from respaldo.backend.faults import Fault, Faults, lasting_failure
+from respaldo.catalog.decided import cached, commit_of, keep
 from respaldo.catalog.snapshots import decide, list_pending, load, outcome_name, pending_name, put_pending
 from respaldo.core.errors import Corruption, NoSuchSnapshot, ObjectExists, StorageFailed, UsageError
 from respaldo.core.ids import ChunkId, SnapshotId
@@ -63,6 +64,28 @@ def test_committed_manifest_is_a_snapshot(repo):
     [item] = load(repo).snapshots
     assert (item.id, item.hex, item.manifest) == (snapshot(1), "01" * 16, manifest)
     assert loaded(repo) == ([snapshot(1)], [], [])
+
+
+def test_what_another_process_keeps_after_the_listing_stays_kept(repo, monkeypatch):
+    """Processes of one client share a cache: what one commits while another lists is not thrown out of it as gone.
+
+    The client of an area, which cannot read what is there, would not know of it any more.
+    """
+    commit(repo, 1)
+    load(repo)
+    listed = repo.backend.names
+
+    def names(folder):
+        found = listed(folder)
+        if folder == "pending" and len(found) == 1:
+            pending_hash = put_pending(repo, snapshot(2), MANIFEST)
+            decide(repo, snapshot(2), Verdict.COMMIT, pending_hash)
+            keep(repo.index, {snapshot(2): commit_of(MANIFEST.encode(), pending_hash, pending_name(snapshot(2)))})
+        return found
+
+    monkeypatch.setattr(repo.backend, "names", names)
+    load(repo)
+    assert {item for item, _ in cached(repo.index)} == {snapshot(1), snapshot(2)}
 
 
 def test_snapshots_come_by_time(repo):

@@ -109,14 +109,48 @@ def test_all_clients(cli, place, clients):
 
 def test_gravest_status_is_the_one_of_all(cli, place, clients):
     """Damage in one area is damage."""
-    (area,) = [path for path in (place / "repository" / "clients").iterdir() if list(path.glob("packs/*/*"))][:1]
+    spoil(next(path for path in (place / "repository" / "clients").iterdir() if list(path.glob("packs/*/*"))))
+    found = cli("verify", "--all-clients", "--read-data", "--json", expected=4).json["repositories"]
+    assert sorted(item["status"] for item in found) == [0, 0, 4]
+
+
+def spoil(area):
+    """Flips a bit of a pack of an area."""
     pack = next(area.glob("packs/*/*"))
     pack.chmod(0o600)
     data = bytearray(pack.read_bytes())
     data[1000] ^= 1
     pack.write_bytes(data)
-    found = cli("verify", "--all-clients", "--read-data", "--json", expected=4).json["repositories"]
-    assert sorted(item["status"] for item in found) == [0, 0, 4]
+    return f"packs/{pack.name}"
+
+
+@pytest.mark.parametrize("words", [("verify", "--keyless"), ("parity", "mend", "--dry-run")])
+def test_areas_are_checked_without_a_secret(cli, place, clients, monkeypatch, words):
+    """By whoever keeps the storage, who knows the clients by their ids alone."""
+    monkeypatch.delenv("RESPALDO_KEY_FILE")
+    areas = sorted((place / "repository" / "clients").iterdir())
+    found = cli(*words, "--all-clients", "--json").json["repositories"]
+    assert [item["client"] for item in found] == [None, *(area.name for area in areas)]
+    assert all(item["result"]["objects"] > 2 for item in found)
+    name = spoil(areas[1])
+    found = cli(*words, "--all-clients", "--json", expected=4).json["repositories"]
+    assert [item["status"] for item in found] == [0, 0, 4]
+    said = found[2]["result"]
+    assert [item["name"] for item in said.get("damages") or said["damaged"]] == [name]
+    assert areas[1].name in cli(*words, "--all-clients", expected=4).out
+
+
+def test_area_is_mended_without_a_secret(cli, place, clients, monkeypatch):
+    """Where it has parity: of the one that is damaged alone."""
+    cli("parity", "on", "--client", "web")
+    areas = sorted((place / "repository" / "clients").iterdir())
+    area = next(area for area in areas if (area / "parity").is_dir() and any((area / "parity").iterdir()))
+    monkeypatch.delenv("RESPALDO_KEY_FILE")
+    name = spoil(area)
+    found = cli("parity", "mend", "--all-clients", "--json").json["repositories"]
+    mended = {item["client"]: item["result"]["damaged"] for item in found if item["result"]["damaged"]}
+    assert {client: [item["name"] for item in items] for client, items in mended.items()} == {area.name: [name]}
+    cli("verify", "--keyless", "--all-clients")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +158,6 @@ def test_gravest_status_is_the_one_of_all(cli, place, clients):
     [
         ("snapshots", "--all-clients", "--client", "web"),
         ("prune", "--all-clients", "--free", "1GiB"),
-        ("verify", "--keyless", "--all-clients"),
         ("verify", "--keyless", "--client", "web"),
         ("snapshots", "--client", "web", "--client-file", "web.client"),
     ],

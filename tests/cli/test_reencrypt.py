@@ -11,7 +11,7 @@ from respaldo.api import Places, Secret, open_repository
 from respaldo.backend.base import FOLDERS
 from respaldo.backend.local import LocalBackend
 from respaldo.codec.keys import KeyRing
-from respaldo.core.errors import Corruption, RespaldoError
+from respaldo.core.errors import Corruption, RespaldoError, StorageFull
 from respaldo.core.ids import Kind, pack_object
 from respaldo.format.pack import parse_footer
 from respaldo.store.census import take_census
@@ -244,3 +244,21 @@ def test_session_that_comes_too_late_commits_nothing(cli, place, repository, tre
     assert labels(cli) == ["one"]
     assert cli("verify", "--read-data").status == 0
     cli("prune")
+
+
+def test_reencrypt_says_that_the_disk_is_full_and_what_to_do(cli, tree, monkeypatch):
+    """Where there is no room for what is sealed anew, that is said, it is no success, and the next run goes on."""
+    cli("snapshot", tree)
+    cli("key", "rotate")
+
+    def full(*_):
+        raise StorageFull("packs/x", "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("respaldo.flows.gc.copy.Copier.pack", full)
+        done = cli("key", "reencrypt", "--json", expected=1)
+        assert "too full" in done.err
+        assert "hint: free space there, and run the command again" in done.err
+        assert (done.json["full"], done.json["retired"]) == (True, [])
+    done = cli("key", "reencrypt", "--json").json
+    assert (done["full"], done["retired"]) == (False, [0])

@@ -181,6 +181,7 @@ RENEWAL = enrolment.Renewal(
 )
 RENEWED_AS = enrolment.RecordName(client=RENEWAL.client, renewal=RENEWAL.epoch)
 ENROLLED_AS = enrolment.RecordName(client=ENROLMENT.client)
+REMOVAL_SIGN = enrolment.RemovalSign(client=b"C" * 16, time_ns=1_780_000_000_000_000_000, signature=b"S" * 64)
 REMOVED_AS = enrolment.RecordName(client=REMOVAL.client, removed=True)
 RUN = runrecord.Run(
     author=runrecord.Author.CLIENT,
@@ -299,6 +300,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "enrolment": lambda data: enrolment.parse_client_record(data, ENROLLED_AS.object_name()),
     "renewal": lambda data: enrolment.parse_client_record(data, RENEWED_AS.object_name()),
     "removal": lambda data: enrolment.parse_client_record(data, REMOVED_AS.object_name()),
+    "removal sign": lambda data: enrolment.parse_removal_sign(data, "x"),
     "run": lambda data: runrecord.parse_run(data, runrecord.run_name(SESSION)),
     "notice": lambda data: notice.parse_notice(data, "x"),
     "pin": lambda data: protection.parse_pin(data, "x"),
@@ -334,6 +336,7 @@ CORPUS: dict[str, tuple[bytes, ...]] = {
     "enrolment": (ENROLMENT.encode(), replace(ENROLMENT, rights=()).encode()),
     "renewal": (RENEWAL.encode(), replace(RENEWAL, runs=frozenset(), heads=()).encode()),
     "removal": (REMOVAL.encode(),),
+    "removal sign": (REMOVAL_SIGN.encode(),),
     "run": (RUN.encode(), replace(RUN, author=runrecord.Author.OWNER, grants=()).encode()),
     "notice": (NOTICE.encode(),),
     "pin": (PIN.encode(),),

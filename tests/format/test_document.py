@@ -29,7 +29,7 @@ from respaldo.format import (
 )
 from respaldo.kernel.layout import INODE_FLAGS
 from respaldo.store import areas
-from respaldo.store.following import COMMIT, FORGET, PRUNE, RETIRE, ROTATE
+from respaldo.store.following import COMMIT, FORGET, PRUNE, REMOVE, RETIRE, ROTATE
 from respaldo.store.logloss import LOST
 from respaldo.store.renewing import RENEW
 
@@ -113,7 +113,7 @@ def test_every_kind_and_figure_and_key_is_listed():
 def test_every_verb_is_listed():
     """Whoever reads a log finds what each of its entries, and each line of an access log, may say."""
     logged, accessed = (row for row in TEXT.splitlines() if row.startswith("| verb | text"))
-    for verb in (COMMIT, FORGET, PRUNE, ROTATE, RETIRE, LOST, ACCEPT, areas.ENROL, areas.REMOVE, RENEW):
+    for verb in (COMMIT, FORGET, PRUNE, ROTATE, RETIRE, LOST, ACCEPT, areas.ENROL, REMOVE, RENEW):
         assert f"`{verb}`" in logged
     source = Path(__file__).parents[2] / "src" / "respaldo" / "api"
     for path in source.rglob("*.py"):

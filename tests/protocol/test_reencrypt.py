@@ -7,17 +7,23 @@ import itertools
 import os
 import random
 import shutil
+from datetime import UTC
 
 import pytest
 
 from respaldo.api.reencrypting import reencrypt
+from respaldo.api.retention import plan_retention
 from respaldo.backend.base import FOLDERS
 from respaldo.backend.faults import CHANGES, Crash, Fault, Faults
 from respaldo.backend.memory import MemoryBackend
+from respaldo.catalog import protection
+from respaldo.catalog.retention import Policy
 from respaldo.catalog.snapshots import load
 from respaldo.codec.keys import KeyRing
 from respaldo.core.errors import KeyRotated
 from respaldo.core.seams import Cancel, Silent
+from respaldo.flows.reencrypt import run as carried
+from respaldo.flows.reencrypt.run import _Run, carry_over
 from respaldo.format.epoch import retiring_name
 from respaldo.format.header import close_object
 from respaldo.store import rotating
@@ -125,6 +131,67 @@ def test_cut_off_anywhere_it_loses_nothing_and_goes_on(ground, stride):
         assert ground.left(storage) == []
     assert at > 30
     assert twice
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_policy_counts_what_is_carried_over_once(ground, kept, monkeypatch):
+    """While snapshots are there twice, a policy keeps as many as it says, and takes both or none of each."""
+    storage = ground.storage()
+
+    def plan(repo):
+        repo.synchronise()
+        return plan_retention(repo, load(repo), Policy(keep={"last": kept}), zone=UTC)
+
+    with open_repository(storage, ground.folder) as repo:
+        before = plan(repo)
+    monkeypatch.setattr(_Run, "forget", lambda _self, _items: None)
+    with open_repository(storage, ground.folder) as repo:
+        carry_over(repo, progress=Silent(), cancel=Cancel())
+        found = plan(repo)
+    assert len(found.items) == 2 * len(before.items)
+    assert len(found.forgotten) == 2 * len(before.forgotten) == 2 * (2 - kept)
+    roots = [[item.snapshot.manifest.root for item in plan.items if item.decision.kept] for plan in (before, found)]
+    assert sorted(roots[0] * 2) == sorted(roots[1])
+
+
+@pytest.mark.parametrize("folder", ["pins", "trash"])
+def test_what_is_pinned_or_forgotten_after_it_was_carried_over_is_so_still(ground, folder, monkeypatch):
+    """Until the old snapshot goes, others pin it or put it into the trash, and mean the one that stays."""
+    storage = ground.storage()
+    first = carried.announce_forgetting
+
+    def meanwhile(repo, items):
+        first(repo, items)
+        for item in items:
+            if folder == "pins":
+                protection.pin(repo, item)
+            else:
+                protection.put_in_trash(repo, item, 1 << 40)
+
+    monkeypatch.setattr(carried, "announce_forgetting", meanwhile)
+    with open_repository(storage, ground.folder) as repo:
+        new = carry_over(repo, progress=Silent(), cancel=Cancel()).snapshots.values()
+    assert set(storage.names(folder)) == {f"{folder}/{item.hex()}" for item in new}
+
+
+def test_what_is_brought_back_after_it_was_carried_over_is_not_in_the_trash(ground, monkeypatch):
+    """What `undo` has brought back under its old id must not go when the time of grace of the new one is over."""
+    storage = ground.storage()
+    first = carried.announce_forgetting
+
+    def meanwhile(repo, items):
+        first(repo, items)
+        assert len(storage.names("trash")) == 2 * len(items)
+        for item in items:
+            protection.take_back(repo, item)
+
+    with open_repository(storage, ground.folder) as repo:
+        for item in load(repo).snapshots:
+            protection.put_in_trash(repo, item.id, 1 << 60)
+        monkeypatch.setattr(carried, "announce_forgetting", meanwhile)
+        carry_over(repo, progress=Silent(), cancel=Cancel())
+    assert storage.names("trash") == []
+    ground.check(storage)
 
 
 def test_writer_under_the_old_key_aborts_where_it_comes_too_late(ground):

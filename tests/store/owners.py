@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from respaldo.backend.memory import MemoryBackend
-from respaldo.catalog.snapshots import Catalogue, load
+from respaldo.catalog.snapshots import Catalogue, Snapshot, load
 from respaldo.catalog.trees import TreeReader
 from respaldo.codec.slots import STANDARD
 from respaldo.core.ids import ChunkId, Kind
@@ -18,12 +18,14 @@ from respaldo.flows.backup.run import run_backup
 from respaldo.flows.gc.options import PruneOptions, PruneResult
 from respaldo.flows.gc.run import run_prune
 from respaldo.format.credential import Credential
+from respaldo.format.epoch import parse_removed_name
 from respaldo.format.header import Header
-from respaldo.store.areas import Client, enrol, list_clients, remove
+from respaldo.store.areas import Client, enrol, list_clients
 from respaldo.store.clientrepo import ClientRepo
 from respaldo.store.header import read_header
 from respaldo.store.making import create
 from respaldo.store.owned import OwnedArea
+from respaldo.store.removing import remove
 from respaldo.store.renewing import renew
 from respaldo.store.repo import Repo
 from tests.store.repositories import CONFIG, SECRET, Clock
@@ -89,11 +91,13 @@ class Place:
         with self.owner() as repo:
             return list_clients(repo)[0][0]
 
-    def remove(self) -> None:
-        """Removes the client."""
+    def remove(self, *, unseen: bool = False) -> None:
+        """Removes the client; ``unseen``: and storage hides that from it, so that it goes on."""
         client = self.known().enrolment.client
         with self.owner() as repo:
             remove(repo, client, self.area)
+        if unseen:
+            self.area.delete(next(name for name in self.area.names("epochs") if parse_removed_name(name) is not None))
 
     def renew(self, *, machine: str = "owner") -> Credential:
         """Renews the client, whose machine gets the new credential where somebody gives it that."""
@@ -115,6 +119,12 @@ class Place:
             random=os.urandom,
             state_dir=place / "state",
         )
+
+    def opened_as(self, client: Client) -> list[Snapshot]:
+        """Returns the snapshots of the area for an owner who knows so much of its client, on a fresh machine."""
+        with self.opened(client=client, fresh=True) as repo:
+            repo.synchronise()
+            return load(repo).snapshots
 
     def write(self, **files: bytes) -> None:
         """Writes files into the source."""

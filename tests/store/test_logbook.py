@@ -18,6 +18,7 @@ from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import ObjectExists, StorageError, StorageFailed
 from respaldo.format.logbook import FIRST, Entry, encode_object, object_name
 from respaldo.format.snapshot import Outcome, Verdict
+from respaldo.store.clientlog import ClientLog
 from respaldo.store.following import ENTRY_PURPOSE
 from respaldo.store.logbook import COMMIT, FORGET, PRUNE, Logbook
 from respaldo.store.recollection import Recollection
@@ -32,9 +33,9 @@ def vault():
     return Vault(Sealer(RING, b"r" * 16, Tape(b"seal")), Compressor(3))
 
 
-def client(backend, path, name="a"):
+def client(backend, path, name="a", kind=Logbook):
     """Returns one client's log of a repository."""
-    return Logbook(
+    return kind(
         backend=backend,
         vault=vault(),
         ring=RING,
@@ -197,6 +198,31 @@ def test_an_entry_that_was_cut_off_is_settled_by_the_next(tmp_path, moment):
     decided(backend, 6, Verdict.COMMIT)
     one.committed(snapshot(7), PENDING)
     assert one.recollection.load().live == {snapshot(number) for number in (1, 2, 4, 6, 7)}
+
+
+def test_what_another_process_has_said_is_not_said_again(backend, tmp_path):
+    """Of a snapshot that was forgotten before its slow writer goes on, a second entry would say that it is there."""
+    slow, same, other = client(backend, tmp_path), client(backend, tmp_path), client(backend, tmp_path, "b")
+    slow.owe(snapshot(1), PENDING)
+    decided(backend, 1, Verdict.COMMIT)
+    same.committed(snapshot(2), PENDING)
+    other.follow()
+    same.append(FORGET, [snapshot(1)])
+    other.follow()
+    assert slow.committed(snapshot(1), PENDING)
+    assert missed(slow, 2) == missed(other, 2) == set()
+    slow.committed(snapshot(3), PENDING)
+    assert other.follow().memory.live == {snapshot(2), snapshot(3)}
+
+
+def test_of_an_area_each_process_says_what_it_owes(backend, tmp_path):
+    """The client cannot read an outcome: what another process of it owes it leaves to that one, which says it."""
+    slow, same = client(backend, tmp_path, kind=ClientLog), client(backend, tmp_path, kind=ClientLog)
+    slow.owe(snapshot(1), PENDING)
+    decided(backend, 1, Verdict.COMMIT)
+    same.committed(snapshot(2), PENDING)
+    slow.committed(snapshot(1), PENDING)
+    assert client(backend, tmp_path, "owner").follow().memory.live == {snapshot(1), snapshot(2)}
 
 
 def decided(backend, number, verdict):
@@ -449,3 +475,14 @@ def test_ids_of_clients_come_from_their_keys():
     """A key cannot be exchanged without becoming another client."""
     assert client_of(Signer(b"a" * 32).public) != client_of(Signer(b"b" * 32).public)
     assert len(client_of(Signer(b"a" * 32).public)) == 16
+
+
+def test_an_epoch_that_another_process_has_seen_stays_remembered(tmp_path):
+    """Whoever looked before that one, and comes after it, does not put an earlier one in its place."""
+    one, same = (Recollection(tmp_path / "a", Tape(b"a")) for _ in range(2))
+    seen = one.epoch()
+    assert same.note_epoch(2, b"2" * 32, instead_of=same.epoch())
+    assert one.note_epoch(1, b"1" * 32, instead_of=seen)
+    assert one.epoch() == (2, b"2" * 32)
+    assert one.note_epoch(1, b"1" * 32, instead_of=one.epoch())
+    assert same.epoch() == (1, b"1" * 32)

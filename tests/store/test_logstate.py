@@ -11,7 +11,9 @@ from respaldo.backend.memory import MemoryBackend
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import StorageFailed
 from respaldo.format.logbook import FIRST, Entry, Head, object_name
+from respaldo.format.runrecord import run_name
 from respaldo.store import recollection
+from respaldo.store.clientlog import ClientLog
 from respaldo.store.following import ADMIN_PURPOSE
 from respaldo.store.logloss import LOST, Gap, Losses, parse_subject, subject_of
 from respaldo.store.logstate import give_up, put_again, survey_log
@@ -264,3 +266,68 @@ def test_what_is_kept_is_bounded_and_survives_a_crash(tmp_path, monkeypatch):
             assert (tmp_path / "a" / "seen").stat().st_size <= 1000
             assert place.seen()[-1] == b"entry %03d" % number
         assert len(place.seen()) > 30
+
+
+class Slipping(MemoryBackend):
+    """Lists the log while others add to it: what is done meanwhile may be in the listing, or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.meanwhile = None
+        self.unseen = []
+
+    def list(self, folder):
+        found = super().list(folder)
+        if folder == "log":
+            if self.meanwhile is not None:
+                meanwhile, self.meanwhile = self.meanwhile, None
+                meanwhile()
+            unseen, self.unseen = self.unseen, []
+            found = [item for item in found if item[0] not in unseen]
+        return found
+
+
+READINGS = {
+    "survey": lambda log, _: survey_log(log).faults == {},
+    "read all": lambda log, _: [entry.number for entry in log.read_all()] == list(range(16)),
+    "hash": lambda log, who: bool(log.hash_at(who, 2)),
+    "losses": lambda log, _: log.losses().gaps == [],
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_an_object_that_goes_while_the_log_is_read_is_no_loss(tmp_path, reading):
+    """Whoever adds an entry deletes the object whose entries it repeats: its reader looks again."""
+    backend = Slipping()
+    one = client(backend, tmp_path)
+    write(one, 15)
+    backend.meanwhile = lambda: write(one, 1, 15)
+    assert READINGS[reading](client(backend, tmp_path, "new"), one.recollection.client)
+    assert backend.meanwhile is None
+
+
+@pytest.mark.parametrize("reading", ["survey", "hash"])
+def test_an_object_that_a_listing_passed_over_is_no_loss(tmp_path, reading):
+    """A listing that goes on while others write shows what came later, and not what that one had seen."""
+    backend = Slipping()
+    one, other = client(backend, tmp_path), client(backend, tmp_path, "b")
+    write(one, 4)
+    other.follow()
+    write(other, 1, 9)
+    backend.unseen = [name for name in backend.names("log") if one.recollection.client.hex() in name]
+    assert backend.unseen
+    assert READINGS[reading](client(backend, tmp_path, "new"), one.recollection.client)
+
+
+def test_an_area_whose_listing_passed_over_its_clients_end_lacks_nothing(tmp_path):
+    """Its client looks again, too."""
+    backend = Slipping()
+    one = client(backend, tmp_path, kind=ClientLog)
+    write(one, 3)
+    for number in range(3):
+        backend.put(run_name(snapshot(number)), [b"run"])
+    backend.unseen = backend.names("log")[-1:]
+    assert one.follow().findings == []
+    backend.unseen = []
+    backend.delete(object_name(one.recollection.client, 2))
+    assert len(one.follow().findings) == 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from respaldo.catalog.snapshots import announce_forgetting, load
 from respaldo.catalog.snapshots import forget as take
+from respaldo.core.errors import Corruption
+from respaldo.format.header import close_object
 from respaldo.store import sweep
 from respaldo.store.owned import NOTICES_MAX
 from tests.store.owners import Place, content
@@ -142,3 +145,23 @@ def test_many_runs_are_gathered(place):
         listing = repo.synchronise()
         assert repo.segments.packs_listed() == listing.packs.keys()
     assert len(place.listed(fresh=True).snapshots) == 17
+
+
+@pytest.mark.parametrize("harm", ["torn", "whole"])
+def test_configuration_is_changed_as_it_is_read(place, harm):
+    """Past what whoever can write to storage has put there: the owner's newest one counts, and gets a successor."""
+    garbage = b"\xc1" * 200
+    place.area.put("config/0000000000000005", [close_object(garbage) if harm == "whole" else garbage])
+    with place.opened() as repo:
+        repo.configure(lambda config: replace(config, level=7))
+        assert repo.config.level == 7
+    with place.opened(fresh=True) as repo:
+        assert repo.config.level == 7
+    assert "config/0000000000000006" in place.area.snapshot()
+
+
+def test_configuration_that_nothing_can_come_after_is_named(place):
+    """Instead of a change that is put under a name that nobody reads."""
+    place.area.put("config/" + "f" * 16, [b"x"])
+    with place.opened() as repo, pytest.raises(Corruption, match="f" * 16):
+        repo.configure(lambda config: replace(config, level=7))

@@ -13,6 +13,7 @@ from respaldo.codec.keys import RUN_KINDS, SEALED_KINDS, KeyRing, RunRing
 from respaldo.codec.seal import HEAD_BYTES, associated_data, seal_with
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import Corruption
+from respaldo.format.epoch import removed_name
 from respaldo.format.runrecord import Author, run_name
 from respaldo.store.rings import AreaRings
 from respaldo.store.runs import new_run
@@ -116,11 +117,15 @@ def test_replayed_run(place):
 
 
 def test_removed_client(place):
-    """What it wrote stays; what it begins afterwards, at whatever time it says, does not count."""
+    """What it wrote stays; what it begins afterwards, at whatever time it says, does not count.
+
+    Storage hides from it that it was removed.
+    """
     place.write(a=b"a")
     first = place.backup()
     ring = draw(place, b"1" * 16)
     place.remove()
+    place.area.delete(removed_name(0))
     late = draw(place, b"2" * 16, time_ns=1)
     assert opens(place, ring)
     assert not opens(place, late)

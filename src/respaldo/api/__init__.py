@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from respaldo.api.figures import Stats
     from respaldo.api.history import Checked, Logged, Rollback
     from respaldo.api.importing import import_archive, time_from_name
-    from respaldo.api.keyless import verify_keyless
+    from respaldo.api.keyless import areas_at, verify_keyless
     from respaldo.api.looking import Comparison, Dumped, Looking
     from respaldo.api.machine import KernelState
     from respaldo.api.making import init
@@ -201,6 +201,7 @@ __all__ = [
     "Version",
     "WasWhole",
     "What",
+    "areas_at",
     "cached_conditions",
     "cached_snapshots",
     "choose",
@@ -250,7 +251,7 @@ _WHERE = {
     "respaldo.api.exporting": "FORMATS TEMPLATE Exported",
     "respaldo.api.history": "Checked Logged Rollback",
     "respaldo.api.figures": "Stats",
-    "respaldo.api.keyless": "verify_keyless",
+    "respaldo.api.keyless": "areas_at verify_keyless",
     "respaldo.api.importing": "import_archive time_from_name",
     "respaldo.api.looking": "Comparison Dumped Looking",
     "respaldo.api.machine": "KernelState",

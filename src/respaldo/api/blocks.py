@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from respaldo.backend.base import AREAS
+from respaldo.catalog.gathered import Gathered
+from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import StorageFailed
 from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.model import Entry
 from respaldo.core.seams import Buffer
 from respaldo.store.header import still_there
 from respaldo.store.repo import Repo
@@ -72,6 +75,14 @@ class Blocks:
         """Looks again which packs there are."""
         self._repo.source.forget_positions()
         self._repo.synchronise(lenient=True)
+
+
+def trees_below(repo: Repo, entry: Entry) -> TreeReader:
+    """Returns what reads trees for whoever is about to go through all of a directory."""
+    gathered = Gathered(repo.source, repo.source, repo.source.reopened)
+    if entry.is_dir:
+        gathered.expect(entry.content)
+    return TreeReader(gathered)
 
 
 def restore_of(repo: Repo, trees: Trees, found: Found, target: bytes, options: RestoreOptions) -> Restore:

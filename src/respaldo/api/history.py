@@ -17,7 +17,6 @@ from respaldo.core.errors import Corruption, HistoryChanged, UsageError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.format import canonical
 from respaldo.format.logbook import CLIENT_BYTES, Entry
-from respaldo.store.epochs import require_newest
 from respaldo.store.logstate import survey_log
 from respaldo.store.recollection import Recollection
 from respaldo.store.repo import Repo
@@ -120,7 +119,7 @@ class History:
             if self.findings and self._rollback is not Rollback.ACCEPT:
                 return
         if seen is not None or epoch.number:
-            recollection.note_epoch(epoch.number, epoch.ring.check)
+            recollection.note_epoch(epoch.number, epoch.ring.check, instead_of=seen)
 
     @property
     def accepts(self) -> bool:
@@ -175,7 +174,7 @@ class History:
         Raises `KeyRotated` where the key was rotated since the repository was opened: what is written under the new one
         cannot be read with the old one, and looks as if it were forged.
         """
-        require_newest(self._repo.backend, self._repo.epoch)
+        self._repo.require_newest()
         self.findings = tuple(dict.fromkeys((*self.findings, *findings)))
         if self._rollback is Rollback.REFUSE:
             raise HistoryChanged(self.findings, hint=HINT)
@@ -207,15 +206,21 @@ class History:
     def survey(self) -> tuple[str, ...]:
         """Reads the log from its beginning; returns what is damaged, and what lacks, also where nobody has seen it.
 
-        A client that cannot read looks at nothing.
+        A client that cannot read looks at nothing. Raises `KeyRotated` as whatever else compares does.
         """
         log = self._repo.log
         if log is None or self._repo.runs is not None:
             return ()
-        return tuple(f"{name}: {reason}" for name, reason in survey_log(log).faults.items())
+        faults = survey_log(log).faults
+        if faults:
+            self._repo.require_newest()
+        return tuple(f"{name}: {reason}" for name, reason in faults.items())
 
     def check(self, head: str) -> Checked:
-        """Compares a head with what is there; raises `UsageError` for what is no head, or one of another repository."""
+        """Compares a head with what is there; raises `UsageError` for what is no head, or one of another repository.
+
+        Raises `KeyRotated` as whatever else compares does.
+        """
         repository, heads = parse_head(head)
         log = self._repo.log
         if repository != self._repo.header.repository:
@@ -231,6 +236,8 @@ class History:
                 findings.append(f"entry {number} of client {client.hex()[:8]} is gone (the repository was rolled back)")
             elif found[:_HASH_BYTES] != seen:
                 findings.append(f"entry {number} of client {client.hex()[:8]} is another one (the log was forked)")
+        if findings:
+            self._repo.require_newest()
         return Checked(findings=tuple(findings), clients=len(heads))
 
 
@@ -240,7 +247,7 @@ def require_readable(repo: Repo, catalogue: Catalogue) -> None:
     What is left then is not what is there: it may be nothing, and the latest of it may be an old one.
     """
     if catalogue.damaged or catalogue.undecided:
-        require_newest(repo.backend, repo.epoch)
+        repo.require_newest()
 
 
 def encode_head(raw: bytes) -> str:

@@ -143,6 +143,7 @@ class Looking:
         return done
 
     def _export(self, found: Found, form: str, write: Write, progress: Progress) -> Dumped:
+        from respaldo.api.blocks import trees_below  # noqa: PLC0415 - start-up time
         from respaldo.api.verifying import remember  # noqa: PLC0415 - start-up time
         from respaldo.catalog.sums import SumsKept  # noqa: PLC0415 - start-up time
         from respaldo.format.verification import How  # noqa: PLC0415 - start-up time
@@ -153,13 +154,14 @@ class Looking:
 
         counted = _Counted(write)
         packed = {"tar.gz": gzip, "tar.zst": zstd}[form](counted) if form in {"tar.gz", "tar.zst"} else None
+        trees = trees_below(self._repo, found.entry)
         with SumsKept(self._repo) as known, self._ahead(known) as contents:
             archive: Tar | Zip = Zip(counted, contents)
             if form != "zip":
                 archive = Tar(packed or counted, contents)
                 folder = found.path if found.entry.is_dir else os.path.dirname(found.path)
                 archive.comment(about(found.snapshot.manifest, folder))
-            filled = fill(archive, self._trees, contents, found.entry, progress)
+            filled = fill(archive, trees, contents, found.entry, progress)
         if packed is not None:
             packed.finish()
         if found.path == b"/" and not filled.left_out and not filled.damaged:

@@ -18,7 +18,7 @@ from respaldo.backend.base import AREAS, FOLDERS
 from respaldo.backend.filestage import TEMPORARY
 from respaldo.backend.open import local_path
 from respaldo.core.errors import Corruption, UsageError
-from respaldo.core.private import write_file
+from respaldo.core.private import read_file, write_file
 from respaldo.format.header import HASH_BYTES, HEADER, Header
 
 _PIN_BYTES_MAX = 1 << 20
@@ -64,8 +64,7 @@ class Pins:
     def known(self) -> set[bytes]:
         """Returns the hashes that were trusted at this place; empty where none was seen yet."""
         try:
-            with self.path.open("rb") as file:
-                lines = file.read(_PIN_BYTES_MAX).split(b"\n")[1:]
+            lines = read_file(self.path, _PIN_BYTES_MAX).split(b"\n")[1:]
         except (FileNotFoundError, NotADirectoryError):
             return set()
         found = set()
@@ -108,8 +107,7 @@ class Uses:
     def known(self) -> dict[str, int]:
         """Returns the times (ns since the epoch) by the slots' object names; nothing where nothing can be read."""
         try:
-            with self._path.open("rb") as file:
-                lines = file.read(_PIN_BYTES_MAX).split(b"\n")
+            lines = read_file(self._path, _PIN_BYTES_MAX).split(b"\n")
         except OSError:
             return {}
         found = (_USE.fullmatch(line) for line in lines)

@@ -14,7 +14,6 @@ from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.run import examine
 from respaldo.flows.repair.options import Diagnosis, RepairOptions, RepairPlan, RepairResult, Step, Verb
 from respaldo.flows.repair.run import Repair
-from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 
@@ -82,6 +81,6 @@ def diagnose(repo: Repo, options: RepairOptions, *, progress: Progress, cancel: 
     found = examine(repo, VerifyOptions(read_data=options.read_data), progress=progress, cancel=cancel)
     faults = {damage.name: damage.reason for damage in found.findings.freeze()}
     if faults:
-        require_newest(repo.backend, epoch)
+        repo.require_newest(epoch)
     unlisted = any(note.text.startswith("no segment lists") for note in found.inventory.notes)
     return Diagnosis(faults=faults, incomplete=found.incomplete, unlisted=unlisted)

@@ -11,7 +11,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from respaldo.api.blocks import restore_of
+from respaldo.api.blocks import restore_of, trees_below
 from respaldo.api.history import History, Rollback
 from respaldo.api.later import Later
 from respaldo.api.parity import Parity
@@ -26,7 +26,6 @@ from respaldo.core.ids import SnapshotId
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Silent
 from respaldo.store import repo as store
-from respaldo.store.source import KEPT_BYTES_MANY
 
 if TYPE_CHECKING:
     from respaldo.api import clients, figures, keys, looking, naming, recording, retention
@@ -176,9 +175,8 @@ class Repository:
         self, found: naming.Found, *, recursive: bool = False, failed: Failed | None = None
     ) -> Iterator[tuple[bytes, Entry]]:
         """Yields (path, entry) of what is in a directory, or all below it; ``failed``: see `views.walk.walk`."""
-        if recursive:
-            self._repo.source.kept_bytes = KEPT_BYTES_MANY
-        return naming.walk(self._trees, found, recursive=recursive, failed=failed)
+        trees = trees_below(self._repo, found.entry) if recursive else self._trees
+        return naming.walk(trees, found, recursive=recursive, failed=failed)
 
     @cached_property
     def looking(self) -> looking.Looking:
@@ -247,7 +245,9 @@ class Repository:
         """Writes what was found to a target, what is in a directory directly into it; raises as `restoring.restore`."""
         from respaldo.api.restoring import restore  # noqa: PLC0415 - start-up time
 
-        return restore(self, self._trees, found, target, options, progress=progress, cancel=cancel)
+        return restore(
+            self, trees_below(self._repo, found.entry), found, target, options, progress=progress, cancel=cancel
+        )
 
     def plan_restore(
         self, found: naming.Found, target: bytes, options: RestoreOptions, *, progress: Progress, cancel: Cancel
@@ -255,15 +255,15 @@ class Repository:
         """Returns what `restore` would do; changes nothing."""
         from respaldo.flows.restore.run import plan_restore  # noqa: PLC0415 - start-up time
 
-        return plan_restore(
-            restore_of(self._repo, self._trees, found, target, options), progress=progress, cancel=cancel
-        )
+        wanted = restore_of(self._repo, trees_below(self._repo, found.entry), found, target, options)
+        return plan_restore(wanted, progress=progress, cancel=cancel)
 
     def restoring(self, found: naming.Found, target: bytes, options: RestoreOptions) -> Restoring:
         """Returns what looks ahead of `restore`: at what it would change, and what it would take away."""
         from respaldo.api.safety import Restoring  # noqa: PLC0415 - start-up time
 
-        return Restoring(self._repo, restore_of(self._repo, self._trees, found, target, options), found, self.snapshots)
+        wanted = restore_of(self._repo, trees_below(self._repo, found.entry), found, target, options)
+        return Restoring(self._repo, wanted, found, self.snapshots)
 
     @cached_property
     def accesses(self) -> recording.Accesses:
@@ -362,6 +362,12 @@ class Repository:
         """How many sessions of a client were met, in its area, that came too late to count: see `store.rings`."""
         area = getattr(self._repo, "area", None)  # its class is loaded where there are clients
         return area.late if area is not None else 0
+
+    @property
+    def earlier_runs(self) -> int:
+        """How many sessions were met that a client with rights stored under a credential that its file lacks."""
+        granted = getattr(self._repo, "granted", None)
+        return len(granted.earlier) if granted is not None else 0
 
     @property
     def parity(self) -> Parity:

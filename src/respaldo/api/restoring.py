@@ -11,7 +11,6 @@ from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.restore.options import RestoreOptions, RestoreResult
 from respaldo.flows.restore.run import run_restore
 from respaldo.flows.restore.seams import Trees
-from respaldo.store.epochs import require_newest
 
 if TYPE_CHECKING:
     from respaldo.api.repository import Repository
@@ -29,8 +28,8 @@ def restore(
 ) -> RestoreResult:
     """Restores what was found: what is in a directory directly into the target, a file as it or into it.
 
-    Raises `NotRecorded` before anything of it is written, `KeyRotated` where something seems damaged because the key
-    was rotated since the repository was opened (run again, it goes on), and else as `run_restore`.
+    Raises `NotRecorded` before anything of it is written, `KeyRotated` where something seems damaged or is not to be
+    had because the key was rotated since the repository was opened (run again, it goes on), and else as `run_restore`.
     """
     repo = repository.within
     wanted = restore_of(repo, trees, found, target, options)
@@ -39,6 +38,6 @@ def restore(
     ) as ending:
         result = run_restore(wanted, progress=progress, cancel=cancel, clock=repo.clock, random=repo.random)
         if result.damaged:
-            require_newest(repo.backend, repo.epoch)
+            repo.require_newest()
         ending.take(result.exit_status, result.written_bytes)
     return result

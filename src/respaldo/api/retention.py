@@ -24,7 +24,15 @@ from respaldo.catalog.retention import (
     newest_of_each,
 )
 from respaldo.catalog.selectors import Chosen, Context, choose, need_exact, parse_selector
-from respaldo.catalog.snapshots import SAFETY, Catalogue, Snapshot, announce_forgetting, forget, pending_name
+from respaldo.catalog.snapshots import (
+    SAFETY,
+    Catalogue,
+    Snapshot,
+    announce_forgetting,
+    forget,
+    identity,
+    pending_name,
+)
 from respaldo.catalog.told import Commits, read_commits
 from respaldo.core.errors import Corruption, NoSuchSnapshot, Refused, UsageError
 from respaldo.core.ids import SnapshotId
@@ -177,7 +185,10 @@ def plan_retention(
     ``only_like``: of the group of that snapshot alone. Raises `UsageError`, `Refused` as `decide` does.
     """
     pins = protection.list_pins(repo)
-    found = list(candidates(catalogue.snapshots, group_by=group_by, pins=pins, repo=repo))
+    same = _same(repo, catalogue.snapshots)
+    first = {item.id: like[0].id for like in same for item in like}
+    pins |= {first[item] for item in pins if item in first}
+    found = list(candidates((like[0] for like in same), group_by=group_by, pins=pins, repo=repo))
     if policy is None:
         decisions = keep_all(found)
     else:
@@ -187,17 +198,34 @@ def plan_retention(
             zone=zone,
             now_ns=repo.clock.now_ns(),
             accept_times=accept_times,
-            only=next((item.group for item in found if item.id == only_like), ()) if only_like else None,
+            only=next((item.group for item in found if item.id == first.get(only_like)), ()) if only_like else None,
         )
-    by_id = {item.id: item for item in catalogue.snapshots}
-    items = tuple(Planned(snapshot=by_id[decision.id], decision=decision) for decision in decisions)
+    likes = {like[0].id: like for like in same}
+    items = tuple(
+        Planned(snapshot=item, decision=replace(decision, id=item.id))
+        for decision in decisions
+        for item in likes[decision.id]
+    )
     return RetentionPlan(policy=policy or Policy(), items=items, damaged=catalogue.damaged)
+
+
+def _same(repo: Repo, items: Iterable[Snapshot]) -> list[list[Snapshot]]:
+    """Returns snapshots, together those that are one.
+
+    While snapshots are carried over to another master key, or where that was cut off, they are there twice: each counts
+    once, and goes or stays as one. In the area of a client, whose word that is, none is.
+    """
+    found: dict[object, list[Snapshot]] = {}
+    for item in items:
+        key = item.id if isinstance(repo, OwnedArea) else identity(repo, item.id, item.manifest)
+        found.setdefault(key, []).append(item)
+    return list(found.values())
 
 
 def apply_retention(repo: Repo, plan: RetentionPlan, *, cancel: Cancel) -> tuple[Snapshot, ...]:
     """Forgets what a plan says, the oldest first, or puts it into the trash; returns what went.
 
-    What was pinned since the plan was made stays.
+    What was pinned since the plan was made stays, also where it is pinned while others go.
     """
     pins = protection.list_pins(repo)
     going = tuple(item for item in plan.forgotten if item.id not in pins)
@@ -214,6 +242,8 @@ def _take(repo: Repo, going: Iterable[Snapshot], grace_ns: int, *, cancel: Cance
         cancel.check()
         if grace_ns:
             protection.put_in_trash(repo, item.id, grace_ns)
+        elif protection.is_pinned(repo, item.id):  # since they were looked through, which may be long ago
+            continue
         else:
             forget(repo, item.id)
             repo.backend.discard([protection.trash_name(item.id)])
@@ -292,7 +322,11 @@ def trash(repo: Repo, catalogue: Catalogue) -> tuple[InTrash, ...]:
 def undo(repo: Repo, catalogue: Catalogue, names: Iterable[str], context: Context) -> tuple[Snapshot, ...]:
     """Brings snapshots back out of the trash; returns them."""
     apart = Catalogue(snapshots=catalogue.trash, undecided=(), damaged=())
-    items = tuple(item.snapshot for item in find_all(apart, names, context))
+    try:
+        items = tuple(item.snapshot for item in find_all(apart, names, context))
+    except NoSuchSnapshot as error:
+        error.hint = "list what can be brought back with: respaldo snapshots --trash; without --grace, none can be"
+        raise
     for item in items:
         protection.take_back(repo, item.id)
     return items

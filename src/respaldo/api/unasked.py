@@ -7,8 +7,8 @@ what is listed, and nothing else: no index, no log.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from respaldo.api.clients import described, named
@@ -19,7 +19,7 @@ from respaldo.codec.compress import LEVEL
 from respaldo.codec.slots import Opened, Secret
 from respaldo.core.errors import Corruption, ObjectMissing, RespaldoError
 from respaldo.core.seams import system_random
-from respaldo.format.enrolment import parse_record_name
+from respaldo.format.enrolment import Removal, parse_record_name
 from respaldo.store import slots
 from respaldo.store.epochs import open_newest
 from respaldo.store.header import read_header
@@ -36,6 +36,7 @@ class _Records:
 
     backend: Backend
     vault: Vault
+    removals: Mapping[bytes, Removal] = field(default_factory=dict)
 
 
 def slot_names(location: str, unasked: Unasked) -> list[tuple[str, str]]:

@@ -19,7 +19,6 @@ from respaldo.flows.check.options import VerifyOptions
 from respaldo.flows.check.result import VerifyResult
 from respaldo.flows.check.run import run_verify
 from respaldo.format.verification import How, WasWhole
-from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 from respaldo.views.checksums import Checksum, Checksums
 from respaldo.views.content import Contents
@@ -53,7 +52,7 @@ def verify(repo: Repo, options: VerifyOptions, *, progress: Progress, cancel: Ca
     with SumsKept(repo) if options.computes_checksums else nullcontext() as known:
         result = run_verify(repo, options, progress=progress, cancel=cancel, known=known)
     if result.damages:
-        require_newest(repo.backend, epoch)
+        repo.require_newest(epoch)
     if options.remember and not remember(repo, result.whole, How.VERIFY, result.unsound):
         progress.note(0, _NOT_KEPT)
     return result

@@ -14,9 +14,11 @@ from typing import Final
 
 from respaldo.backend.base import AREAS, Backend
 from respaldo.backend.local import LocalBackend
+from respaldo.backend.oserrors import storage_error
 from respaldo.core.errors import UsageError
 
 _SCHEME: Final = re.compile(r"([^/:]*):(.*)", re.DOTALL)
+_AREA: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _PLANNED: Final = frozenset(("sftp", "s3"))
 
 
@@ -50,3 +52,14 @@ def local_path(location: str) -> str:
 def area_location(location: str, client: bytes) -> str:
     """Returns the location of a client's area in the repository at a location."""
     return "file:" + os.path.join(local_path(location), AREAS, client.hex())
+
+
+def list_areas(location: str) -> list[bytes]:
+    """Returns the clients whose areas lie in the repository at a location, by what their directories are called."""
+    try:
+        names = os.listdir(os.path.join(local_path(location), AREAS))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise storage_error(error, AREAS) from error
+    return [bytes.fromhex(name) for name in sorted(names) if _AREA.fullmatch(name)]

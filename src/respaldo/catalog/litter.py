@@ -9,12 +9,13 @@ import contextlib
 from pathlib import Path
 
 from respaldo.core.errors import Corruption, StorageError
-from respaldo.core.private import write_file
+from respaldo.core.private import read_file, write_file
 from respaldo.store.litter import sweep_litter
 from respaldo.store.markers import DAY_NS
 from respaldo.store.repo import Repo
 
 _STAMP = "swept"
+_STAMP_BYTES_MAX = 64
 
 
 def sweep_if_due(repo: Repo) -> None:
@@ -32,6 +33,6 @@ def sweep_if_due(repo: Repo) -> None:
 def _read(stamp: Path) -> int:
     """Returns when this client cleared away last; a time long past where it does not know."""
     try:
-        return int(stamp.read_text("ascii"))
+        return int(read_file(stamp, _STAMP_BYTES_MAX))
     except (OSError, ValueError):
         return -DAY_NS

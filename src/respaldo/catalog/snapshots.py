@@ -165,6 +165,12 @@ def pending_name(snapshot: SnapshotId) -> str:
     return _PENDING + snapshot.hex()
 
 
+def identity(repo: Repo, snapshot: SnapshotId, manifest: Manifest) -> tuple[object, ...]:
+    """Returns what a snapshot has in common with what it is carried over to, under another key, and with no other."""
+    origin = manifest.origin or (repo.header.repository, manifest.repairs or snapshot)
+    return origin, manifest.root, manifest.time_ns, manifest.started_ns, manifest.label
+
+
 def put_pending(repo: Repo, snapshot: SnapshotId, manifest: Manifest) -> bytes:
     """Puts a manifest (W3); returns the SHA-256 of the object, which the outcome will name.
 
@@ -252,12 +258,13 @@ def load(repo: Repo) -> Catalogue:
 
     A client that cannot read gets those that it has made itself and remembers.
     """
+    kept = list(cached(repo.index))  # before the listing: what another process keeps meanwhile is not gone
     pending = _ids(repo, "pending")
     outcomes = _ids(repo, "outcome")
     undecided = [snapshot for snapshot in pending if snapshot not in outcomes]
     entries: dict[SnapshotId, Decided] = {}
     gone: list[SnapshotId] = []
-    for snapshot, entry in cached(repo.index):
+    for snapshot, entry in kept:
         if snapshot not in pending:
             gone.append(snapshot)
         elif snapshot in outcomes:

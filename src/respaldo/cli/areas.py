@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import click
@@ -28,15 +28,27 @@ def all_clients_option(function: F) -> F:
     return option(function)
 
 
-def for_all(settings: Settings, run: Callable[[], int]) -> int:
+def for_all_keyless(settings: Settings, run: Callable[[str], int]) -> int:
+    """Runs a command that needs no secret at the place of the repository, then at that of every area; as `for_all`.
+
+    Clients are called by their ids, which are all that can be told of them.
+    """
+    from respaldo import api  # start-up time
+
+    places = api.areas_at(settings.location())
+    return for_all(settings, lambda: run(places.get(settings.client) or settings.location()), lambda: list(places))
+
+
+def for_all(settings: Settings, run: Callable[[], int], clients: Callable[[], Sequence[str]] | None = None) -> int:
     """Runs a command in the repository, then in the area of every client; returns the gravest exit status.
 
-    What fails in one is said, and keeps nothing from being done in the others.
+    What fails in one is said, and keeps nothing from being done in the others. ``clients`` gives what these are
+    called, where it is not what their owner calls them.
     """
     if settings.client:
         raise UsageError("--client and --all-clients exclude each other")
     results: list[dict[str, object]] = []
-    for name in ("", *settings.clients()):
+    for name in ("", *(clients or settings.clients)()):
         settings.client = name
         settings.gathered = []
         if not settings.json and not settings.quiet:

@@ -28,7 +28,10 @@ _RESERVED_BYTES = 4096
 
 def _out_option(what: str) -> Callable[[F], F]:
     return click.option(
+        "-o",
         "--out",
+        "--output",
+        "out",
         required=True,
         metavar="FILE",
         type=click.Path(path_type=str),
@@ -171,7 +174,11 @@ def remove(settings: Settings, *, name: str, dry_run: bool) -> int:
     """Remove a client, named by its name or the beginning of its id.
 
     Nothing that it begins to write from now on counts for anybody who reads, whatever the time it claims. What it wrote
-    before stays. Its credential still lets it write to storage that lets it: take that away there, too.
+    before stays, and so does a snapshot that is under way. The next one fails there with status 12, and says why,
+    unless somebody hides that from it. Its credential still lets it write to storage that lets it: take that away, too.
+
+    The log says it, so that it counts also where its record is gone: then key client list and verify name that, and to
+    remove the client once more puts it again.
     """
     with settings.open(writes=not dry_run, secret=settings.secret()) as repository:
         client = repository.clients.find(name) if dry_run else repository.clients.remove(name)

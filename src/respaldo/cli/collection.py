@@ -24,7 +24,8 @@ def warn(result: PruneResult) -> None:
     for error in result.damages:
         show.err(f"error: {show.shown(str(error))}; its pack stays. See: respaldo verify --read-data")
     if result.full:
-        show.err("error: the repository's disk is too full to copy what is needed out of packs; run prune again later")
+        show.err("error: the repository's disk is too full to copy what is needed out of packs")
+        show.err("hint: free space there, and run the command again: it goes on where it was")
     if not result.ballast:
         show.err("warning: there was no room to keep a megabyte in reserve for the next prune on a full disk")
 

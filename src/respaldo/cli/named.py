@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respaldo.cli.folders import config_folder
 from respaldo.core.errors import UsageError
+from respaldo.core.private import read_file
 
 if TYPE_CHECKING:
     from respaldo.api import Policy
@@ -59,16 +61,24 @@ def _own() -> Mapping[str, Policy]:
         if os.environ.get("RESPALDO_POLICIES"):
             raise UsageError(f"there is no file {path}, which RESPALDO_POLICIES names")
         return {}
+    if all(line.lstrip()[:1] in {"", "#"} for line in text.splitlines()):
+        return {}  # a file that is only begun is no reason not to know the program's own
     return parse_policies(text, path)
 
 
 def _own_path() -> str:
-    return os.environ.get("RESPALDO_POLICIES", "") or str(config_folder() / "policies.toml")
+    return os.environ.get("RESPALDO_POLICIES", "") or str(_default_path())
+
+
+def _default_path() -> Path:
+    return config_folder() / "policies.toml"
 
 
 def _text(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
+        if path == str(_default_path()):
+            return read_file(path).decode("utf-8")
+        with open(path, encoding="utf-8") as file:  # a FIFO, too, where somebody names one
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
+from respaldo.cli import show
 from respaldo.cli.known import CLIENT
 from respaldo.cli.settings import Settings
+from respaldo.core.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -212,8 +214,12 @@ def patterns(ctx: click.Context) -> Iterator[str]:
         elif name == "include":
             yield "!" + value
         elif name == "exclude_file":
-            with click.open_file(value, "rb") as file:
-                yield from read_rules(file.read())
+            try:
+                with click.open_file(value, "rb") as file:
+                    rules = file.read()
+            except OSError as error:
+                raise UsageError(f"cannot read the patterns {show.shown(value)}: {show.reason(error)}") from None
+            yield from read_rules(rules)
 
 
 def kdf_option(function: F) -> F:

@@ -121,11 +121,12 @@ def make(settings: Settings, *, threshold: int | None, count: int | None, svg: s
                 file.write(content.encode())
                 file.flush()
                 os.fsync(file.fileno())
+            if output == "-":
+                show.out("\n".join(plain(page) for page in pages).rstrip("\n"))
+                show.flush()  # where it cannot be written, there shall be no slot whose key nobody has
             name = repository.slots.add(printed.secret, label=label, use=printed.use)
     key = name.rpartition("/")[2]
-    if output == "-":
-        show.out("\n".join(plain(page) for page in pages).rstrip("\n"))
-    elif seen and not (svg or output):
+    if seen and not (svg or output):
         for page in pages:
             _show(page)
     where = f": {', '.join(show.shown(path) for path in svgs + texts)}" if svgs or texts else ""

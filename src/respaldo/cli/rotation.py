@@ -145,6 +145,7 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
             return 0
         done = repository.slots.reencrypt(progress=progress, cancel=cancel)
     retired = done.retired
+    full = done.prune is not None and done.prune.full
     value = {
         "snapshots": {old.hex(): new.hex() for old, new in done.snapshots.items()},
         "failed": {snapshot.hex(): reason for snapshot, reason in done.failed},
@@ -156,6 +157,7 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
         "retired": list(retired.epochs),
         "left": [item.name for item in retired.left],
         "busy": retired.busy,
+        "full": full,
         "dry_run": False,
     }
     settings.report(value, (_area_sentence if settings.client else _sentence)(done, epoch))
@@ -164,13 +166,18 @@ def reencrypt_all(settings: Settings, *, dry_run: bool) -> int:
     damages = done.prune.damages if done.prune else ()
     for error in damages:
         show.err(f"warning: {show.shown(str(error))}")
-    if retired.busy:
+    if full:
+        show.err("error: the repository's disk is too full to hold what is sealed anew beside what it replaces")
+        show.err("hint: free space there, and run the command again: it goes on where it was")
+    elif retired.busy:
         show.err("note: a snapshot is being made under an old key, or was cut off within a day; run this again later")
     elif retired.left:
         names = ", ".join(item.name for item in retired.left[:_SHOWN])
         show.err(f"warning: {show.count(len(retired.left), 'object')} stay under old keys: {show.shown(names)}")
     if damages:
         return 4
+    if full:
+        return 1
     return 3 if retired.left else 0
 
 

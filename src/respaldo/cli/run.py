@@ -7,6 +7,7 @@ RESPALDO_DEBUG=1.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -75,6 +76,19 @@ _ELSEWHERE = {
     "status": "stats",
 }
 """What other programs call it."""
+
+_FULL = "free space there, and run the command again"
+_RIGHTS = "run it as a user who may, or name another place"
+_HINTS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EINVAL: "see what lies there; where it is none of yours, move it away and run the command again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), and run the command again",
+}
+"""What to do next where the system refused something."""
 
 COMPLETE_VARIABLE = "_RESPALDO_COMPLETE"
 
@@ -170,7 +184,7 @@ def run(words: Sequence[str], *, for_good: bool = False) -> int:
         return 1
     except OSError as error:
         _drop_output()
-        return _say("OSError", f"cannot write the output: {error.strerror or error}", "", 1, as_json=as_json)
+        return _say("OSError", f"cannot write the output: {show.reason(error)}", "", 1, as_json=as_json)
     except Interrupted as error:
         return _fail(error, as_json=as_json)
 
@@ -230,7 +244,10 @@ def _invoke(words: Sequence[str], *, as_json: bool) -> int:
         if debug:
             raise
         where = f": {show.shown(os.fsdecode(error.filename))}" if error.filename else ""
-        return _say("OSError", f"{error.strerror or error}{where}", "", 1, as_json=as_json)
+        if error.filename == show.OUTPUT:
+            _drop_output()  # or what is buffered would fail once more, and be said once more
+        hint = _HINTS.get(error.errno or 0, "")
+        return _say("OSError", f"{show.reason(error)}{where}", hint, 1, as_json=as_json)
     except Exception as error:
         if debug:
             raise

@@ -239,6 +239,17 @@ class Settings:
                             f"note: {show.count(late, 'session')} of the client {self.client} came after it was "
                             "removed, or with a credential from before it was renewed: nothing of that counts"
                         )
+                    if earlier := repository.earlier_runs:
+                        show.err(
+                            f"warning: {show.count(earlier, 'session')} may be from before the credential was renewed, "
+                            "and the credential file opens nothing of that: what was stored then is not shown, or said "
+                            "to be in no pack"
+                        )
+                        show.err(
+                            "hint: add the file from before to it (cat OLD >> FILE); if that is lost, the owner reads "
+                            "it: respaldo restore --client NAME, or makes what is still needed readable here with: "
+                            "respaldo key reencrypt --client NAME"
+                        )
                     for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     _speak_of_log(repository, self.level)
@@ -253,12 +264,12 @@ class Settings:
             return repository.clients.names()
 
     def report(self, value: Mapping[str, object] | Sequence[object], text: str) -> None:
-        """Prints a result: as JSON, as text, or with ``--quiet`` not at all."""
+        """Prints what was done or found: as JSON, as text; the text not with ``--quiet`` or a closed output."""
         if self.gathered is not None and self.json:
             self.gathered.append(value)
         elif self.json:
             show.out(show.document(value))
-        elif not self.quiet and text:
+        elif not self.quiet and text and show.is_heard():
             show.out(text)
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
+import fcntl
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 _NAMES_MOST = 8
 _LINES_TOGETHER = 64
 """A call of its own for each of a hundred thousand lines takes as long as making them."""
+OUTPUT = "standard output"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -213,6 +217,14 @@ def out_bytes(data: Buffer) -> None:
         sys.stdout.buffer.write(data)
 
 
+def is_heard() -> bool:
+    """Whether standard output can be written: where it was closed, nobody wants to be told what was done."""
+    try:
+        return fcntl.fcntl(sys.stdout.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, ValueError):
+        return True  # none of the system's
+
+
 def flush() -> None:
     """Hands over what was written to standard output."""
     with _to_output():
@@ -227,8 +239,12 @@ def _to_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        error.filename = "standard output"
-        raise
+        raise OSError(error.errno, reason(error), OUTPUT) from None
+
+
+def reason(error: OSError) -> str:
+    """Returns why a standard stream, or a file, could not be read or written."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
 
 
 def err(text: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import Any
+
+import click
 
 from respaldo.cli import show
 from respaldo.cli.settings import Settings
@@ -55,18 +56,25 @@ def find_sources(given: dict[str, Any]) -> list[bytes]:
         raise UsageError("there is nothing to back up", hint="name at least one path; see: respaldo snapshot --help")
     if given["recorded_as"] is not None and len(paths) != 1:
         raise UsageError("--as records one source under another path")
-    here = os.getcwdb()
+    here = b"/" if all(map(os.path.isabs, paths)) else _here()
     return [b"/" + os.path.normpath(os.path.join(here, path)).lstrip(b"/") for path in dict.fromkeys(paths)]
 
 
-def _read(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
+def _here() -> bytes:
     try:
-        with open(name, "rb") as file:
-            return file.read()
+        return os.getcwdb()
+    except FileNotFoundError:
+        raise UsageError(
+            "the directory that this runs in is gone", hint="change to another one, or name paths from the root (/…)"
+        ) from None
+
+
+def _read(name: str) -> bytes:
+    try:
+        with click.open_file(name, "rb") as file:
+            return bytes(file.read())
     except OSError as error:
-        raise UsageError(f"cannot read the list of paths {name}: {error.strerror}") from None
+        raise UsageError(f"cannot read the list of paths {show.shown(name)}: {show.reason(error)}") from None
 
 
 def stream_path(given: dict[str, Any]) -> bytes:

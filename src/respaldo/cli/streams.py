@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from respaldo.cli import show
 from respaldo.core.errors import SourceError, UsageError
 from respaldo.core.seams import Cancel
 
@@ -45,7 +46,7 @@ class DescriptorStream:
         try:
             return os.read(self._fd, length_bytes)
         except OSError as error:
-            raise SourceError(os.fsencode(self._name), error.strerror or str(error)) from None
+            raise SourceError(os.fsencode(self._name), show.reason(error)) from None
 
 
 def split_command(text: str) -> list[str]:

@@ -17,7 +17,8 @@
     ├── UnsupportedFormat      a newer format than this program reads                    exit 1
     ├── WrongSecret            no slot opens with this passphrase or key                 exit 12
     │   ├── KeyRotated         it opens what is older than the last rotation only        exit 12
-    │   └── CredentialRenewed  the client has a newer credential                         exit 12
+    │   ├── CredentialRenewed  the client has a newer credential                         exit 12
+    │   └── ClientRemoved      the client was removed by its owner                       exit 12
     ├── Corruption             stored bytes are not what was stored                      exit 4
     ├── HistoryChanged         the repository is not what this client has seen before    exit 4
     ├── NotRecorded            the access log takes no line, so nothing was handed over  exit 1
@@ -200,6 +201,22 @@ class CredentialRenewed(WrongSecret):
 
     def __str__(self) -> str:
         return f"the credential of the client {self.client} was renewed, and this one is an older one"
+
+
+class ClientRemoved(WrongSecret):
+    """Says that the owner has removed this client: nothing that it begins to write counts any more."""
+
+    hint = (
+        "nothing was stored, since nothing that this client stores counts any more; what it stored before is still "
+        "there. Ask the owner, who can add this machine anew: respaldo key client add NAME --out FILE"
+    )
+
+    def __init__(self, client: str) -> None:
+        super().__init__(client)
+        self.client = client
+
+    def __str__(self) -> str:
+        return f"the client {self.client} was removed by the owner of the repository"
 
 
 class Corruption(RespaldoError):

@@ -1,14 +1,17 @@
 """Files and directories that only their owner can reach, from the first moment and whatever the umask.
 
 Everything that the tool makes for itself outside a repository is made here or with the same modes. Never widens or
-narrows what was there before. Also a process that leaves no core, which would be a file of secrets.
+narrows what was there before. Read here, too, is what only a file is meant to be: a FIFO of its name would be waited
+for without end. Also a process that leaves no core, which would be a file of secrets.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
+import stat
 from pathlib import Path
 
 DIRECTORY_MODE = 0o700
@@ -57,6 +60,39 @@ def write_file(path: Path, data: bytes, *, durable: bool = False) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise
+
+
+def open_file(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """Opens a file and returns its descriptor; never waits, whatever lies there.
+
+    Makes it for the owner alone where ``flags`` say so. Raises `OSError`, also for what is no regular file.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, a socket
+            raise _no_file(path) from None
+        raise
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise _no_file(path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_file(path: Path | str, most_bytes: int = -1) -> bytes:
+    """Returns what is in a file, of a longer one the first ``most_bytes``; never waits. Raises `OSError`."""
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read(most_bytes)
+
+
+def _no_file(path: Path | str) -> OSError:
+    return OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
 
 
 def forbid_cores() -> None:

@@ -16,6 +16,7 @@ from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
 from respaldo.format.epoch import EPOCH_MAX, parse_head
+from respaldo.format.header import close_object, unclose_object
 
 CLIENT_BYTES: Final = 16
 KEY_BYTES: Final = 32
@@ -164,6 +165,37 @@ def parse_removal(data: bytes, what: str) -> Removal:
         ):
             return Removal(client=client, time_ns=time_ns, runs=_parse_runs(joined, what))
     raise Corruption(what, "not a removal of this format")
+
+
+SIGN_BYTES_MAX: Final = 1024
+_SIGNATURE_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalSign:
+    """Tells a client, in its area and in clear, that it was removed: signed by the owner, whose key it has pinned."""
+
+    client: bytes
+    time_ns: int
+    signature: bytes = b""
+
+    def signed(self) -> bytes:
+        """Returns what is signed."""
+        return canonical.pack([1, self.client, self.time_ns])
+
+    def encode(self) -> bytes:
+        """Returns the object's bytes, closing hash included."""
+        return close_object(canonical.pack([1, self.signed(), self.signature]))
+
+
+def parse_removal_sign(data: bytes, what: str) -> RemovalSign:
+    """Parses such a sign; checks no signature, which takes keys. Raises `Corruption`."""
+    match canonical.unpack(unclose_object(data, what), what) if len(data) <= SIGN_BYTES_MAX else None:
+        case [1, bytes(signed), bytes(signature)] if len(signature) == _SIGNATURE_BYTES:
+            match canonical.unpack(signed, what):
+                case [1, bytes(client), int(time_ns)] if len(client) == CLIENT_BYTES and canonical.is_time(time_ns):
+                    return RemovalSign(client=client, time_ns=time_ns, signature=signature)
+    raise Corruption(what, "not the sign of a removal of this format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ FOLDER: Final = "epochs"
 
 _RECORD: Final = re.compile(r"epochs/([0-9a-f]{16})\.([0-9a-f]{16})", re.ASCII)
 _ENDED: Final = re.compile(r"epochs/([0-9a-f]{16})\.ended", re.ASCII)
+_REMOVED: Final = re.compile(r"epochs/([0-9a-f]{16})\.removed", re.ASCII)
 _RETIRING: Final = re.compile(r"epochs/([0-9a-f]{16})\.retiring", re.ASCII)
 
 
@@ -46,6 +47,17 @@ def ended_name(epoch: int) -> str:
 def parse_ended_name(name: str) -> int | None:
     """Returns the epoch of an area that a sign says to have ended, None where the name is none of such a sign."""
     match = _ENDED.fullmatch(name)
+    return int(match[1], 16) if match else None
+
+
+def removed_name(epoch: int) -> str:
+    """Returns the name of the sign that the client of an area, in its epoch, was removed."""
+    return f"{FOLDER}/{epoch:016x}.removed"
+
+
+def parse_removed_name(name: str) -> int | None:
+    """Returns the epoch of an area whose client a sign says to have been removed, None where it is another name."""
+    match = _REMOVED.fullmatch(name)
     return int(match[1], 16) if match else None
 
 

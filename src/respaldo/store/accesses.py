@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from respaldo.core.private import FILE_MODE, make_directory
+from respaldo.core.private import make_directory, open_file
 from respaldo.format.accesses import FIRST, LINE_BYTES_MAX, Access, Line, parse_line
 
 FILE_BYTES: Final = 1 << 20
@@ -75,9 +75,9 @@ class AccessLog:
     def _add(self, last: Line | None, seal: Seal, access: Make) -> Line:
         number, previous = (last.number + 1, last.hash) if last else (1, FIRST)
         line = Line(number=number, previous=previous, box=seal(access(number, previous).encode()))
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         is_new = not self.path.exists()
-        fd = os.open(self.path, flags, FILE_MODE)
+        fd = open_file(self.path, flags)
         try:
             length = os.fstat(fd).st_size
             is_torn = length > 0 and os.pread(fd, 1, length - 1) != b"\n"
@@ -128,7 +128,7 @@ class AccessLog:
         """Waits for other processes; who only reads does without where there is nothing to wait at."""
         writes = how == fcntl.LOCK_EX
         try:
-            fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC if writes else os.O_RDONLY, 0o600)
+            fd = open_file(self.folder / "lock", os.O_RDWR | os.O_CREAT if writes else os.O_RDONLY)
         except OSError:
             if writes:
                 raise
@@ -180,7 +180,7 @@ class AccessLog:
 def _pieces(path: Path, *, tail_bytes: int = 0) -> list[bytes]:
     """Returns what lies between the ends of lines; with ``tail_bytes`` only of a file's end, if that has a line."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path), "rb") as file:
             length = os.fstat(file.fileno()).st_size
             if tail_bytes and length > tail_bytes:
                 file.seek(length - tail_bytes)

@@ -1,4 +1,4 @@
-"""Areas and their clients: enrolled, listed and removed by whoever owns the repository.
+"""Areas and their clients: enrolled and listed by whoever owns the repository.
 
 An area is made before the record that names it, so that a client that is listed has one. Nothing of an enrolment is
 ever changed. Implements docs/format.md, "Enrolment" and "Credential".
@@ -7,7 +7,7 @@ ever changed. Implements docs/format.md, "Enrolment" and "Credential".
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -40,7 +40,10 @@ from respaldo.store.vault import Vault, make_vault
 KIND = "client"
 ENROL = "enrol"
 """The verb in the log."""
-REMOVE = "remove"
+REMOVAL_GONE: Final = (
+    "the client was removed, as the log says, and the record of that is gone; it counts as removed. "
+    "To put the record again: respaldo key client remove {}"
+)
 _LOOKS: Final = 3
 """So often records are listed again while they are sealed anew."""
 
@@ -49,7 +52,8 @@ _LOOKS: Final = 3
 class Client:
     """Is a client that was enrolled; ``removal`` where it was removed again; ``renewals`` by epoch, from the first.
 
-    ``damage``: a renewal that cannot be read: nobody can go on in an older epoch then.
+    ``damage``: a renewal that cannot be read: nobody can go on in an older epoch then; or a removal of which nobody
+    knows any more what it lets count: a collector would delete that.
     """
 
     enrolment: Enrolment
@@ -99,18 +103,25 @@ class Records(Protocol):
         """What opens them."""
         ...
 
+    @property
+    def removals(self) -> Mapping[bytes, Removal]:
+        """What the log says of removals, by client."""
+        ...
+
 
 def list_clients(repo: Records) -> tuple[list[Client], list[Corruption]]:
     """Returns the clients by the time they were added, and the records that are damaged.
 
-    A removal that cannot be read removes all the same: then no run of the client counts. Of a record that was sealed
-    anew under another epoch there may be two; of removals, a run counts that all name.
+    A removal that cannot be read removes all the same; which runs count, the log says, and where it does not, the area
+    stays closed. One that only the log speaks of counts, too, and its record is called damaged. Of a record that was
+    sealed anew under another epoch there may be two; a run counts that all of them and the log name.
     """
     for _ in range(_LOOKS):
         found = _Found()
         if found.look(repo):
             break
-    clients = [found.client(enrolment) for enrolment in found.enrolments.values()]
+    said = repo.removals
+    clients = [found.client(enrolment, said.get(client)) for client, enrolment in found.enrolments.items()]
     return sorted(clients, key=lambda item: (item.enrolment.time_ns, item.enrolment.client)), found.damaged
 
 
@@ -160,18 +171,29 @@ class _Found:
         else:
             self.enrolments[found.client] = found
 
-    def client(self, enrolment: Enrolment) -> Client:
-        """Returns a client, with its renewals from the first to where one is missing, and what is wrong then."""
+    def client(self, enrolment: Enrolment, said: Removal | None) -> Client:
+        """Returns a client, with its renewals from the first to where one is missing, and what is wrong then.
+
+        ``said``: its removal, as the log has it.
+        """
         client = enrolment.client
         removal = self.removals.get(client)
-        if removal is None and client in self.unread:
+        damage: Corruption | None = None
+        if said is not None:
+            if removal is None and client not in self.unread:
+                name = RecordName(client=client, removed=True).object_name()
+                self.damaged.append(Corruption(name, REMOVAL_GONE.format(enrolment.name)))
+            removal = said if removal is None else replace(removal, runs=removal.runs & said.runs)
+        elif removal is None and client in self.unread:
             removal = Removal(client=client, time_ns=0, runs=frozenset())
+            name = RecordName(client=client, removed=True).object_name()
+            damage = Corruption(name, "the client was removed, and which of its runs count cannot be read")
         named = {name: found for name, found in self.renewals.items() if name.client == client}
         renewals: list[Renewal] = []
         while found := named.pop(RecordName(client=client, renewal=len(renewals) + 1), None):
             renewals.append(found)
         if not named:
-            return Client(enrolment=enrolment, removal=removal, renewals=tuple(renewals))
+            return Client(enrolment=enrolment, removal=removal, renewals=tuple(renewals), damage=damage)
         name = RecordName(client=client, renewal=len(renewals) + 1).object_name()
         damage = Corruption(name, "the keys of the client's area were renewed, and what says so cannot be read")
         if name not in {error.name for error in self.damaged}:
@@ -252,26 +274,6 @@ def renewed_name(name: str, epoch: int) -> str:
     if parsed is None:
         raise ObjectMissing(name)
     return parsed.object_name(epoch)
-
-
-def remove(repo: Repo, client: bytes, area: Backend) -> Removal:
-    """Lets no run of a client count that has not begun; what it wrote stays. Raises `UsageError` where it was removed.
-
-    Which runs have begun, the area's listing says.
-    """
-    if any(item.enrolment.client == client and item.removal is not None for item in list_clients(repo)[0]):
-        raise _removed_already()
-    removal = Removal(client=client, time_ns=repo.clock.now_ns(), runs=frozenset(list_runs(area)))
-    repo.announce(REMOVE, [client])
-    try:
-        put_record(repo, RecordName(client=client, removed=True), removal.encode())
-    except ObjectExists:
-        raise _removed_already() from None
-    return removal
-
-
-def _removed_already() -> UsageError:
-    return UsageError("the client was removed already", hint="list them with: respaldo key client list")
 
 
 def put_record(repo: Repo, name: RecordName, raw: bytes) -> None:

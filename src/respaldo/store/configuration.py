@@ -5,36 +5,50 @@ Implements docs/format.md, "Config".
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from respaldo.backend.base import Backend
-from respaldo.core.errors import Corruption, ObjectExists
+from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 from respaldo.format.config import Config, parse_config
 from respaldo.format.header import unclose_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.vault import Vault
 
 _NAME = "config/%016x"
+_LOOKS: Final = 3
 _FORM = re.compile(r"config/[0-9a-f]{16}")
 
 
 def next_name(listed: Iterable[str]) -> str:
-    """Returns the name of the version that comes after all that are listed."""
-    return _NAME % (max((int(name.partition("/")[2], 16) for name in listed if _FORM.fullmatch(name)), default=0) + 1)
+    """Returns the name of the version that comes after all that are listed; raises `Corruption` where none can."""
+    newest = max((name for name in listed if _FORM.fullmatch(name)), default=_NAME % 0)
+    following = _NAME % (int(newest.partition("/")[2], 16) + 1)
+    if not _FORM.fullmatch(following):  # nobody counts so far: it was put to keep others from coming after it
+        raise Corruption(newest, "no configuration can come after it", hint="delete it, if it is damaged")
+    return following
 
 
-def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> tuple[str, Config]:
-    """Returns name and content of the version that counts; raises `Corruption`.
+def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
+    """Returns the version that counts; raises `Corruption`.
 
     ``lenient``: one that is whole and cannot be opened is passed over, since it was put by somebody who held a master
     key that is destroyed by now.
     """
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(ObjectMissing):  # another version has just taken its place
+            return _read_config(backend, vault, lenient=lenient)
+    return _read_config(backend, vault, lenient=lenient)
+
+
+def _read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
     names = sorted(name for name, _ in backend.list("config") if _FORM.fullmatch(name))
     for name in reversed(names):
         data = backend.get_whole(name, RECORD_BYTES_MAX)
         try:
-            return name, parse_config(vault.open_record("config", name, data), name)
+            return parse_config(vault.open_record("config", name, data), name)
         except Corruption as error:
             unclose_object(data, name)
             if not lenient or name == names[0]:
@@ -42,11 +56,14 @@ def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> tuple[str, 
     raise Corruption("config", "the repository has no configuration")
 
 
-def change_config(backend: Backend, vault: Vault, change: Callable[[Config], Config], *, lenient: bool) -> Config:
-    """Puts a new version, made of the one that counts; returns it."""
+def change_config(
+    backend: Backend, vault: Vault, change: Callable[[Config], Config], read: Callable[[], Config]
+) -> Config:
+    """Puts a new version, made of the one that counts, which ``read`` gives; returns it."""
     while True:
-        config = change(read_config(backend, vault, lenient=lenient)[1])
+        # Before it is read: one that another client puts after that has this very name, or is read.
         name = next_name(name for name, _ in backend.list("config"))
+        config = change(read())
         try:
             backend.put(name, [vault.seal_record("config", name, config.encode())])
         except ObjectExists:

@@ -2,7 +2,8 @@
 
 The main thread orders chunks in the order in which it will write them; chunks that lie in one block become one task. A
 task holds its block until everything that waits for it has been written; decoded blocks are kept a little longer,
-because files that were backed up together lie together. Memory is bounded by `HELD_BYTES` and `KEPT_BYTES`, whatever is
+because files that were backed up together lie together. Of those that are let go, what is likely to be needed stays
+compressed (`respaldo.store.remains`). Memory is bounded by `HELD_BYTES`, `KEPT_BYTES` and `REMAINS_BYTES`, whatever is
 restored.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -19,17 +21,21 @@ from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, Respal
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
 from respaldo.store.blocks import Blocks, Location, Run
+from respaldo.store.remains import Remains
+from respaldo.store.reopened import Key
 
 HELD_BYTES = 18 << 20
 KEPT_BYTES = 8 << 20
-FILLING_MAX = 4
-"""So many blocks are collected for at once: files that were backed up together lie in few."""
+FILLING_MAX = 12
+"""So many blocks are collected for at once: files that were backed up together lie in few, those of one snapshot out of
+many in a dozen: with four of them, a restore of one out of a hundred had a quarter more tasks."""
 CHUNKS_MAX = 512
 """A task has no more chunks than this, so that the writer never waits long for the first of them."""
 FAILURES_IN_A_ROW_MAX = 64
 """So many blocks that cannot be fetched, and none that can in between: the storage is gone, not a block."""
+_COPIED_MAX, _COPIED_PART = 16, 8
+"""Of a block from which no more chunks are needed, and less than such a part, these are copied."""
 _WAIT_S = 0.5
-Key = tuple[int, int]
 
 
 class Task:
@@ -51,6 +57,16 @@ class Task:
         self.done.acquire()
 
 
+class _Kept:
+    """Is a decoded block, and how far chunks of it were asked for."""
+
+    __slots__ = ("asked_to", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.asked_to = 0
+
+
 class Fetcher:
     """Hands out checked chunks. A context manager; all methods belong to one thread."""
 
@@ -59,9 +75,11 @@ class Fetcher:
         self._cancel = cancel
         self._queue: SimpleQueue[Task | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Key, bytes] = OrderedDict()
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._kept_bytes = 0
-        self._decoding: dict[Key, threading.Event] = {}
+        self._remains = Remains()
+        self._busy: dict[Key, threading.Event] = {}
+        """Blocks that a thread is opening, taking from or cutting up."""
         self._block_bytes = 1 << 20
         self._filling: dict[Key, Task] = {}
         self._held: Counter[Key] = Counter()
@@ -192,8 +210,8 @@ class Fetcher:
             view = memoryview(b"")
             try:
                 at = self._blocks.locate(Kind.DATA, chunk_id)
-                raw = self._raw((at.pack, at.block))
-                view = memoryview(raw)[at.offset : at.offset + at.length]
+                (view,) = self._pieces((at.pack, at.block), [(at.offset, at.length)])
+                self._let_go()
                 self._blocks.check(Kind.DATA, chunk_id, view)
             except (ObjectMissing, ChunkMissing):  # moved again, or listed neither where it was nor where it is
                 view = self._found(task, number)
@@ -220,49 +238,88 @@ class Fetcher:
                 task.error = error
             task.done.release()
             del task  # An idle worker holds no block.
+            with suppress(Exception):  # All that is lost is what a block is opened again for.
+                self._let_go()
 
     def _open(self, task: Task) -> None:
-        view = memoryview(self._raw(task.key))
         check = self._blocks.check
-        views = []
-        for number, (chunk_id, (offset, length)) in enumerate(zip(task.ids, task.spans, strict=True)):
-            piece = view[offset : offset + length]
+        views = self._pieces(task.key, task.spans)
+        for number, (chunk_id, (_, length)) in enumerate(zip(task.ids, task.spans, strict=True)):
+            piece = views[number]
             try:
                 if len(piece) != length:
                     raise Corruption(f"data chunk {chunk_id.hex()[:16]}", "it lies outside its block")
                 check(Kind.DATA, chunk_id, piece)
             except Corruption as error:
                 task.bad[number] = error
-            views.append(piece)
         task.views = views
         self._failures_in_a_row = 0
 
-    def _raw(self, key: Key) -> bytes:
-        """Returns a decoded block; where another thread is decoding it, waits for that."""
+    def _pieces(self, key: Key, spans: list[tuple[int, int]]) -> list[memoryview]:
+        """Returns pieces of a block; where another thread is at it, waits for that."""
         while True:
             with self._lock:
-                raw = self._kept.get(key)
-                if raw is not None:
+                kept = self._kept.get(key)
+                if kept is not None:
                     self._kept.move_to_end(key)
-                    return raw
-                busy = self._decoding.get(key)
+                    return _cut_out(kept, spans)
+                busy = self._busy.get(key)
                 if busy is None:
-                    mine = self._decoding[key] = threading.Event()
+                    mine = self._busy[key] = threading.Event()
+                    rest = self._remains.pop(key)
                     break
             busy.wait()
         try:
-            raw = self._blocks.block(*key)
+            if rest is not None:
+                views = rest.take(self._remains.decompressor, spans)
+                if views is not None:
+                    with self._lock:
+                        self._remains.put(key, rest, taken=1)
+                    return views
+            kept = _Kept(self._blocks.block(*key))
             with self._lock:
-                self._block_bytes = max(self._block_bytes, len(raw))
-                self._kept[key] = raw
-                self._kept_bytes += len(raw)
-                while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-                    self._kept_bytes -= len(self._kept.popitem(last=False)[1])
-            return raw
+                self._block_bytes = max(self._block_bytes, len(kept.raw))
+                self._kept[key] = kept
+                self._kept_bytes += len(kept.raw)
+                self._remains.opened(key, spans[0][0])
+                return _cut_out(kept, spans)
         finally:
+            self._done_with(key, mine)
+
+    def _let_go(self) -> None:
+        """Lets go of blocks that were used longest ago, but for what remains of them."""
+        while True:
             with self._lock:
-                del self._decoding[key]
-            mine.set()
+                if self._kept_bytes <= KEPT_BYTES or len(self._kept) <= 1:
+                    return
+                key, kept = self._kept.popitem(last=False)
+                self._kept_bytes -= len(kept.raw)
+                if not self._remains.takes(key, kept.asked_to, len(kept.raw)):
+                    continue
+                mine = self._busy[key] = threading.Event()
+            try:
+                rest = self._remains.cut(kept.raw, kept.asked_to)
+                with self._lock:
+                    self._remains.put(key, rest)
+            finally:
+                self._done_with(key, mine)
+
+    def _done_with(self, key: Key, mine: threading.Event) -> None:
+        """Lets others at a block; one that was let go at once may be busy again, for another thread."""
+        with self._lock:
+            if self._busy.get(key) is mine:
+                del self._busy[key]
+        mine.set()
+
+
+def _cut_out(kept: _Kept, spans: list[tuple[int, int]]) -> list[memoryview]:
+    """Returns pieces of a block; few small ones as copies, so that they do not hold all of it."""
+    view = memoryview(kept.raw)
+    kept.asked_to = max(kept.asked_to, sum(max(spans)))
+    views = [view[offset : offset + length] for offset, length in spans]
+    if len(views) <= _COPIED_MAX and sum(map(len, views)) * _COPIED_PART < len(view):
+        return [memoryview(bytes(piece)) for piece in views]
+    return views
 
 
 class Order:

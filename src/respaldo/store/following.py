@@ -7,18 +7,28 @@ what another client says it saw, is a finding. Never writes to the repository. I
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
 from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import Corruption, ObjectMissing, StorageFailed
-from respaldo.core.ids import RANDOM_ID_BYTES
+from respaldo.format.enrolment import Removal
 from respaldo.format.epoch import Former
-from respaldo.format.logbook import ENTRIES_MAX, FIRST, Entry, Head, first_number, object_name, parse_name, parse_object
+from respaldo.format.logbook import (
+    ENTRIES_MAX,
+    FIRST,
+    Entry,
+    Head,
+    first_number,
+    object_name,
+    parse_name,
+    parse_object,
+)
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.applied import apply_commit, apply_forget, apply_removal
 from respaldo.store.header import still_there
 from respaldo.store.logloss import LOST, Gap, Losses
 from respaldo.store.recollection import Known, Memory, Recollection
@@ -30,10 +40,13 @@ FORGET: Final = "forget"
 PRUNE: Final = "prune"
 ROTATE: Final = "rotate"
 RETIRE: Final = "retire"
+REMOVE: Final = "remove"
+"""The verb of the removal of a client with an area. It counts if an admin key has signed it; early ones have none."""
 ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE, LOST})
 """What takes an admin key."""
 ENTRY_PURPOSE: Final = b"log entry"
 ADMIN_PURPOSE: Final = b"log admin"
+T = TypeVar("T")
 LOOKS: Final = 3
 """So often the log is listed again before anything is said to be missing: somebody may just be writing."""
 
@@ -71,6 +84,8 @@ class Follower:
         """Whether what was remembered turned out damaged: what is seen then is trusted, as at the first time."""
         self.unwritten: list[tuple[str, str]] = []
         """What this client did and could not say in the log: verbs, and why."""
+        self._removed: dict[bytes, Removal] = {}
+        """What was learned of removals, where that cannot be remembered."""
 
     def follow(self, *, accept: bool = False) -> Followed:
         """Follows every client's log to its end; returns what is new, and what should be there and is not.
@@ -96,6 +111,7 @@ class Follower:
             followed.findings = findings
         if accept:
             followed.memory.tail.clear()
+        self._removed |= followed.memory.removed
         if followed.memory != memory and (accept or not followed.findings):
             self._save(followed.memory, followed.fresh)
         return followed
@@ -119,8 +135,15 @@ class Follower:
             memory.live -= set(snapshots)
             self.recollection.save(memory)
 
+    def removals(self) -> Mapping[bytes, Removal]:
+        """Returns the removals of clients with areas that the log has spoken of, as far as it was followed ever."""
+        return self.memory().removed | self._removed
+
     def read_all(self) -> list[Entry]:
         """Reads every entry of every client that is there and opens, by time; none is compared with the memory."""
+        return look_again(self._read_all)
+
+    def _read_all(self) -> list[Entry]:
         found: list[Entry] = []
         for client, numbers in self.listed().items():
             by_number: dict[int, Entry] = {}
@@ -136,6 +159,9 @@ class Follower:
 
     def hash_at(self, client: bytes, number: int) -> bytes:
         """Returns the hash of an entry that is there, empty where it is not; raises `Corruption`."""
+        return look_again(lambda: self._hash_at(client, number), is_whole=bool)
+
+    def _hash_at(self, client: bytes, number: int) -> bytes:
         for last in self.listed().get(client, []):
             if last >= number:
                 entries = self.read_numbered(client, last)
@@ -237,6 +263,8 @@ class Follower:
             gone=set(before.gone),
             told=dict(before.told),
             tail=list(before.tail),
+            removed=dict(before.removed),
+            all_removed=True,
         )
         followed = Followed(memory=memory)
         listed = self.listed()
@@ -247,6 +275,9 @@ class Follower:
             for entry in followed.fresh:
                 if entry.verb == verb:
                     apply(memory, entry)
+        for entry in followed.fresh if before.all_removed else self.read_all():
+            if entry.verb == REMOVE and self.is_admin(entry):
+                apply_removal(memory, entry)
         return followed
 
     def _follow_one(
@@ -340,6 +371,24 @@ class Follower:
             return head.hash
 
 
+def look_again(read: Callable[[], T], is_whole: Callable[[T], bool] = lambda _: True) -> T:
+    """Returns what reading the log gives, once more where an object went, or something lacks, while it was read.
+
+    Whoever adds an entry deletes objects whose entries his own repeats, and a listing that goes on meanwhile may show
+    neither. Raises `ObjectMissing` where that happens again and again.
+    """
+    for look in range(LOOKS):
+        try:
+            found = read()
+        except ObjectMissing:
+            if look + 1 == LOOKS:
+                raise
+        else:
+            if look + 1 == LOOKS or is_whole(found):
+                return found
+    raise AssertionError
+
+
 def admin_signed(
     entry: Entry, admin: bytes, former: Iterable[Former], header_hash: bytes, *, accept: bool = False
 ) -> bool:
@@ -350,26 +399,6 @@ def admin_signed(
     keys = [admin, *(item.admin for item in former if accept or dict(item.heads).get(entry.client, -1) >= entry.number)]
     message = entry.signed()
     return any(is_signed(key, entry.admin, ADMIN_PURPOSE, header_hash, message) for key in keys)
-
-
-def apply_commit(memory: Memory, entry: Entry) -> None:
-    """Remembers snapshots that were committed."""
-    for subject in entry.subjects:
-        snapshot = subject[:RANDOM_ID_BYTES]
-        memory.owed.pop(snapshot, None)
-        if snapshot in memory.gone:
-            memory.gone.discard(snapshot)
-        else:
-            memory.live.add(snapshot)
-
-
-def apply_forget(memory: Memory, entry: Entry) -> None:
-    """Remembers snapshots that were forgotten."""
-    for snapshot in entry.subjects:
-        if snapshot in memory.live:
-            memory.live.discard(snapshot)
-        else:
-            memory.gone.add(snapshot)
 
 
 def _rolled_back(client: bytes, seen: int, last: int) -> str:

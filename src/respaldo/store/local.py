@@ -23,7 +23,7 @@ from typing import TypeVar
 import lmdb
 
 from respaldo.core.errors import StorageFailed
-from respaldo.core.private import FILE_MODE, make_directory
+from respaldo.core.private import FILE_MODE, make_directory, open_file, read_file
 
 T = TypeVar("T")
 _MAP_BYTES = 64 << 20
@@ -59,7 +59,7 @@ def alive(process: int) -> bool:
 
 def _reserve(path: Path, length_bytes: int) -> None:
     """Makes a file at least so long, with space on the disk; changes no byte of it. Raises `OSError`: no space."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         os.posix_fallocate(fd, 0, length_bytes)
     except OSError as error:
@@ -80,7 +80,7 @@ def claim(folder: Path, name: str) -> Iterator[Path]:
     for number in itertools.count(1):
         path = folder / (name if number == 1 else f"{name}-{number}")
         try:
-            fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_file(f"{path}.lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise StorageFailed(str(path), f"local cache: {error.strerror}") from None
         try:
@@ -133,6 +133,7 @@ class Environment:
         """Opens or makes the environment; returns its layout, None where it is new. Raises what is `_UNUSABLE`."""
         try:
             make_directory(self._path)
+            self._check_files()
             self._reserve_lock()
             self.env = lmdb.open(
                 str(self._path),
@@ -154,6 +155,13 @@ class Environment:
             raise
         except (lmdb.Error, OSError) as error:
             raise StorageFailed(str(self._path), f"local cache: {error}", hint=_HINT) from None
+
+    def _check_files(self) -> None:
+        """Raises `lmdb.InvalidError` where something else has the name of a file: LMDB would wait for a FIFO."""
+        for name in ("data.mdb", "lock.mdb"):
+            path = self._path / name
+            if path.exists() and not path.is_file():
+                raise lmdb.InvalidError(f"{path}: it is no regular file")
 
     def _prepare(self) -> bytes | None:
         self._check_length()
@@ -197,9 +205,13 @@ class Environment:
     def _is_clean(self) -> bool:
         """Whether no process of another boot left its mark."""
         for mark in self._path.glob(_MARK + "*"):
-            with contextlib.suppress(FileNotFoundError):  # somebody closes
-                if not self._boot or mark.read_bytes() != self._boot:
+            try:
+                if not self._boot or read_file(mark) != self._boot:
                     return False
+            except FileNotFoundError:
+                continue  # somebody closes
+            except OSError:
+                return False
         return True
 
     def _put_mark(self) -> None:

@@ -30,6 +30,7 @@ from respaldo.format.logbook import (
     parse_entry,
 )
 from respaldo.format.snapshot import Verdict
+from respaldo.store.applied import apply_commit, apply_forget, apply_removal
 from respaldo.store.following import (
     ADMIN_PURPOSE,
     ADMIN_VERBS,
@@ -38,17 +39,16 @@ from respaldo.store.following import (
     FORGET,
     LOOKS,
     PRUNE,
+    REMOVE,
     RETIRE,
     ROTATE,
     Follower,
-    apply_commit,
-    apply_forget,
 )
 from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault
 
-__all__ = ["COMMIT", "FORGET", "PRUNE", "RETIRE", "ROTATE", "Logbook"]
+__all__ = ["COMMIT", "FORGET", "PRUNE", "REMOVE", "RETIRE", "ROTATE", "Logbook"]
 
 _REPEATED_BYTES_MAX: Final = 8 << 20
 HEADS_TOLD: Final = 256
@@ -70,6 +70,8 @@ class Logbook(Follower):
         super().__init__(backend, vault, ring, recollection, former)
         self._epoch = ring.epoch
         self._clock = clock
+        self._owing: set[bytes] = set()
+        """Snapshots of which this process has remembered that they are owed."""
 
     def take_over(self, ring: KeyRing, former: Sequence[Former]) -> None:
         """Goes on in another epoch."""
@@ -82,9 +84,14 @@ class Logbook(Follower):
             memory = self.recollection.load()
             memory.owed[snapshot] = pending_hash
             self.recollection.save(memory)
+            self._owing.add(snapshot)
 
     def committed(self, snapshot: bytes, pending_hash: bytes) -> bool:
-        """Says in the log that a snapshot was committed; returns whether that could be written."""
+        """Says in the log that a snapshot was committed; returns whether that could be written.
+
+        Another process of this client may have said so since it was owed: it is not said twice, because it may have
+        been forgotten in between, and would count as committed again.
+        """
         return self.append(COMMIT, [snapshot + pending_hash])
 
     def append(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> bool:
@@ -111,7 +118,11 @@ class Logbook(Follower):
         self._settle(memory, signer)
         if verb == COMMIT:
             done = {subject[:RANDOM_ID_BYTES] for subject in subjects}
+            subjects = tuple(item for item in subjects if not self._is_said(memory, item[:RANDOM_ID_BYTES]))
             subjects += self._owed(memory, done)
+            if not subjects:
+                self.recollection.save(memory)
+                return
         for _ in range(LOOKS):
             entry = self._entry(memory, signer, verb, subjects, note)
             memory.intent = entry.encode()
@@ -176,6 +187,10 @@ class Logbook(Follower):
                     del memory.owed[snapshot]  # else it is not decided yet
         return tuple(more)
 
+    def _is_said(self, memory: Memory, snapshot: bytes) -> bool:
+        """Whether another process of this client has said of a snapshot what this one owed."""
+        return snapshot in self._owing and snapshot not in memory.owed
+
     def _is_committed(self, snapshot: bytes, pending_hash: bytes) -> bool:
         outcome = read_outcome(self._backend, self._vault, snapshot)
         return outcome.verdict is Verdict.COMMIT and outcome.pending_hash == pending_hash
@@ -201,7 +216,7 @@ class Logbook(Follower):
             access=self.recollection.access.head(),
         )
         message, header = entry.signed(), self._header_hash
-        admin = self.admin.sign(ADMIN_PURPOSE, header, message) if verb in ADMIN_VERBS else b""
+        admin = self.admin.sign(ADMIN_PURPOSE, header, message) if verb in ADMIN_VERBS or verb == REMOVE else b""
         return replace(entry, admin=admin, signature=signer.sign(ENTRY_PURPOSE, header, message))
 
     def _repeated(self, memory: Memory, entry: Entry) -> tuple[int, list[bytes]]:
@@ -225,3 +240,6 @@ class Logbook(Follower):
             apply_commit(memory, entry)
         elif entry.verb == FORGET:
             apply_forget(memory, entry)
+        elif entry.verb == REMOVE:
+            apply_removal(memory, entry)
+            self._removed |= memory.removed

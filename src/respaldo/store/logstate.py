@@ -13,7 +13,7 @@ from typing import Final
 
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.format.logbook import ENTRIES_MAX, Entry, object_name, parse_entry
-from respaldo.store.following import LOOKS
+from respaldo.store.following import look_again
 from respaldo.store.logbook import Logbook
 from respaldo.store.logloss import LOST, Gap, Losses, subject_of
 from respaldo.store.recollection import Known
@@ -65,14 +65,8 @@ class LogState:
 
 
 def survey_log(log: Logbook) -> LogState:
-    """Looks at a whole log. Raises `StorageError` where storage as a whole fails."""
-    for look in range(LOOKS):
-        try:
-            return _survey(log)
-        except ObjectMissing:  # another one has just taken its place
-            if look + 1 == LOOKS:
-                raise
-    raise AssertionError
+    """Looks at a whole log, again where something seems wrong. Raises `StorageError` where storage as a whole fails."""
+    return look_again(lambda: _survey(log), is_whole=lambda state: not state.faults)
 
 
 def _survey(log: Logbook) -> LogState:

@@ -31,6 +31,7 @@ from respaldo.format.segment import Listed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.areas import Client
 from respaldo.store.counted import Counted
+from respaldo.store.epochs import Epoch
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.notices import seal_notice
 from respaldo.store.ownerrun import OwnersRing
@@ -77,10 +78,9 @@ class OwnedArea(Repo):
         if enrolment.rights:
             now = client.keys(epoch.number)
             rings.sealing = OwnersRing(epoch.ring, now, backend, header, clock=clock, random=random)
-        ended = client.removal is not None or client.renewals
-        counted = Counted(backend, partial(_removed, rings, header, random)) if ended else None
+        counted = Counted(backend, partial(_removed, rings, header, random))
         opened = cls(
-            counted or backend,
+            counted,
             header,
             epoch,
             cache_dir=cache_dir,
@@ -90,8 +90,7 @@ class OwnedArea(Repo):
             rings=rings,
         )
         opened.area = rings
-        if counted is not None:
-            counted.known = opened.index.lengths
+        counted.known = opened.index.lengths
         opened.telling = ClientTelling(opened)
         rings.recall(opened.vault, opened.index)
         return opened
@@ -105,23 +104,45 @@ class OwnedArea(Repo):
                 return parse_config(self.vault.open_record("config", name, data), name)
         return super()._read_config()
 
+    def take_over(self, client: Client) -> None:
+        """Reads on after a renewal, under the keys of the new epoch and of all before.
+
+        Raises `KeyRotated` where those do not come from the present ones.
+        """
+        epoch = client.epoch()
+        rings = {ring.epoch: ring for ring in epoch.rings.opening("", "")}
+        if rings[self.epoch.number].check != self.ring.check:
+            raise KeyRotated(epoch.number)
+        self.area.take_over(tuple(rings.values()), client)
+        self.epoch, self.ring = epoch, epoch.ring.naming_as(self.config.content_keys)
+        if self.log is not None:
+            self.log.take_over(self.ring, epoch.former)
+
     def close(self) -> None:
         """Keeps what was learned of the client's runs, and closes index and backend."""
         self.area.keep(self.vault, self.index)
         super().close()
+
+    def require_newest(self, epoch: Epoch | None = None) -> None:
+        """Raises `KeyRotated` where the client was renewed since its area was opened."""
+        newest = self.newest_epoch()
+        if newest > (epoch or self.epoch).number:
+            raise KeyRotated(newest)
 
     def announce(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> None:
         """Puts an entry into the log that says how far the client's goes now: so the time of what is in it is known.
 
         Raises `KeyRotated` where the client was renewed meanwhile: an owner in an older epoch speaks for nobody.
         """
-        ended = (parse_ended_name(name) for name in self.backend.names(EPOCHS))
-        newest = max((number + 1 for number in ended if number is not None), default=0)
-        if newest > self.epoch.number:
-            raise KeyRotated(newest)
+        self.require_newest()
         if self.log is not None:
             self.log.follow()
         super().announce(verb, subjects, note)
+
+    def newest_epoch(self) -> int:
+        """Returns the epoch that follows the last of which a sign says that it has ended; storage could lie there."""
+        ended = (parse_ended_name(name) for name in self.backend.names(EPOCHS))
+        return max((number + 1 for number in ended if number is not None), default=0)
 
     def synchronise(self, progress: Progress | None = None, *, lenient: bool = False) -> Listing:
         """Brings the index up to date; what does not open may be of a run that has begun since the last time."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName
-from respaldo.core.private import write_file
+from respaldo.core.private import read_file, write_file
 from respaldo.core.seams import Random
 from respaldo.format.header import close_object, unclose_object
 from respaldo.format.segment import SEGMENT_RAW_BYTES_MAX, Listed, Segment, parse_segment
@@ -81,6 +81,5 @@ class OwnPacks:
 
 
 def _read(path: Path) -> tuple[Listed, ...]:
-    with path.open("rb") as file:
-        data = file.read(SEGMENT_RAW_BYTES_MAX)
+    data = read_file(path, SEGMENT_RAW_BYTES_MAX)
     return parse_segment(unclose_object(data, str(path)), str(path)).packs

@@ -22,9 +22,10 @@ from blake3 import blake3
 from respaldo.codec.signing import CLIENT_BYTES, PUBLIC_BYTES, SEED_BYTES, Signer, client_of
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
-from respaldo.core.private import make_directory, write_file
+from respaldo.core.private import make_directory, open_file, read_file, write_file
 from respaldo.core.seams import Random
 from respaldo.format import canonical
+from respaldo.format.enrolment import Removal, parse_removal
 from respaldo.format.logbook import HASH_BYTES
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _ACCESS: Final = "access"
 _SEEN_BYTES_MAX: Final = 8 << 20
 _EPOCH_BYTES: Final = 8 + 32
 _TAG_BYTES: Final = 16
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 def _tag(seed: bytes, public: bytes) -> bytes:
@@ -57,7 +59,8 @@ class Memory:
     ``known``: by client. ``live``: snapshots that were committed and not forgotten. ``gone``: forgotten before their
     commit was seen. ``told``: what this client's own entries have said of others. ``tail``: its entries, encoded, that
     a coming object repeats. ``owed``: commits that are in no entry yet, with the hash of their manifests. ``intent``:
-    an entry that was about to be put.
+    an entry that was about to be put. ``removed``: clients with areas that an owner has removed, by the log, with the
+    runs that count. ``all_removed``: whether these are all that the log spoke of as far as it was followed.
     """
 
     known: dict[bytes, Known] = field(default_factory=dict)
@@ -67,12 +70,14 @@ class Memory:
     tail: list[bytes] = field(default_factory=list)
     owed: dict[bytes, bytes] = field(default_factory=dict)
     intent: bytes = b""
+    removed: dict[bytes, Removal] = field(default_factory=dict)
+    all_removed: bool = True
 
     def encode(self) -> bytes:
         """Returns the canonical bytes."""
         return canonical.pack(
             [
-                1,
+                2,
                 [[client, item.number, item.hash, item.key] for client, item in sorted(self.known.items())],
                 b"".join(sorted(self.live)),
                 b"".join(sorted(self.gone)),
@@ -80,6 +85,7 @@ class Memory:
                 list(self.tail),
                 [[snapshot, pending] for snapshot, pending in sorted(self.owed.items())],
                 self.intent,
+                [removal.encode() for _, removal in sorted(self.removed.items())] if self.all_removed else 0,
             ]
         )
 
@@ -87,9 +93,24 @@ class Memory:
 def parse_memory(data: bytes, what: str) -> Memory:
     """Parses a memory; raises `Corruption`."""
     match canonical.unpack(data, what):
-        case [1, list(known), bytes(live), bytes(gone), list(told), list(tail), list(owed), bytes(intent)] if all(
-            isinstance(item, bytes) for item in tail
-        ):
+        case [1, *parts]:  # of a program that did not remember removals
+            rows: Sequence[object] = [*parts, 0]
+        case [2, *parts]:
+            rows = parts
+        case _:
+            rows = []
+    match rows:
+        case [
+            list(known),
+            bytes(live),
+            bytes(gone),
+            list(told),
+            list(tail),
+            list(owed),
+            bytes(intent),
+            (list() | 0) as removed,
+        ] if all(isinstance(item, bytes) for item in tail):
+            removals = [_removal(item, what) for item in removed or ()]
             return Memory(
                 known=dict(_known(item, what) for item in known),
                 live=_ids(live, what),
@@ -98,6 +119,8 @@ def parse_memory(data: bytes, what: str) -> Memory:
                 tail=[item for item in tail if isinstance(item, bytes)],
                 owed=dict(_owed(item, what) for item in owed),
                 intent=intent,
+                removed={removal.client: removal for removal in removals},
+                all_removed=removed != 0,
             )
     raise Corruption(what, "not what this program writes")
 
@@ -122,6 +145,12 @@ def _owed(value: object, what: str) -> tuple[bytes, bytes]:
     match value:
         case [bytes(snapshot), bytes(pending)] if len(snapshot) == RANDOM_ID_BYTES and len(pending) == HASH_BYTES:
             return snapshot, pending
+    raise Corruption(what, "not what this program writes")
+
+
+def _removal(value: object, what: str) -> Removal:
+    if isinstance(value, bytes):
+        return parse_removal(value, what)
     raise Corruption(what, "not what this program writes")
 
 
@@ -160,7 +189,7 @@ class Recollection:
     def access_key(self) -> bytes:
         """The public key that the access log is sealed to, as last remembered; empty where it never was."""
         try:
-            key = (self.path / _ACCESS / "key").read_bytes()
+            key = read_file(self.path / _ACCESS / "key")
         except OSError:
             return b""
         return key[:PUBLIC_BYTES] if len(key) == PUBLIC_BYTES + _TAG_BYTES else b""
@@ -172,7 +201,7 @@ class Recollection:
         """
         path = self.path / _ACCESS / "key"
         with contextlib.suppress(OSError):
-            known = path.read_bytes()
+            known = read_file(path)
             if known[PUBLIC_BYTES:] == _tag(seed, known[:PUBLIC_BYTES]):
                 return
         public = public_of(seed)
@@ -183,7 +212,7 @@ class Recollection:
     def turn(self) -> Iterator[None]:
         """Waits for other processes of this client, and makes the directory. Raises OSError where it cannot be."""
         make_directory(self.path)
-        with open(self.path / "lock", "ab", opener=_private) as file:
+        with os.fdopen(open_file(self.path / "lock", _APPEND), "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -191,7 +220,7 @@ class Recollection:
         """Reads what was remembered; empty where nothing was. Raises `Corruption`, OSError."""
         path = self.path / "memory"
         try:
-            with path.open("rb") as file:
+            with os.fdopen(open_file(path), "rb") as file:
                 found = os.fstat(file.fileno())
                 self._stamp = (found.st_ino, found.st_mtime_ns)
                 return parse_memory(file.read(_BYTES_MAX), str(path))
@@ -223,10 +252,10 @@ class Recollection:
         fresh = b"".join(b"\n" + base64.b64encode(entry) for entry in entries)  # an end that was cut off hides none
         length = _length(path)
         if length + len(fresh) <= _SEEN_BYTES_MAX:
-            with open(path, "ab", opener=_private) as file:
+            with os.fdopen(open_file(path, _APPEND), "ab") as file:
                 file.write(fresh)
             return
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), os.fdopen(open_file(path), "rb") as file:
             file.seek(max(0, length - _SEEN_BYTES_MAX // 2))
             fresh = file.read() + fresh
         write_file(path, fresh[max(0, fresh.find(b"\n", max(0, len(fresh) - _SEEN_BYTES_MAX))) :])
@@ -234,7 +263,7 @@ class Recollection:
     def seen(self) -> list[bytes]:
         """Returns what was kept, as far as it can be read. Raises OSError."""
         try:
-            lines = (self.path / "seen").read_bytes().split(b"\n")
+            lines = read_file(self.path / "seen").split(b"\n")
         except (FileNotFoundError, NotADirectoryError):
             return []
         found = []
@@ -246,15 +275,17 @@ class Recollection:
     def epoch(self) -> tuple[int, bytes] | None:
         """Returns the highest epoch that was seen, and what tells its key; None where none was yet."""
         try:
-            data = (self.path / "epoch").read_bytes()
+            data = read_file(self.path / "epoch")
         except OSError:
             return None
         return (int.from_bytes(data[:8], "little"), data[8:]) if len(data) == _EPOCH_BYTES else None
 
-    def note_epoch(self, number: int, check: bytes) -> bool:
-        """Remembers an epoch; returns whether that was possible."""
+    def note_epoch(self, number: int, check: bytes, *, instead_of: tuple[int, bytes] | None) -> bool:
+        """Remembers an epoch, unless another process has remembered another one since; returns whether it could be."""
         try:
-            write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
+            with self.turn():
+                if self.epoch() == instead_of:
+                    write_file(self.path / "epoch", number.to_bytes(8, "little") + check)
         except OSError:
             return False
         return True
@@ -262,7 +293,7 @@ class Recollection:
     def signer(self) -> Signer | None:
         """Returns this client's signing key, None where it has none yet."""
         try:
-            seed = (self.path / "identity").read_bytes()
+            seed = read_file(self.path / "identity")
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Signer(seed) if len(seed) == SEED_BYTES else None
@@ -285,7 +316,3 @@ def _length(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

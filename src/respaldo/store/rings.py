@@ -199,10 +199,18 @@ class AreaRings(RunRings):
     def __init__(self, owner: Sequence[KeyRing], client: Client, backend: Backend, header: Header) -> None:
         super().__init__(owner, backend, header)
         self.sealing: KeyRing = owner[0]
-        self.client = client
-        self._signers = [(client.keys(ring.epoch).sign_public, Signer(ring.admin_seed).public) for ring in owner]
         self._removed: dict[bytes, RunRing] = {}
         """Runs of the client that do not count because it had been removed, or had another credential."""
+        self.take_over(owner, client)
+
+    def take_over(self, owner: Sequence[KeyRing], client: Client) -> None:
+        """Goes on with the rings of more epochs, and with what is known of the client now."""
+        with self._lock:
+            self.client = client
+            self._signers = [(client.keys(ring.epoch).sign_public, Signer(ring.admin_seed).public) for ring in owner]
+            self._own = owner
+            self.refused.clear()
+            self._looks = _LOOKS
 
     @property
     def late(self) -> int:

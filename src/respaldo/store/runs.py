@@ -13,16 +13,31 @@ from respaldo.backend.base import Backend
 from respaldo.codec.box import box_public, open_box, seal_box
 from respaldo.codec.keys import KEY_BYTES, LIST_KEYS_BYTES, RUN_KINDS, KeyRing, RunRing
 from respaldo.codec.signing import Signer, client_of, is_signed
-from respaldo.core.errors import Corruption, CredentialRenewed
+from respaldo.core.errors import ClientRemoved, Corruption, CredentialRenewed, ObjectMissing
 from respaldo.core.seams import Clock, Random
 from respaldo.format.credential import Credential
-from respaldo.format.enrolment import LIST, RESTORE
-from respaldo.format.epoch import ended_name
+from respaldo.format.enrolment import LIST, RESTORE, SIGN_BYTES_MAX, parse_removal_sign
+from respaldo.format.epoch import FOLDER as EPOCHS
+from respaldo.format.epoch import ended_name, removed_name
 from respaldo.format.header import Header
 from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, SIGNATURE_BYTES, Author, Run, parse_run, run_name
 
 PURPOSES: Final = {Author.CLIENT: b"run", Author.OWNER: b"run owner"}
 """What a run's signature is made for."""
+REMOVAL_PURPOSE: Final = b"removal"
+
+
+def is_removed(backend: Backend, client: bytes, epoch: int, owner: bytes, header_hash: bytes) -> bool:
+    """Whether the sign that a client was removed is there, and signed under a public key of the area's owner.
+
+    One that is not says nothing: whoever can write to storage can put such a one.
+    """
+    name = removed_name(epoch)
+    try:
+        sign = parse_removal_sign(backend.get(name, 0, SIGN_BYTES_MAX + 1), name)
+    except (ObjectMissing, Corruption):
+        return False
+    return sign.client == client and is_signed(owner, sign.signature, REMOVAL_PURPOSE, header_hash, sign.signed())
 
 
 def new_run(  # noqa: PLR0913 - what a record says, and whom it is for
@@ -162,9 +177,11 @@ class ClientRuns:
     def begin(self, session: bytes, backend: Backend) -> None:
         """Draws the keys of a session and puts its record, before anything else is sealed under them.
 
-        *Then* it looks whether the credential was renewed: a run that goes on was there before the sign, and so before
-        whoever renews it listed the runs that count. Raises `CredentialRenewed`.
+        *Then* it looks whether the credential was renewed, or the client removed: a run that goes on was there before
+        the sign, and so before whoever put that listed the runs that count. For a removal it looks before, too, so
+        that a machine that nobody has told leaves nothing behind. Raises `CredentialRenewed`, `ClientRemoved`.
         """
+        self._heed_removal(backend)
         ring, run = new_run(
             author=Author.CLIENT,
             signer=self._signer,
@@ -179,9 +196,18 @@ class ClientRuns:
             epoch=self._credential.epoch,
         )
         backend.put(run_name(session), [run.encode()])
-        if backend.exists(ended_name(self._credential.epoch)) is not None:
+        if ended_name(self._credential.epoch) in self._heed_removal(backend):
             raise CredentialRenewed(self.name)
         self._ring, self.session = ring, session
+
+    def _heed_removal(self, backend: Backend) -> set[str]:
+        """Raises `ClientRemoved` where the owner has signed that; returns which signs of his there are else."""
+        credential, names = self._credential, set(backend.names(EPOCHS))
+        if removed_name(credential.epoch) in names and is_removed(
+            backend, self.client, credential.epoch, credential.owner_sign, self._header.hash
+        ):
+            raise ClientRemoved(self.name)
+        return names
 
     def end(self) -> None:
         """Lets go of the keys. Copies that Python has made stay in memory until it is used for something else."""

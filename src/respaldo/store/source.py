@@ -21,6 +21,7 @@ from respaldo.core.seams import Buffer
 from respaldo.format.pack import Footer, parse_footer
 from respaldo.store.index import Index
 from respaldo.store.packs import open_block
+from respaldo.store.reopened import Reopened
 from respaldo.store.vault import Vault
 
 OPENED_AT_ONCE = 2
@@ -30,6 +31,9 @@ LOOKS = 6
 """So often packs are listed anew for one chunk: each time in vain only if a collector moved it meanwhile."""
 _VAIN_MAX = 3
 _FOOTERS_KEPT = 32
+_FOOTERS_BYTES = 4 << 20
+"""So many footers are kept, and more while their ids take less than this: those of small packs, of which one snapshot
+may need hundreds at a time, each for a few chunks."""
 KEPT_BYTES = 8 << 20
 """Of blocks with trees and lists, so much is kept decompressed."""
 KEPT_BYTES_MANY = 48 << 20
@@ -75,8 +79,11 @@ class ChunkSource:
         self._id_keys = id_keys
         self._reload = reload
         self._footers: OrderedDict[int, _Opened] = OrderedDict()
+        self._footers_bytes = 0
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._blocks_bytes = 0
+        self.reopened = Reopened()
+        """Counts the blocks that `get` opens and has kept before."""
         self.kept_bytes = KEPT_BYTES
         """How much `get` keeps of the blocks that it opened; `KEPT_BYTES_MANY` for whoever goes through all trees."""
         self._lock = threading.Lock()
@@ -141,9 +148,11 @@ class ChunkSource:
         pack, encoded = entry
         opened = _Opened(pack.name, parse_footer(encoded, pack_object(pack.name)))
         with self._lock:
-            self._footers[number] = opened
-            while len(self._footers) > _FOOTERS_KEPT:
-                self._footers.popitem(last=False)
+            if number not in self._footers:
+                self._footers[number] = opened
+                self._footers_bytes += len(opened.footer.ids)
+            while len(self._footers) > _FOOTERS_KEPT and self._footers_bytes > _FOOTERS_BYTES:
+                self._footers_bytes -= len(self._footers.popitem(last=False)[1].footer.ids)
         return opened
 
     def sealed_block(self, pack: int, block: int) -> tuple[PackName, Footer, bytes]:
@@ -231,19 +240,27 @@ class ChunkSource:
         raw = self._blocks.get(key)
         if raw is None:
             raw = self.block(*key)
+            self.reopened.opened(key)
             self._blocks[key] = raw
             self._blocks_bytes += len(raw)
             while self._blocks_bytes > self.kept_bytes and len(self._blocks) > 1:
-                self._blocks_bytes -= len(self._blocks.popitem(last=False)[1])
+                gone, block = self._blocks.popitem(last=False)
+                self._blocks_bytes -= len(block)
+                self.reopened.let_go(gone)
         else:
             self._blocks.move_to_end(key)
         chunk = raw[at.offset : at.offset + at.length]
         self.check(kind, chunk_id, chunk)
         return chunk
 
+    def let_go(self) -> None:
+        """Drops the blocks that `get` kept, because they are not needed any more."""
+        self._blocks.clear()
+        self._blocks_bytes = 0
+
     def forget_positions(self) -> None:
         """Drops cached footers and blocks, because packs have gone."""
         with self._lock:
             self._footers.clear()
-        self._blocks.clear()
-        self._blocks_bytes = 0
+            self._footers_bytes = 0
+        self.let_go()

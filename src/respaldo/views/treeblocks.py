@@ -1,7 +1,9 @@
 """Trees as a mount reads them: out of a few blocks that are kept, and the blocks of what is likely to be next.
 
 Who lists a directory mostly goes on with those in it: the blocks that their trees lie in are fetched and opened ahead,
-several at once, which is what a far or slow storage takes. `get`, `has` and `prepare` belong to one thread.
+several at once, which is what a far or slow storage takes. Where that is not enough, because the trees of a snapshot
+lie in the blocks of many, all that are below what was listed are gathered (`respaldo.catalog.gathered`): who asked
+waits for it, a second or so. `get`, `has` and `prepare` belong to one thread.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from respaldo.catalog.gathered import Gathered
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError
-from respaldo.core.ids import ChunkId, Kind
+from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.store.blocks import Blocks
 from respaldo.views.contents import BlockCache
 
@@ -28,9 +31,11 @@ class TreeBlocks:
 
     def __init__(self, blocks: Blocks, reader: Reader) -> None:
         self._blocks = blocks
-        self._reader = reader
         self._cache = BlockCache(blocks.block, CACHE_BYTES)
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="trees")
+        self._gathered = Gathered(
+            _Uncached(blocks, self._cache), _Cached(blocks, reader, self._cache), self._cache.reopened
+        )
 
     def close(self) -> None:
         """Stops reading ahead."""
@@ -38,20 +43,17 @@ class TreeBlocks:
 
     def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
         """Returns the bytes of one chunk, checked; from elsewhere where it is damaged or gone in its place."""
-        with suppress(Corruption, ObjectMissing, ChunkMissing):
-            at = self._blocks.locate(kind, chunk_id)
-            raw = self._cache.get((at.pack, at.block))[at.offset : at.offset + at.length]
-            self._blocks.check(kind, chunk_id, raw)
-            return raw
-        return self._reader.get(kind, chunk_id)
+        self._gathered.passed(chunk_id)
+        return self._gathered.get(kind, chunk_id)
 
     def has(self, chunk_id: ChunkId) -> bool:
         """Whether a pack holds a chunk, as far as is known."""
-        return self._reader.has(chunk_id)
+        return self._gathered.has(chunk_id)
 
     def prepare(self, ids: bytes) -> None:
         """Has the blocks that some trees (32 bytes an id, joined) lie in brought, if they are not there."""
-        places = self._blocks.locate_each(ids)
+        self._gathered.expect(ids[at : at + CHUNK_ID_BYTES] for at in range(0, len(ids), CHUNK_ID_BYTES))
+        places = self._blocks.locate_each(self._gathered.lacking(ids))
         keys = dict.fromkeys((at.pack, at.block) for at in places if at is not None)
         missing = [key for key in keys if not self._cache.has(key)]
         for key in missing[:_AHEAD_MAX]:
@@ -60,3 +62,33 @@ class TreeBlocks:
     def _bring(self, key: tuple[int, int]) -> None:
         with suppress(RespaldoError):  # whoever asks for it meets the error and reports it
             self._cache.get(key)
+
+
+class _Cached:
+    """Reads chunks out of blocks that are kept."""
+
+    def __init__(self, blocks: Blocks, reader: Reader, cache: BlockCache) -> None:
+        self._blocks = blocks
+        self._reader = reader
+        self._cache = cache
+
+    def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
+        with suppress(Corruption, ObjectMissing, ChunkMissing):
+            at = self._blocks.locate(kind, chunk_id)
+            raw = self._cache.get((at.pack, at.block))[at.offset : at.offset + at.length]
+            self._blocks.check(kind, chunk_id, raw)
+            return raw
+        return self._reader.get(kind, chunk_id)
+
+    def has(self, chunk_id: ChunkId) -> bool:
+        return self._reader.has(chunk_id)
+
+
+class _Uncached:
+    """Opens blocks that are needed once, and lets go of those that are kept."""
+
+    def __init__(self, blocks: Blocks, cache: BlockCache) -> None:
+        self.locate_each = blocks.locate_each
+        self.block = blocks.block
+        self.check = blocks.check
+        self.let_go = cache.let_go

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import lmdb
 import pytest
@@ -167,16 +168,19 @@ def memo_rows(world: World):
     return lmdb.open(str(path), max_dbs=16)
 
 
-@pytest.mark.parametrize("at", [0, 20, 60, 100, -1])
-def test_row_of_the_memo_that_rotted_is_not_believed(tree: World, at):
-    """A bit that flips in the local cache costs reading, never a wrong snapshot."""
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("at", [0, 20, 36, 60, 100, 160, -1])
+def test_row_of_the_memo_that_rotted_is_not_believed(tree: World, at, changes):
+    """A bit that flips in the local cache costs reading, never a wrong snapshot, changes or none."""
     with memo_rows(tree) as env:
         rows = env.open_db(b"rows", create=False)
         with env.begin(write=True) as txn:
             for key, value in list(txn.cursor(db=rows)):
                 changed = bytearray(value)
-                changed[at] ^= 1
+                changed[at % len(changed)] ^= 1
                 txn.put(key, bytes(changed), db=rows)
+    for top, _, _ in list(os.walk(tree.source)) if changes else ():
+        (Path(top) / "one more").write_bytes(b"than before")
     tree.check()
 
 

@@ -104,9 +104,12 @@ def _memo(data: bytes) -> None:
     places = (("rows", _KEY), ("stamps", _KEY), ("files", _KEY), ("runs", (7).to_bytes(8, "little")), ("runs", b"next"))
     for at, (database, key) in enumerate(places):
         _put(memo._environment, database, key, data[1:] if at == which % len(places) else rows[at][1:])
+    glanced = memo.get(_KEY, whole=False)
+    if glanced is not None:
+        assert (glanced.tree, bytes(glanced.children)) == (b"t" * 32, b"c" * 64)
     found = memo.get(_KEY)
     if found is not None:
-        assert found.tree == b"t" * 32
+        assert glanced == found
         assert leaf_as_encoded(bytes(found.leaf)) == samples.LEAF
     assert memo.get_file(_KEY) in {b"", _STATE}, "a place to go on from is believed that was not put"
     snapshot = memo.snapshot_of(7)

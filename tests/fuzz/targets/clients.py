@@ -19,6 +19,7 @@ _NAMES: Sequence[tuple[Callable[[str], object], Callable[..., str]]] = (
     (epoch.parse_record_name, lambda found: epoch.record_name(*found)),
     (epoch.parse_retiring_name, epoch.retiring_name),
     (epoch.parse_ended_name, epoch.ended_name),
+    (epoch.parse_removed_name, epoch.removed_name),
     (notice.parse_notice_name, notice.notice_name),
     (runrecord.parse_run_name, runrecord.run_name),
 )
@@ -60,6 +61,7 @@ TARGETS = [
         parse=_name,
         seeds=lambda: (
             *(name.encode() for name in (epoch.record_name(3, 1 << 60), epoch.retiring_name(0), epoch.ended_name(1))),
+            epoch.removed_name(2).encode(),
             enrolment.RecordName(client=b"C" * 16).object_name().encode(),
             enrolment.RecordName(client=b"C" * 16, renewal=2).object_name().encode(),
             enrolment.RecordName(client=b"C" * 16, removed=True, copy=True, epoch=3).object_name().encode(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from respaldo.cli import pages, show
+from respaldo.cli.areas import NOTE, all_clients_option, for_all_keyless
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
@@ -141,23 +143,31 @@ def _status_text(found: ParityStatus) -> str:
     examples=(
         ("Look first:", "respaldo parity mend --dry-run"),
         ("Mend what can be mended:", "respaldo parity mend"),
-        ("On the machine that stores it, without any passphrase:", "respaldo parity mend -r /srv/backup"),
+        ("On the machine that stores it, without any passphrase:", "respaldo parity mend -r /srv/backup --all-clients"),
     ),
     notes=(
         "ok, dry_run, objects, read_bytes, duration_s, damaged: a list of name, reason, mended, aside (the name of the "
-        "copy of what was damaged)."
+        f"copy of what was damaged). {NOTE}"
     ),
 )
 @click.option("--dry-run", "-n", is_flag=True, help="Say what is damaged and could be mended; change nothing.")
-def mend(settings: Settings, *, dry_run: bool) -> int:
+@all_clients_option
+def mend(settings: Settings, *, dry_run: bool, all_clients: bool) -> int:
     """Compare every object with its hash, and replace what is damaged by what its parity gives.
 
     No passphrase is needed. What was damaged is copied into lost+found first; what is sound is never touched. The exit
     status is 4 where damage is left (with --dry-run: where there is any).
+
+    The areas of clients have parity of their own: with --all-clients they are mended, too, each called by its client's
+    id.
     """
+    run = partial(_mend, settings, dry_run)
+    return for_all_keyless(settings, run) if all_clients else run(settings.location())
+
+
+def _mend(settings: Settings, dry_run: bool, location: str) -> int:
     from respaldo import api  # start-up time
 
-    location = settings.location()
     with cancelling() as cancel, watching(-2, display=settings.display) as progress:
         done = api.mend_objects(location, dry_run=dry_run, progress=progress, cancel=cancel)
         duration_ns = progress.elapsed_ns()

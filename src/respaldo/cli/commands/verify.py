@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respaldo.cli import show
-from respaldo.cli.areas import NOTE, all_clients_option, for_all
+from respaldo.cli.areas import NOTE, all_clients_option, for_all, for_all_keyless
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
@@ -19,6 +19,10 @@ from respaldo.core.errors import UsageError
 if TYPE_CHECKING:
     from respaldo.api import Affected, Damage, KeylessResult, VerifyOptions, VerifyResult
 
+_NEXT = (
+    "what to do: a new snapshot of the same sources stores again what they still hold; then respaldo repair mends the "
+    "rest, and marks what is lost"
+)
 _PATHS_SHOWN = 20
 _DAMAGES_ARE_IN_THE_REPORT = -2
 
@@ -84,18 +88,15 @@ def command(
 
     if keyless and (read_data or subset):
         raise UsageError("--keyless reads every object; leave out --read-data and --subset")
-    if keyless and (settings.client or all_clients):
-        raise UsageError("--keyless knows no names of clients", hint="name the area itself: -r …/clients/ID")
+    if keyless and settings.client:
+        raise UsageError(
+            "--keyless knows no names of clients", hint="name the area itself, -r …/clients/ID, or take --all-clients"
+        )
     if checksums and not read_data:
         raise UsageError("--checksums reads everything: it goes with --read-data")
     if keyless:
-        level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
-        location = settings.location()
-        with cancelling() as cancel, watching(level, display=settings.display) as progress:
-            checked = api.verify_keyless(location, progress=progress, cancel=cancel)
-            duration_ns = progress.elapsed_ns()
-        settings.report(_keyless_fields(checked, duration_ns), _keyless_text(checked, duration_ns))
-        return checked.exit_status
+        look = partial(_keyless, settings)
+        return for_all_keyless(settings, look) if all_clients else look(settings.location())
     options = api.VerifyOptions(
         read_data=read_data,
         subset=api.parse_subset(subset) if subset else None,
@@ -105,6 +106,17 @@ def command(
     )
     run = partial(_verify, settings, options)
     return for_all(settings, run) if all_clients else run()
+
+
+def _keyless(settings: Settings, location: str) -> int:
+    from respaldo import api  # start-up time
+
+    level = settings.level if settings.verbose else _DAMAGES_ARE_IN_THE_REPORT
+    with cancelling() as cancel, watching(level, display=settings.display) as progress:
+        checked = api.verify_keyless(location, progress=progress, cancel=cancel)
+        duration_ns = progress.elapsed_ns()
+    settings.report(_keyless_fields(checked, duration_ns), _keyless_text(checked, duration_ns))
+    return checked.exit_status
 
 
 def _verify(settings: Settings, options: VerifyOptions) -> int:
@@ -178,6 +190,8 @@ def _damages(damages: Sequence[Damage]) -> list[str]:
             lines.append(f"    and {show.count(damage.affected_count - _PATHS_SHOWN)} more (all of them: --json)")
     if any(damage.mendable for damage in damages):
         lines.append("what parity mends is put right by: respaldo parity mend")
+    if not all(damage.mendable for damage in damages):
+        lines.append(_NEXT)
     return lines
 
 

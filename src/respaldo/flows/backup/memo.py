@@ -20,17 +20,21 @@ from blake3 import blake3
 from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, PackName, SnapshotId
 from respaldo.store.local import Environment
 
-LAYOUT = "memo 3"
+LAYOUT = "memo 4"
 _CHECK_BYTES = 16
 """A BLAKE3 before each row, and before how far a big file was stored.
 
-Nobody scrubs a cache, and a tree id, or the place to go on from, that rotted would stand in every snapshot to come.
+Nobody scrubs a cache, and a tree id, or the place to go on from, that rotted would stand in every snapshot to come. A
+row has two: the first covers the second and what stands before the names, the second the rest, which is nine tenths
+of it: whoever finds that it equals what was scanned needs no check of it.
 """
+_AT_ROW = 2 * _CHECK_BYTES
 _HEAD = struct.Struct("<16s32sIIIQIIIII")
 """Digest of the rules, tree id, mark, numbers of files and others, bytes in files, lengths of: subdirectory rows,
 children's ids, names, meta, ident. The leaf follows them.
 """
 _NUMBER = struct.Struct("<Q")
+_WHOLE, _PARTIAL = blake3(derive_key_context="whole"), blake3(derive_key_context="partial")
 _ROWS_PER_TRANSACTION = 1000
 _QUEUED_BYTES_MAX = 4 << 20
 _NEXT = b"next"
@@ -105,38 +109,44 @@ class Memo:
     @staticmethod
     def key(path: bytes, *, partial_listing: bool = False) -> bytes:
         """Returns the key of a directory's recorded path."""
-        return blake3(path, derive_key_context="partial" if partial_listing else "whole").digest(20)
+        return (_PARTIAL if partial_listing else _WHOLE).copy().update(path).digest(20)
 
-    def get(self, key: bytes) -> Remembered | None:
-        """Returns what is remembered of a directory."""
+    def get(self, key: bytes, *, whole: bool = True) -> Remembered | None:
+        """Returns what is remembered of a directory.
+
+        Unless ``whole``, and where it has no subdirectories, nobody has looked whether names, meta, ident and leaf are
+        what was remembered: for whoever compares the first three with what is there, and has no use for the leaf.
+        """
         txn = self._read()
         value = txn.get(key, db=self._dbs["rows"])
-        if value is None:
+        if value is None or len(value) < _AT_ROW + _HEAD.size:
             return None
-        view = memoryview(value)[_CHECK_BYTES:]
-        if blake3(view).digest(_CHECK_BYTES) != bytes(value[:_CHECK_BYTES]):
+        view = memoryview(value)
+        rules, tree, mark, files, others, length_bytes, of_subdirs, of_children, of_names, of_meta, of_ident = (
+            _HEAD.unpack_from(value, _AT_ROW)
+        )
+        at_children = _AT_ROW + _HEAD.size + of_subdirs
+        at_names = at_children + of_children
+        if blake3(view[_CHECK_BYTES:at_names]).digest(_CHECK_BYTES) != bytes(view[:_CHECK_BYTES]):
             return None
-        rules, tree, mark, files, others, length_bytes, *lengths = _HEAD.unpack_from(view)
+        if (whole or of_subdirs) and blake3(view[at_names:]).digest(_CHECK_BYTES) != bytes(view[_CHECK_BYTES:_AT_ROW]):
+            return None
+        at_meta = at_names + of_names
+        at_ident = at_meta + of_meta
+        at_leaf = at_ident + of_ident
         stamp = txn.get(key, b"", db=self._dbs["stamps"])
-        run = _number(stamp) if stamp else 0
-        at = _HEAD.size
-        parts: list[memoryview] = []
-        for length in lengths:
-            parts.append(view[at : at + length])
-            at += length
-        subdirs, children, names, meta, ident = parts
         return Remembered(
-            rules=rules,
-            tree=tree,
-            mark=mark,
-            totals=Totals(files, others, length_bytes),
-            subdirs=subdirs,
-            children=children,
-            names=names,
-            meta=meta,
-            ident=ident,
-            leaf=view[at:],
-            run=run,
+            rules,
+            tree,
+            mark,
+            Totals(files, others, length_bytes),
+            view[_AT_ROW + _HEAD.size : at_children],
+            view[at_children:at_names],
+            view[at_names:at_meta],
+            view[at_meta:at_ident],
+            view[at_ident:at_leaf],
+            view[at_leaf:],
+            _number(stamp) if stamp else 0,
         )
 
     def put(  # noqa: PLR0913 - the columns of a row
@@ -158,11 +168,9 @@ class Memo:
         if self.frozen:
             return
         head = _HEAD.pack(rules, tree, mark, *totals, len(subdirs), len(children), len(names), len(meta), len(ident))
-        parts = (head, subdirs, children, names, meta, ident, leaf)
-        check = blake3()
-        for part in parts:
-            check.update(part)
-        row = b"".join((check.digest(_CHECK_BYTES), *parts))
+        seen = b"".join((names, meta, ident, leaf))
+        row = b"".join((blake3(seen).digest(_CHECK_BYTES), head, subdirs, children))
+        row = b"".join((blake3(row).digest(_CHECK_BYTES), row, seen))
         self._rows[key] = row
         self._queued_bytes += len(row)
         self.stamp(key)

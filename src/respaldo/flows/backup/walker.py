@@ -200,10 +200,10 @@ class Walker:
 
     def _enter(self, frame: Frame) -> None:
         """Takes a directory for the one it was, or looks at each of its entries."""
-        remembered = self._memo.get(frame.key) if self._memo is not None else None
+        remembered = self._remembered(frame, whole=self._entries.paranoid is not None)
         if remembered is not None:
             frame.mark_before = remembered.mark
-            if frame.only is None and self._is_same(frame, remembered):
+            if self._is_same(frame, remembered):
                 frame.same = Same(
                     tree=ChunkId(remembered.tree), children=bytes(remembered.children), totals=remembered.totals
                 )
@@ -214,7 +214,11 @@ class Walker:
                     self._entries.paranoid.look_at_same(frame, remembered)
                     frame.reread = True
                 return
+            remembered = self._remembered(frame)
         self._look(frame, remembered)
+
+    def _remembered(self, frame: Frame, *, whole: bool = True) -> Remembered | None:
+        return self._memo.get(frame.key, whole=whole) if self._memo is not None else None
 
     def _rules_of(self, frame: Frame) -> bytes:
         """Returns a digest of what decides, besides what is scanned, how a directory is recorded.
@@ -229,11 +233,13 @@ class Walker:
         return digest
 
     def _is_same(self, frame: Frame, remembered: Remembered) -> bool:
+        # As bytes: a view is compared item by item.
         return (
-            remembered.rules == self._rules_of(frame)
-            and remembered.names == frame.names
-            and remembered.meta == frame.meta
-            and self._entries.equal_idents(frame, bytes(frame.ident), remembered.ident)
+            frame.only is None
+            and bytes(remembered.names) == frame.names
+            and bytes(remembered.meta) == frame.meta
+            and remembered.rules == self._rules_of(frame)
+            and self._entries.equal_idents(frame, frame.ident, bytes(remembered.ident))
             and self._trust.taken_over(remembered.run)
         )
 
@@ -258,7 +264,7 @@ class Walker:
         subdirs, at, children = frame.subdirs, frame.next, frame.children
         marks = dict(frame.marks)
         frame.subdirs, frame.children = [], []
-        self._look(frame, self._memo.get(frame.key) if self._memo is not None else None)
+        self._look(frame, self._remembered(frame))
         for row, tree in zip(subdirs, children, strict=False):
             frame.set_content(row, tree)
         frame.marks.update(marks)

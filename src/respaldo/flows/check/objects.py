@@ -48,6 +48,7 @@ from respaldo.format.snapshot import (
 )
 from respaldo.format.verification import parse_sums, parse_verified
 from respaldo.store import slots
+from respaldo.store.areas import list_clients
 from respaldo.store.header import read_header, still_there
 from respaldo.store.logstate import survey_log
 from respaldo.store.outcomes import outcome_name, read_outcome
@@ -130,6 +131,9 @@ class Inspector:
         self._records("verified", "verified", parse_verified)
         self._records("sums", "sums", parse_sums)
         self._records("enrolled", "client", parse_client_record)
+        for error in list_clients(repo)[1]:  # also what the log says, and no record does
+            if error.name not in self._findings.by_name:
+                self._findings.add(error.name, error.reason)
 
     def _log(self) -> list[Note]:
         """Reads the log from its beginning, and names what is damaged or gone; returns what is known to be."""

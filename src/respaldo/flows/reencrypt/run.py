@@ -13,14 +13,22 @@ from dataclasses import dataclass, field, replace
 
 from respaldo.catalog.protection import pin_name, trash_name
 from respaldo.catalog.session import ContentGoneError, Session
-from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting, decide, forget, pending_name
+from respaldo.catalog.snapshots import (
+    Catalogue,
+    Snapshot,
+    announce_forgetting,
+    decide,
+    forget,
+    identity,
+    pending_name,
+)
 from respaldo.catalog.verification import load_verified, note_verified
 from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.format.header import HASH_BYTES
 from respaldo.format.protection import Pin
-from respaldo.format.snapshot import RECORD_BYTES_MAX, Manifest, Verdict
+from respaldo.format.snapshot import RECORD_BYTES_MAX, Verdict
 from respaldo.store.census import take_census
 from respaldo.store.repo import Repo
 
@@ -80,19 +88,15 @@ class _Run:
         self._session = session
         self._done = done
         self._there = {
-            self._key(item.id, item.manifest): item.id
+            identity(repo, item.id, item.manifest): item.id
             for item in catalogue.snapshots
             if item.id not in old and item.manifest.origin
         }
 
-    def _key(self, snapshot: SnapshotId, manifest: Manifest) -> tuple[object, ...]:
-        origin = manifest.origin or (self._repo.header.repository, manifest.repairs or snapshot)
-        return origin, manifest.root, manifest.time_ns, manifest.started_ns, manifest.label
-
     def one(self, item: Snapshot) -> None:
         """Commits a snapshot again, unless a run that was cut off has done so."""
         before, known = item.manifest, self._done.snapshots
-        there = self._there.get(self._key(item.id, before))
+        there = self._there.get(identity(self._repo, item.id, before))
         if there is not None:
             self._protect(item.id, there)
             known[item.id] = there
@@ -136,6 +140,12 @@ class _Run:
             with contextlib.suppress(ObjectExists):
                 self._repo.backend.put(after, [self._repo.vault.seal_record(kind, after, raw)])
 
+    def _protect_again(self, old: SnapshotId, new: SnapshotId) -> None:
+        """Does so once more before the old one goes: it may have been pinned, put into the trash or taken out since."""
+        self._protect(old, new)
+        if self._repo.backend.exists(trash_name(old)) is None:
+            self._repo.backend.discard([trash_name(new)])
+
     def forget(self, items: Iterable[Snapshot]) -> None:
         """Forgets those that were carried over, after what is known of their being whole is said of the new ones."""
         gone = [item for item in items if item.id in self._done.snapshots]
@@ -146,6 +156,7 @@ class _Run:
         note_verified(self._repo, [replace(row, snapshot=known[old]) for old, row in whole.items()])
         announce_forgetting(self._repo, [item.id for item in gone])
         for item in gone:
+            self._protect_again(item.id, known[item.id])
             forget(self._repo, item.id)
             self._repo.backend.discard([trash_name(item.id)])
             self._repo.backend.discard([pin_name(item.id)])

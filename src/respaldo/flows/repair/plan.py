@@ -72,7 +72,7 @@ class Planner:
             folder, separator, _ = name.partition("/")
             if folder == "pins" and separator:
                 yield Step(verb=Verb.LEAVE, name=name, text=_PIN)
-            elif name == "header":
+            elif name == "header" or (folder == "enrolled" and separator):
                 yield Step(verb=Verb.LEAVE, name=name, text=reason)
         if _is_spoilt(self._repo, BALLAST):
             yield Step(verb=Verb.ASIDE, name=BALLAST, text="the megabyte in reserve is put again")

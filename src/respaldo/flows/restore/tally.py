@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, StorageFailed
+from respaldo.core.errors import ChunkMissing, Corruption, KeyRotated, ObjectMissing, StorageFailed
 from respaldo.core.seams import Progress
 from respaldo.flows.restore.options import ACTIONS_KEPT, FAILURES_KEPT, Action, Missed, RestorePlan, RestoreResult, Verb
 
@@ -47,7 +47,12 @@ class Tally:
         self.fail(path, error.strerror or str(error), level=1)
 
     def fail(self, path: bytes, error: Exception | str, and_so: str = "", *, level: int = -1) -> None:
-        """Counts a name that is not there as the snapshot has it; ``and_so`` is what follows from that."""
+        """Counts a name that is not there as the snapshot has it; ``and_so`` is what follows from that.
+
+        Raises `KeyRotated`: that is no failure of one name, and the same for all that are left.
+        """
+        if isinstance(error, KeyRotated):
+            raise error
         if isinstance(error, StorageFailed):
             self._still_there(error)
         reason = f"{error}{and_so}"
