@@ -224,6 +224,8 @@ class Find:
             for row, packed, held in family.rows(members, listed.wanted):
                 versions = gathered.here.setdefault(listed.names[row], {})
                 versions[packed] = versions.get(packed, 0) | held
+        if not listed.folders:  # of five directories four
+            return
         below = {place for shape in {found.shape for found, _ in members} for place in self._leading(shape)}
         if not below:
             return
