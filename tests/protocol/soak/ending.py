@@ -40,10 +40,12 @@ class Ending:
                 os.utime(path, (time.time() - 2 * DAY_S,) * 2)  # what the killed left is a day old now
         self.soak.run("key", "rotate", "--resume", home="one")
         self.soak.run("key", "reencrypt", home="one")
-        left = {}
-        for where, folder in (((), self.soak.repository), (client, next(self.soak.repository.glob("clients/*")))):
+        places = (((), self.soak.repository), (client, next(self.soak.repository.glob("clients/*"))))
+        for where, _ in places:
             self.soak.run("prune", *where, home="two")
             self.soak.run("prune", *where, home="three")
+        left = {}
+        for where, folder in places:  # the areas of clients lie in the repository: after all were pruned
             plan = self.soak.run("prune", "--dry-run", *where, home="last")
             left |= self.look_for_leftovers(plan, folder)
         self.restore_all(self.soak.scene.main)
