@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import os
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -12,6 +13,10 @@ from respaldo.api.history import History
 from respaldo.core.errors import HistoryChanged, KeyRotated
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check import objects
+from respaldo.store import rotating
+from respaldo.store.recollection import Recollection
+from respaldo.store.sweep import Sentence
+from respaldo.store.vault import Vault
 
 REPAIR = api.RepairOptions()
 REST = api.RestoreOptions()
@@ -147,6 +152,105 @@ def test_client_that_is_renewed_while_its_area_is_opened(place, machines, tmp_pa
             api.open_area(opened, "web", places=machines[0])
         with api.open_area(opened, "web", places=machines[0]) as area:
             assert area.snapshots().snapshots == ()
+
+
+@pytest.mark.parametrize("work", ["backup", "prune", "forget"])
+def test_who_works_with_the_old_key_meets_no_damage(place, machines, tmp_path, work):
+    """Snapshots and condemnations under the new key, which the old one does not open, say that there is a new one."""
+
+    def others():
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            opened.slots.rotate(opened.slots.plan_rotation(None))
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            backup(opened)
+            repo = opened.within
+            Sentence.pass_on(repo, repo.random(16), [], [])
+
+    def backup(opened):
+        (tmp_path / "source" / "more").write_bytes(os.urandom(99))
+        opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
+
+    works = {
+        "backup": backup,
+        "prune": lambda opened: opened.prune(api.PruneOptions(), progress=Silent(), cancel=Cancel()),
+        "forget": lambda opened: opened.forget(["latest"], cancel=Cancel()),
+    }
+
+    def overtaken():
+        with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+            others()
+            works[work](opened)
+
+    with pytest.raises(KeyRotated):
+        overtaken()
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert len(opened.snapshots().snapshots) == 3
+        assert not verified(opened).damages
+
+
+def test_nothing_is_left_that_the_new_key_does_not_open(place, machines, monkeypatch):
+    """What says little of snapshots is not put under a key that was rotated, and may be destroyed, meanwhile."""
+    puts = {
+        "pin": lambda opened: opened.pin(["latest"]),
+        "trash": lambda opened: opened.forget(["latest"], grace_ns=1 << 50, cancel=Cancel()),
+    }
+    seal = Vault.seal_record
+    for kind, put in puts.items():
+
+        def overtaken(vault, what, name, raw, kind=kind):
+            if what == kind:
+                monkeypatch.setattr(Vault, "seal_record", seal)
+                rotate(place, machines[1])
+            return seal(vault, what, name, raw)
+
+        with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+            monkeypatch.setattr(Vault, "seal_record", overtaken)
+            with pytest.raises(KeyRotated):
+                put(opened)
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert not verified(opened).damages
+        assert len(opened.snapshots().snapshots) == 2
+
+
+def test_an_admin_key_signs_nothing_after_its_epoch(place, machines, monkeypatch):
+    """An entry that comes too late, from whoever waited for his turn, would be taken for forged by everybody."""
+    turn = Recollection.turn
+
+    @contextmanager
+    def waiting(recollection):
+        monkeypatch.setattr(Recollection, "turn", turn)
+        rotate(place, machines[1])
+        with turn(recollection):
+            yield
+
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        [first, _] = opened.snapshots().snapshots
+        monkeypatch.setattr(Recollection, "turn", waiting)
+        with pytest.raises(KeyRotated):
+            opened.within.announce("forget", [first.id])
+    for places in machines:
+        with api.open_repository(place, SECRET, places=places) as opened:
+            assert opened.history.survey() == ()
+
+
+def test_a_rotation_that_another_one_overtakes_is_not_said_too_late(place, machines, monkeypatch):
+    """The slower one is still at work on its slots when the key is rotated again: its entry would count as forged."""
+    replace_old = rotating._replace_old
+
+    def overtaken(repo, epoch, vault):
+        monkeypatch.setattr(rotating, "_replace_old", replace_old)
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            opened.slots.finish_rotation()
+        rotate(place, machines[1])
+        return replace_old(repo, epoch, vault)
+
+    with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+        monkeypatch.setattr(rotating, "_replace_old", overtaken)
+        opened.slots.rotate(opened.slots.plan_rotation(None))
+    for places in machines:
+        with api.open_repository(place, SECRET, places=places) as opened:
+            assert opened.within.epoch.number == 2
+            assert opened.history.survey() == ()
 
 
 def unlocked(place, places):

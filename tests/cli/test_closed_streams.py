@@ -72,7 +72,10 @@ def test_a_full_output_is_named(with_a_file, command):
     """An error of standard output says so: without that it could be one of the repository."""
     done = _run(with_a_file, f"{command} >/dev/full")
     assert done.returncode == 1
-    assert "error: No space left on device: standard output" in done.stderr.splitlines()
+    assert done.stderr.splitlines() == [
+        "error: No space left on device: standard output",
+        "hint: free space there, and run the command again",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import segno
 
-from tests.cli.codes import code_of, dark_modules
+from tests.cli.codes import code_of, dark_modules, read_page, read_shown
 
 
 @pytest.fixture
@@ -174,6 +174,7 @@ def test_a_head_is_a_page_with_a_qr_code(cli, repository, tree, place):
     assert all(len(text) <= 64 for text in texts[3:]), "wider than the page"
     assert "log check" in texts[2]
     assert dark_modules(page) == code_of(head.upper())
+    assert read_page((place / "head.svg").read_text()) == head.upper()
     assert cli("log", "check", head.upper()).status == 0
     assert cli("log", "check", *texts[3:]).status == 0
     assert "exists already" in cli("log", "head", "--svg", place / "head.svg", expected=2).err
@@ -189,6 +190,7 @@ def test_a_head_is_shown_as_a_qr_code_when_asked_for(cli, repository, tree, monk
     picture = io.StringIO()
     segno.make(head.upper(), error="m", micro=False).terminal(out=picture, compact=True)
     assert shown == picture.getvalue() + head + "\n"
+    assert read_shown(shown) == head.upper()
     monkeypatch.setenv("COLUMNS", "20")
     ran = cli("log", "head", "--qr")
     assert ran.out.strip() == head

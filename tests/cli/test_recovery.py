@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from respaldo.api import parse_recovery
-from tests.cli.codes import code_of, dark_modules
+from tests.cli.codes import code_of, dark_modules, read_page, read_shown
 from tests.cli.test_passphrase import SOURCES, talk
 
 pytestmark = pytest.mark.usefixtures("repository")
@@ -57,6 +57,10 @@ def test_page_has_the_key_and_its_code(cli, place):
     assert [line for line in texts if GROUPS.fullmatch(line)] == key_of(place / "paper").split("\n")
     assert any("Ana & <Bob>\\x1b[31m" in line for line in texts)
     assert dark_modules(page) == code_of(" ".join(key_of(place / "paper").split()))
+    said = read_page((place / "page.svg").read_text())
+    assert said == " ".join(key_of(place / "paper").split())
+    (place / "scanned").write_text(said)
+    cli("snapshots", "--key-file", place / "scanned")
 
 
 def test_recovery_key_goes_nowhere_unasked(cli, place):
@@ -188,6 +192,8 @@ def test_recovery_is_shown_on_a_terminal(cli, place):
     assert status == 0
     text = shown.decode()
     assert "▀" in text or os.environ.get("LC_ALL") == "C"
+    if "▀" in text:
+        assert read_shown(text) == " ".join(GROUPS.findall(text))
     key = parse_recovery("\n".join(GROUPS.findall(text)))
     (place / "typed").write_bytes(key.key)
     assert cli("key", "test", "--key-file", place / "typed", "--json").json["use"] == "recovery"

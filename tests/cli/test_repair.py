@@ -107,3 +107,17 @@ def test_cache_that_turns_out_damaged_later_is_made_anew_at_once(place, capsys, 
     told = capsys.readouterr()
     assert told.out.count("/source/f") == 3
     assert "note: local cache: a page is not what it was: it was thrown away and is made anew" in told.err
+
+
+def test_what_verify_says_is_to_be_done_loses_nothing(place, capsys):
+    """A new snapshot of the same sources, then a repair: what was damaged is whole again, in the old snapshot too."""
+    flip(place, 5000)
+    assert run(["verify", "--read-data"]) == 4
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith("what to do: a new snapshot of the same sources")
+    assert run(["snapshot", str(place / "source"), "-q"]) == 0
+    assert run(["repair", "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lost_entries"] == 0
+    assert run(["restore", f"one:{place}/source", str(place / "whole"), "-q"]) == 0
+    assert run(["verify", "--read-data", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lost_count"] == 0

@@ -54,6 +54,9 @@ def test_dry_run_says_what_would_be_done(cli, tree, place):
     (back / "surplus").write_bytes(b"12345")
     before = sorted(back.rglob("*"))
     plan = cli("restore", f"latest:{tree}", back, "--delete", "--dry-run", "--json").json
+    assert plan["dry_run"] is True
+    assert cli("restore", f"latest:{tree}", back, "--preview", "--json").json["dry_run"] is True
+    assert cli("restore", f"latest:{tree}", place / "elsewhere", "--json").json["dry_run"] is False
     assert {(item["verb"], item["path"].rpartition("/")[2], item["size"]) for item in plan["actions"]} >= {
         ("overwrite", "big", 300_000),
         ("create", "a.txt", 600),

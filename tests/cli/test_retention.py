@@ -198,7 +198,7 @@ def test_undo(cli, take, place, tree):
     assert cli("verify", "--keyless", "--json").json["ok"] is True
     assert f"brought back {made[0][:8]} of " in cli("undo", made[0]).out
     assert there(cli) == [made[0], made[2]]
-    cli("undo", made[0], expected=1)
+    assert "respaldo snapshots --trash" in cli("undo", made[0], expected=1).err
     assert cli("undo", "--all", "--json").json == {"restored": [made[1]]}
     assert there(cli) == made
     assert cli("undo", "--all").out == "the trash is empty\n"

@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from respaldo.cli.signals import stopping
+from respaldo.core.errors import Interrupted
+
 pytestmark = pytest.mark.usefixtures("repository")
 
 
@@ -98,3 +101,27 @@ sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+class _Asked:
+    """Is asked to end just as it goes, where whatever is raised is swallowed."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the handler raises here
+
+
+def test_a_signal_that_is_swallowed_is_heeded_all_the_same(capfd):
+    """A command does not go on because a signal came where nothing can be raised; and no trace is printed."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def go_on():
+        asked = _Asked()
+        del asked
+        for _ in range(100):
+            time.sleep(0.1)
+
+    with pytest.raises(Interrupted, match="SIGTERM"), stopping(for_good=False):
+        go_on()
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert "Traceback" not in capfd.readouterr().err

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -119,6 +120,20 @@ def test_list_with_the_wrong_ends_is_wrong_usage(cli, tree, place):
     assert "--files-from0" in ran.err
 
 
+def test_in_a_directory_that_is_gone_only_whole_paths_are_understood(place, tree, spawn, repository):
+    """A path from the root needs no current directory; a relative one does, which is said."""
+    gone = place / "gone"
+    gone.mkdir()
+    words = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", sys.executable, "-m", "respaldo", "snapshot"]
+    found = [
+        subprocess.run([*words, path], cwd=gone, capture_output=True, text=True, check=False)
+        for path in (str(tree), "tree")
+        if gone.mkdir(exist_ok=True) is None
+    ]
+    assert [done.returncode for done in found] == [0, 2], found
+    assert "the directory that this runs in is gone" in found[1].stderr
+
+
 def test_long_list_of_paths_is_cut_in_text(cli, tree, place):
     """Of many paths the text names a few, the JSON all."""
     paths = [tree / "docs" / f"file{number:04}" for number in range(1000)]
@@ -208,10 +223,11 @@ def test_dry_run_leaves_nothing(cli, tree, repository):
     """A dry run counts and stores nothing, and the next run reads everything."""
     before = sorted(path for path in repository.rglob("*") if path.is_file())
     made = cli("snapshot", tree, "--dry-run", "--json").json
-    assert made["snapshot"] is None
+    assert (made["snapshot"], made["dry_run"]) == (None, True)
     assert made["figures"]["files_new"] == 4
     assert sorted(path for path in repository.rglob("*") if path.is_file()) == before
-    assert cli("snapshot", tree, "--json").json["figures"]["files_new"] == 4
+    done = cli("snapshot", tree, "--json").json
+    assert (done["figures"]["files_new"], done["dry_run"]) == (4, False)
 
 
 def test_record_of_a_snapshot(cli, tree):

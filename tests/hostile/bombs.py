@@ -292,6 +292,7 @@ def log_of_impossible_lengths(forger: Forger):
 @scenario(
     "escape sequences in names printed to a terminal",
     statuses=LOST | {"stats": 4, "prune": 4, "prune --dry-run": 4},
+    mounted={"folder/kept": None},
 )
 def escape_sequences_everywhere(forger: Forger):
     """Control characters, in whatever a person is shown: names, targets, owners, attributes, and all of a manifest."""

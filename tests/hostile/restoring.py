@@ -65,6 +65,11 @@ def link_then_directory_out_of_order(forger: Forger):
     "rustic_core #571",
     statuses=DAMAGED | {"find": 0, "repair": 4},
     there=GOOD | {"evil": "directory", "evil/a": b"one", "evil/same": b"one"},
+    mounted={
+        "evil/same": ["link", "../../outside"],
+        "evil/same beside another": ["file", "one"],
+        "evil/z": ["file", "two"],
+    },
 )
 def one_name_in_two_runs(forger: Forger):
     """A long directory whose runs have a name in common."""
@@ -117,7 +122,7 @@ def names_that_climb(forger: Forger):
     good(forger, *rows)
 
 
-NAMELESS = ("log", "key list", "snapshot", "repair")
+NAMELESS = ("log", "key list", "snapshot", "repair", "mount")
 UNREADABLE = {command: 4 for command in COMMANDS if command not in NAMELESS}
 """Exit statuses where the record of a snapshot is damaged, which may be the latest; repair sets it aside."""
 
@@ -230,7 +235,12 @@ def hole_of_a_terabyte(forger: Forger):
     good(forger, (b"sparse", FILE, ((1 << 40) + 4, ids)), levels={2: (1, 1)})
 
 
-@scenario("borg #4886", statuses=LOST | {"repair": 4}, there=GOOD | {"bad": "directory", "bad/z": b"there"})
+@scenario(
+    "borg #4886",
+    statuses=LOST | {"repair": 4},
+    there=GOOD | {"bad": "directory", "bad/z": b"there"},
+    mounted={"bad/adjacent": ["file", "word" + "\0" * 8192 + "word"]},
+)
 def content_that_does_not_fit(forger: Forger):
     """Sizes that contents do not have, holes beside holes, lists that add up to something else."""
     word = forger.chunk(b"word")

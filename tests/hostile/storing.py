@@ -75,7 +75,7 @@ def packs_that_cannot_be_listed(forger: Forger):
 NOTHING_THERE = {
     command: 4
     for command in COMMANDS
-    if not command.startswith(("snapshots", "diff", "key list", "log", "repair", "snapshot"))
+    if not command.startswith(("snapshots", "diff", "key list", "log", "repair", "snapshot", "mount"))
 }
 
 

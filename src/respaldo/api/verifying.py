@@ -12,7 +12,7 @@ from respaldo.api.naming import Found
 from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.catalog.verification import note_verified
-from respaldo.core.errors import Refused, RespaldoError, StorageDenied, StorageFull
+from respaldo.core.errors import KeyRotated, Refused, RespaldoError, StorageDenied, StorageFull
 from respaldo.core.ids import ChunkId, SnapshotId
 from respaldo.core.seams import Cancel, Progress
 from respaldo.flows.check.options import VerifyOptions
@@ -38,7 +38,7 @@ def remember(
         return True
     try:
         note_verified(repo, rows, unsound)
-    except (StorageDenied, StorageFull, Refused):  # or who only reads an area seals nothing
+    except (StorageDenied, StorageFull, Refused, KeyRotated):  # or who only reads an area seals nothing
         return False
     return True
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from respaldo.catalog.trees import Reader
-from respaldo.core.errors import RespaldoError
+from respaldo.core.errors import Corruption, ObjectMissing, StorageError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
 from respaldo.core.seams import Buffer
 from respaldo.format.tree import parse_references
@@ -101,9 +101,14 @@ class Gathered:
         self._expected.clear()
         while order and self._held_bytes < self._limit_bytes:
             count, key = heapq.heappop(order)
-            if len(wanted.get(key, ())) == -count:
-                with suppress(RespaldoError):
-                    self._take(key, wanted, order)
+            if len(wanted.get(key, ())) != -count:
+                continue
+            try:
+                self._take(key, wanted, order)
+            except (Corruption, ObjectMissing):
+                continue
+            except StorageError:  # for whoever asks next: a hundred more attempts would only take time
+                break
         self._seen.clear()
         self._before = self._reopened.count
 
@@ -128,7 +133,7 @@ class Gathered:
             below = []
             for tree, (offset, length) in found.items():
                 piece = raw[offset : offset + length]
-                with suppress(RespaldoError):
+                with suppress(Corruption):
                     self._source.check(Kind.TREE, ChunkId(tree), piece)
                     below.append(parse_references(piece, "tree").trees)
                     if tree not in self._trees:

@@ -34,13 +34,18 @@ def list_pins(repo: Repo) -> frozenset[SnapshotId]:
     return frozenset(_ids(repo, "pins"))
 
 
+def is_pinned(repo: Repo, snapshot: SnapshotId) -> bool:
+    """Whether a snapshot is pinned right now."""
+    return repo.backend.exists(pin_name(snapshot)) is not None
+
+
 def pin(repo: Repo, snapshot: SnapshotId, reason: str = "") -> bool:
     """Pins a snapshot; returns whether it was not pinned before. Raises `Refused` where it is gone meanwhile."""
     name = pin_name(snapshot)
     record = Pin(time_ns=repo.clock.now_ns(), reason=reason)
     fresh = True
     try:
-        repo.backend.put(name, [repo.vault.seal_record("pin", name, record.encode())])
+        repo.put_small("pin", name, record.encode())
     except ObjectExists:
         fresh = False
     if snapshot not in list_pending(repo):
@@ -92,7 +97,7 @@ def put_in_trash(repo: Repo, snapshot: SnapshotId, grace_ns: int) -> None:
     now_ns = repo.clock.now_ns()
     record = Trashed(time_ns=now_ns, until_ns=min(now_ns + grace_ns, (1 << 63) - 1))
     with contextlib.suppress(ObjectExists):
-        repo.backend.put(name, [repo.vault.seal_record("trash", name, record.encode())])
+        repo.put_small("trash", name, record.encode())
 
 
 def take_back(repo: Repo, snapshot: SnapshotId) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 import lmdb
 from blake3 import blake3
 
-from respaldo.core.errors import Corruption, ObjectMissing, Refused, StorageDenied, StorageFull
+from respaldo.core.errors import Corruption, KeyRotated, ObjectMissing, Refused, StorageDenied, StorageFull
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.core.model import Content
 from respaldo.format.snapshot import RECORD_BYTES_MAX
@@ -40,7 +40,7 @@ def read_sums(repo: Repo, name: str) -> Sums:
 def put_sums(repo: Repo, rows: dict[bytes, bytes]) -> str:
     """Puts a record of digests by key; returns its name. Raises errors of storage."""
     name = f"{FOLDER}/{repo.random(RANDOM_ID_BYTES).hex()}"
-    repo.backend.put(name, [repo.vault.seal_record(FOLDER, name, sums_of(rows).encode())])
+    repo.put_small(FOLDER, name, sums_of(rows).encode())
     return name
 
 
@@ -145,7 +145,7 @@ class SumsKept:
             name = put_sums(self._repo, fresh)
             if self._wrong:
                 self._take_out_wrong(fresh)
-        except (StorageDenied, StorageFull, Refused):  # or who only reads an area seals nothing
+        except (StorageDenied, StorageFull, Refused, KeyRotated):  # or who only reads an area seals nothing
             self.kept = False
         self._keep(iter(sorted(fresh.items())), name)
 

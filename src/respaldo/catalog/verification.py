@@ -44,7 +44,7 @@ def note_verified(repo: Repo, fresh: Iterable[WasWhole], unsound: Collection[Sna
     if rows:
         name = f"{FOLDER}/{repo.random(RANDOM_ID_BYTES).hex()}"
         record = Verified(rows=tuple(rows[snapshot] for snapshot in sorted(rows)))
-        repo.backend.put(name, [repo.vault.seal_record("verified", name, record.encode())])
+        repo.put_small("verified", name, record.encode())
     repo.backend.discard(names)
     return True
 

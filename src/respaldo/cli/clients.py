@@ -28,7 +28,10 @@ _RESERVED_BYTES = 4096
 
 def _out_option(what: str) -> Callable[[F], F]:
     return click.option(
+        "-o",
         "--out",
+        "--output",
+        "out",
         required=True,
         metavar="FILE",
         type=click.Path(path_type=str),

@@ -244,6 +244,8 @@ def _invoke(words: Sequence[str], *, as_json: bool) -> int:
         if debug:
             raise
         where = f": {show.shown(os.fsdecode(error.filename))}" if error.filename else ""
+        if error.filename == show.OUTPUT:
+            _drop_output()  # or what is buffered would fail once more, and be said once more
         hint = _HINTS.get(error.errno or 0, "")
         return _say("OSError", f"{show.reason(error)}{where}", hint, 1, as_json=as_json)
     except Exception as error:

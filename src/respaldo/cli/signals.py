@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -16,6 +17,7 @@ from respaldo.core.errors import Interrupted
 from respaldo.core.seams import Cancel
 
 _STANDARD_ERROR = 2
+_AGAIN_S = 0.01
 _SHOW_CURSOR = b"\x1b[?25h\r\n"
 """A progress display hides it."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,8 +33,40 @@ def stopping(*, for_good: bool) -> Iterator[None]:
 
     ``for_good``: the process ends behind it, with a status that a late signal shall not change any more.
     """
-    with _handled(_stop, for_good=for_good):
+    with _handled(_stop, for_good=for_good), _raised_again():
         yield
+
+
+@contextlib.contextmanager
+def _raised_again() -> Iterator[None]:
+    """Raises `Interrupted` once more where it was swallowed: what runs as an object goes cannot raise anything.
+
+    The command would go on, as if it had not been asked to end. Not at once: the same place may be next.
+    """
+    before = sys.unraisablehook
+    standing: list[signal._HANDLER] = []
+
+    def heed(what: sys.UnraisableHookArgs) -> None:
+        lost = what.exc_value
+        if not isinstance(lost, Interrupted):
+            before(what)
+            return
+
+        def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+            raise Interrupted(lost.signal_name)
+
+        with contextlib.suppress(ValueError):  # not the main thread
+            standing.append(signal.signal(signal.SIGALRM, stop))
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+
+    sys.unraisablehook = heed
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        if standing:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, standing[0])
 
 
 @contextlib.contextmanager

@@ -56,8 +56,17 @@ def find_sources(given: dict[str, Any]) -> list[bytes]:
         raise UsageError("there is nothing to back up", hint="name at least one path; see: respaldo snapshot --help")
     if given["recorded_as"] is not None and len(paths) != 1:
         raise UsageError("--as records one source under another path")
-    here = os.getcwdb()
+    here = b"/" if all(map(os.path.isabs, paths)) else _here()
     return [b"/" + os.path.normpath(os.path.join(here, path)).lstrip(b"/") for path in dict.fromkeys(paths)]
+
+
+def _here() -> bytes:
+    try:
+        return os.getcwdb()
+    except FileNotFoundError:
+        raise UsageError(
+            "the directory that this runs in is gone", hint="change to another one, or name paths from the root (/…)"
+        ) from None
 
 
 def _read(name: str) -> bytes:

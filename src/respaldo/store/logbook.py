@@ -8,7 +8,7 @@ A client writes its entries one after the other, however many processes it has. 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -94,14 +94,22 @@ class Logbook(Follower):
         """
         return self.append(COMMIT, [snapshot + pending_hash])
 
-    def append(self, verb: str, subjects: Sequence[bytes] = (), note: str = "") -> bool:
+    def append(
+        self,
+        verb: str,
+        subjects: Sequence[bytes] = (),
+        note: str = "",
+        check: Callable[[], object] = lambda: None,
+    ) -> bool:
         """Adds an entry; returns whether it was possible to say who writes it (a state directory that is read-only).
 
-        What was not possible stands in `unwritten`. Raises `StorageError`.
+        What was not possible stands in `unwritten`. ``check`` is called just before it is put, when this process has
+        its turn, and may raise: what an admin key signs after its epoch has ended is believed by nobody. Raises
+        `StorageError`.
         """
         try:
             with self.recollection.turn():
-                self._append(verb, tuple(subjects), note)
+                self._append(verb, tuple(subjects), note, check)
         except (OSError, Corruption) as error:
             self.remembers = False
             self.unwritten.append((verb, (isinstance(error, OSError) and error.strerror) or str(error)))
@@ -112,7 +120,7 @@ class Logbook(Follower):
         """Puts an object of encoded entries."""
         self._backend.put(name, [self._vault.seal_record("log", name, encode_object(entries))])
 
-    def _append(self, verb: str, subjects: tuple[bytes, ...], note: str) -> None:
+    def _append(self, verb: str, subjects: tuple[bytes, ...], note: str, check: Callable[[], object]) -> None:
         memory = self.recollection.load()
         signer = self.recollection.signer() or self.recollection.new_signer()
         self._settle(memory, signer)
@@ -125,6 +133,7 @@ class Logbook(Follower):
                 return
         for _ in range(LOOKS):
             entry = self._entry(memory, signer, verb, subjects, note)
+            check()
             memory.intent = entry.encode()
             self.recollection.save(memory)
             name = object_name(entry.client, entry.number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from respaldo.api.repairing import diagnose
@@ -230,6 +232,26 @@ def test_lost_root_is_no_snapshot_and_no_end(lab):
     result = lab.copy()
     assert [item.source.id for item in result.copied] + [item.id for item, _ in result.failed]
     assert result.failed
+
+
+def test_what_is_forgotten_in_the_source_while_it_is_copied_is_no_failure(lab):
+    """What somebody has taken away need not be copied, and its content is not damaged; the others are copied."""
+    first = lab.snapshot()
+    for path in lab.tree.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    (lab.tree / "new").write_bytes(os.urandom(5000))
+    second = lab.snapshot()
+    with lab.open_source() as source, lab.open_target() as target:
+        wanted = load(source).snapshots
+        with lab.open_source(apart=True) as other:
+            forget(other, first)
+            run_prune(other, PruneOptions(repack_below=1), progress=Silent(), cancel=Cancel())
+        result = run_copy(source, target, wanted, CopyOptions(), progress=Silent(), cancel=Cancel())
+    assert result.complete
+    assert [item.source.id for item in result.copied] == [second]
+    lab.check()
+    assert is_sound(lab)
 
 
 def test_prune_in_the_target_between_two_copies_loses_nothing(lab):

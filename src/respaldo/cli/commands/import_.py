@@ -42,9 +42,9 @@ if TYPE_CHECKING:
         ),
     ),
     notes=(
-        "A list, one item an archive: archive, snapshot (id; null in a dry run), present (whether it was there "
-        "already), time, host, sources, parent, members, files, directories, others, bytes, new_bytes, stored_bytes, "
-        "errors, failed: a list of path and reason; or error, where no snapshot was made of it."
+        "A list, one item an archive: archive, snapshot (id; null in a dry run), dry_run, present (whether it was "
+        "there already), time, host, sources, parent, members, files, directories, others, bytes, new_bytes, "
+        "stored_bytes, errors, failed: a list of path and reason; or error, where no snapshot was made of it."
     ),
 )
 @click.argument(
@@ -201,6 +201,7 @@ def _fields(archive: bytes, result: ImportResult) -> dict[str, object]:
     return {
         **show.path_fields(archive, "archive"),
         "snapshot": result.snapshot.hex() if result.snapshot is not None else None,
+        "dry_run": result.snapshot is None,
         "present": result.present,
         "time": show.iso_time(manifest.time_ns),
         "host": manifest.host,

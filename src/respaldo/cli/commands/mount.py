@@ -99,7 +99,7 @@ def _wait(settings: Settings, directory: bytes, process: int, reading: int) -> i
 def _report(settings: Settings, directory: bytes, process: int) -> None:
     text = f"mounted at {show.shown(directory)}; unmount it with: umount {show.shown(directory)}"
     settings.report({**show.path_fields(directory, "mounted"), "pid": process}, text)
-    sys.stdout.flush()
+    show.flush()
 
 
 def _make_absolute(settings: Settings) -> None:

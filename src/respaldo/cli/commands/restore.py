@@ -43,7 +43,8 @@ _POLICIES = ("always", "if-changed", "if-newer", "never")
         ),
     ),
     notes=(
-        "snapshot, path, target, complete, directories, created, overwritten, attributes, unchanged, kept, deleted, "
+        "snapshot, path, target, dry_run (also of a preview), complete, directories, created, overwritten, "
+        "attributes, unchanged, kept, deleted, "
         "failed, damaged, written_bytes, duration_s, bytes_per_s, failures (path, reason), missed (what, count, "
         "example: what could not be set), notes, safety (snapshot, path, command: what was put away first, and what "
         "brings it back). With --dry-run: write_bytes, delete_bytes and actions (verb, path, size) instead. With "
@@ -152,7 +153,12 @@ def command(
                     cancel=cancel,
                 )
             result = repository.restore(found, target, options, progress=progress, cancel=cancel)
-    head = {"snapshot": found.snapshot.hex, **show.path_fields(found.path), **show.path_fields(target, "target")}
+    head = {
+        "snapshot": found.snapshot.hex,
+        **show.path_fields(found.path),
+        **show.path_fields(target, "target"),
+        "dry_run": looks_only,
+    }
     if preview:
         lines = [*previews.text(tree, _around(found, target) or b".")]
         if endangered:

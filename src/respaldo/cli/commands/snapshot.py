@@ -54,7 +54,8 @@ if TYPE_CHECKING:
         "parent (null where its trees cannot be read), figures: files, directories, others, "
         "bytes, files_new, files_changed (read again), files_unchanged, read_bytes, new_bytes (after deduplication), "
         "stored_bytes (after compression), chunks_new, chunks_known, errors, duration_s, bytes_per_s; reread: files, "
-        "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason. "
+        "bytes; rotten: a list of path (content that changed while times did not); failed: a list of path and reason; "
+        "dry_run. "
         "With --prune also prune, whose keys are those of prune --json, with error where it failed."
     ),
 )
@@ -155,7 +156,7 @@ def command(ctx: click.Context, /, settings: Settings, **given: Any) -> int:  # 
     with settings.open(writes=writes, limit_bytes_per_s=given["limit"]) as repository, cancelling() as cancel:
         with watching(settings.level, display=settings.display) as progress:
             result = _run(repository, sources, options, given, progress, cancel)
-        fields, after = _fields(result), Afterwards()
+        fields, after = _fields(result) | {"dry_run": options.dry_run}, Afterwards()
         if not settings.json:  # whatever follows, it is made
             settings.report(fields, _text(result, dry_run=options.dry_run))
         if policy is not None and result.snapshot is not None:

@@ -19,6 +19,10 @@ from respaldo.core.errors import UsageError
 if TYPE_CHECKING:
     from respaldo.api import Affected, Damage, KeylessResult, VerifyOptions, VerifyResult
 
+_NEXT = (
+    "what to do: a new snapshot of the same sources stores again what they still hold; then respaldo repair mends the "
+    "rest, and marks what is lost"
+)
 _PATHS_SHOWN = 20
 _DAMAGES_ARE_IN_THE_REPORT = -2
 
@@ -186,6 +190,8 @@ def _damages(damages: Sequence[Damage]) -> list[str]:
             lines.append(f"    and {show.count(damage.affected_count - _PATHS_SHOWN)} more (all of them: --json)")
     if any(damage.mendable for damage in damages):
         lines.append("what parity mends is put right by: respaldo parity mend")
+    if not all(damage.mendable for damage in damages):
+        lines.append(_NEXT)
     return lines
 
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from respaldo.catalog.runs import Span
 from respaldo.core.ids import ChunkId
@@ -75,9 +75,36 @@ class Same:
     totals: Totals
 
 
+_EMPTY: dict[str, Callable[[], object]] = {
+    "name_list": list,
+    "contents": dict,
+    "levels": dict,
+    "targets": dict,
+    "links": dict,
+    "xattrs": dict,
+    "marks": dict,
+    "patches": dict,
+    "poisoned": set,
+    "unproven": set,
+    "idents": dict,
+    "new": bytearray,
+    "unread": set,
+    "dropped": set,
+    "subdirs": list,
+    "settled": set,
+    "carried": list,
+    "runs": list,
+    "children": list,
+}
+"""What a frame has none of until it is asked for."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Frame:
-    """Is one directory. Row numbers are those of the scan, before rules. ``row`` is its own in its parent."""
+    """Is one directory. Row numbers are those of the scan, before rules. ``row`` is its own in its parent.
+
+    What is filled row by row is made when it is asked for: of a directory that has not changed, nearly nothing is.
+    """
 
     path: bytes
     relative: bytes
@@ -100,41 +127,52 @@ class Frame:
     names: bytes = b""
     meta: bytes = b""
     ident: bytes = b""
-    name_list: list[bytes] = field(default_factory=list)
-    contents: dict[int, bytes] = field(default_factory=dict)
-    levels: dict[int, Level] = field(default_factory=dict)
-    targets: dict[int, bytes] = field(default_factory=dict)
-    links: dict[int, bytes] = field(default_factory=dict)
-    xattrs: dict[int, tuple[tuple[bytes, bytes], ...]] = field(default_factory=dict)
-    marks: dict[int, int] = field(default_factory=dict)
-    patches: dict[int, bytes] = field(default_factory=dict)
-    poisoned: set[int] = field(default_factory=set)
+    name_list: list[bytes] = field(init=False)
+    contents: dict[int, bytes] = field(init=False)
+    levels: dict[int, Level] = field(init=False)
+    targets: dict[int, bytes] = field(init=False)
+    links: dict[int, bytes] = field(init=False)
+    xattrs: dict[int, tuple[tuple[bytes, bytes], ...]] = field(init=False)
+    marks: dict[int, int] = field(init=False)
+    patches: dict[int, bytes] = field(init=False)
+    poisoned: set[int] = field(init=False)
     """Rows to be looked at again next time, whatever they say."""
-    unproven: set[int] = field(default_factory=set)
+    unproven: set[int] = field(init=False)
     """Rows whose times say too little: what changed just before the scan may change again without showing it."""
-    idents: dict[int, bytes] = field(default_factory=dict)
+    idents: dict[int, bytes] = field(init=False)
     """Identities to remember instead of those that were scanned: a change overlooked on purpose still shows."""
-    new: bytearray = field(default_factory=bytearray)
+    new: bytearray = field(init=False)
     """By row, whether nothing was known of it."""
-    unread: set[int] = field(default_factory=set)
+    unread: set[int] = field(init=False)
     """Files that wait to be read."""
-    dropped: set[int] = field(default_factory=set)
-    subdirs: list[int] = field(default_factory=list)
-    settled: set[int] = field(default_factory=set)
+    dropped: set[int] = field(init=False)
+    subdirs: list[int] = field(init=False)
+    settled: set[int] = field(init=False)
     """Subdirectories whose own attributes are known from last time."""
-    carried: list[Carried] = field(default_factory=list)
+    carried: list[Carried] = field(init=False)
     """Files that nothing else here says anything about, but for ``levels`` and ``xattrs``; ascending."""
     like: Like | None = None
-    runs: list[tuple[ChunkId, int]] = field(default_factory=list)
+    runs: list[tuple[ChunkId, int]] = field(init=False)
     """The runs that it is stored in, none where it is short."""
     next: int = 0
-    children: list[bytes] = field(default_factory=list)
+    children: list[bytes] = field(init=False)
     same: Same | None = None
     reread: bool = False
     """Whether a sample of its unchanged files was read again."""
     mark: int = Mark.NONE
     mark_before: int = -1
     """The mark it was remembered with, -1 where nothing is remembered."""
+
+    if not TYPE_CHECKING:  # a name that is misspelt is to be found
+
+        def __getattr__(self, name: str) -> object:
+            """Makes what is empty so far; called only for what has no value."""
+            make = _EMPTY.get(name)
+            if make is None:
+                raise AttributeError(name)
+            value = make()
+            setattr(self, name, value)
+            return value
 
     def child_name(self, row: int) -> bytes:
         """Returns the name in a row."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from respaldo.catalog.protection import pin
 from respaldo.catalog.session import ContentGoneError, Session
-from respaldo.catalog.snapshots import Catalogue, Snapshot, load
+from respaldo.catalog.snapshots import Catalogue, Snapshot, list_pending, load
 from respaldo.core.errors import ChunkMissing, Corruption, Interrupted, Refused, StorageFailed, UsageError
 from respaldo.core.ids import SnapshotId
 from respaldo.core.seams import Cancel, Progress
@@ -136,6 +136,9 @@ class _Run:
                 try:
                     manifest, copied = way.copy(item, base, dry_run=self._options.dry_run)
                 except (ChunkMissing, Corruption) as error:
+                    if item.id not in list_pending(self._source):
+                        self._progress.note(0, f"snapshot {item.hex[:8]} was forgotten while it was copied")
+                        continue
                     self._failed.append((item, str(error)))
                     self._progress.note(-1, f"snapshot {item.hex[:8]} cannot be copied: {error}")
                     continue
