@@ -3,7 +3,8 @@
 Makes snapshots of the Linux source (or of ``--tree``), in each of which some hundred files, drawn from all directories,
 are a line longer. The first `find` is measured on the client that made the snapshots, with what they noted for it;
 `find` and `history` then with nothing remembered of names (what else a client keeps is there), then again. Each step is
-one command from its start to its end, the passphrase included; the median of the runs.
+one command from its start to its end, the passphrase included; the median of the runs. The restore and the export of
+one out of a hundred stand beside those from a repository that holds the same snapshot alone.
 
 A hundred snapshots take minutes to make: with ``--keep`` they stay in a directory, and the next run takes those.
 
@@ -138,6 +139,26 @@ def steps(scene: Scene, tool: Respaldo, scratch: Path) -> Iterator[tuple[str, Co
     yield "restore", tool.command(program, "restore", "-q", whole, scratch / "target"), forget_target
 
 
+def steps_alone(scene: Scene, alone: Respaldo, scratch: Path) -> Iterator[tuple[str, Command, Callable[[], None]]]:
+    """Yields what is measured of a repository with the newest snapshot alone, and makes it when it is needed."""
+
+    def stored() -> None:
+        if not alone.folder.exists():
+            alone.folder.mkdir(parents=True)
+            run(alone.init())
+            run(alone.backup(scene.tree, 0))
+
+    def stored_and_nothing_restored() -> None:
+        stored()
+        shutil.rmtree(scratch / "target", ignore_errors=True)
+
+    program = Path(sys.executable).with_name("respaldo")
+    export = ("export", f"latest:{scene.tree}", "-f", "tar", "-o", "-")
+    yield "export to tar, where there is no other snapshot", alone.command(program, *export), stored
+    command = alone.restore(scene.tree, 0, scratch / "target")
+    yield "restore, where there is no other snapshot", command, stored_and_nothing_restored
+
+
 def restic_steps(tool: Restic) -> Iterator[tuple[str, Command, Callable[[], None]]]:
     """Yields restic's."""
     for pattern in (RARE, COMMON):
@@ -207,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Unavailable as error:
             console.print(f"[red]{error}[/red]")
             return 1
-        chosen = [step for step in steps(scene, respaldo, scratch) if step[0].startswith(options.only)]
+        every = [*steps(scene, respaldo, scratch), *steps_alone(scene, Respaldo(scratch / "alone"), scratch)]
+        chosen = [step for step in every if step[0].startswith(options.only)]
         looked = measure(chosen, respaldo.name, options.runs, troubles)
         if restic in tools:
             looked += measure(list(restic_steps(restic)), restic.name, options.runs, troubles)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.syncing import FsyncElsewhere
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -56,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
         place = Path(home, folder)
         place.mkdir(parents=True, mode=0o700)
         patch.setenv(name, str(place))
+    patch.setattr(os, "fsync", FsyncElsewhere(home))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

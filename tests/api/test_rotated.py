@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 
 import pytest
@@ -12,6 +13,7 @@ from respaldo.api.history import History
 from respaldo.core.errors import HistoryChanged, KeyRotated
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check import objects
+from respaldo.store.sweep import Sentence
 
 REPAIR = api.RepairOptions()
 REST = api.RestoreOptions()
@@ -147,6 +149,40 @@ def test_client_that_is_renewed_while_its_area_is_opened(place, machines, tmp_pa
             api.open_area(opened, "web", places=machines[0])
         with api.open_area(opened, "web", places=machines[0]) as area:
             assert area.snapshots().snapshots == ()
+
+
+@pytest.mark.parametrize("work", ["backup", "prune", "forget"])
+def test_who_works_with_the_old_key_meets_no_damage(place, machines, tmp_path, work):
+    """Snapshots and condemnations under the new key, which the old one does not open, say that there is a new one."""
+
+    def others():
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            opened.slots.rotate(opened.slots.plan_rotation(None))
+        with api.open_repository(place, SECRET, places=machines[1], writes=True) as opened:
+            backup(opened)
+            repo = opened.within
+            Sentence.pass_on(repo, repo.random(16), [], [])
+
+    def backup(opened):
+        (tmp_path / "source" / "more").write_bytes(os.urandom(99))
+        opened.backup([bytes(tmp_path / "source")], api.BackupOptions(), progress=Silent(), cancel=Cancel())
+
+    works = {
+        "backup": backup,
+        "prune": lambda opened: opened.prune(api.PruneOptions(), progress=Silent(), cancel=Cancel()),
+        "forget": lambda opened: opened.forget(["latest"], cancel=Cancel()),
+    }
+
+    def overtaken():
+        with api.open_repository(place, SECRET, places=machines[0], writes=True) as opened:
+            others()
+            works[work](opened)
+
+    with pytest.raises(KeyRotated):
+        overtaken()
+    with api.open_repository(place, SECRET, places=machines[0]) as opened:
+        assert len(opened.snapshots().snapshots) == 3
+        assert not verified(opened).damages
 
 
 def unlocked(place, places):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC
+
 import pytest
 
+from respaldo.api.retention import apply_retention, plan_retention
 from respaldo.backend.faults import Crash, Fault, Faults
 from respaldo.catalog import protection
 from respaldo.catalog.snapshots import forget, load, outcome_name, pending_name
 from respaldo.core.errors import Refused
+from respaldo.core.seams import Cancel
 from tests.catalog.test_snapshots import commit, damage, snapshot
 from tests.store.repositories import opened, replica
 
@@ -196,3 +201,25 @@ def test_pin_of_a_forgotten_snapshot_goes_with_the_trash(repo):
     forget(repo, ONE)
     protection.empty_trash(repo)
     assert protection.list_pins(repo) == frozenset()
+
+
+class Slow(Cancel):
+    """Lets somebody else act before the second of some steps."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.steps = act, 0
+
+    def check(self):
+        self.steps += 1
+        if self.steps == 3:  # once before all, then before each
+            self.act()
+
+
+def test_what_is_pinned_while_others_go_stays(repo):
+    """Forgetting thousands takes a while: a pin counts until its snapshot goes, and not until the first one does."""
+    plan = plan_retention(repo, load(repo), None, zone=UTC)
+    going = [replace(item, decision=replace(item.decision, reasons=())) for item in plan.items]
+    pin = Slow(lambda: protection.pin(repo, snapshot(2)))
+    assert [item.id for item in apply_retention(repo, replace(plan, items=tuple(going)), cancel=pin)] == [ONE]
+    assert shown(repo) == ([2], [])

@@ -349,3 +349,49 @@ def test_client_with_rights_reads_what_was_with_both_lines(cli, place, machines)
     machines(place / "ana", "snapshot", place / "source")
     verbs = [item["verb"] for item in machines(place / "ana", "log", "show", "--access", "--json").json["accesses"]]
     assert verbs == ["restore", "restore"]
+
+
+def test_client_with_rights_and_only_its_new_line_is_told(cli, place, machines):
+    """That there is something from before, why it does not open, and three ways to have it: all of them do."""
+    cli("key", "client", "add", "ana", "--restore", "--out", place / "ana")
+    first = machines(place / "ana", "snapshot", place / "source", "--json").json["snapshot"]
+    cli("key", "client", "renew", "ana", "--out", place / "new")
+    assert "renewed" in machines(place / "new", "snapshots").err
+    second = machines(place / "new", "snapshot", place / "source", "--json").json["snapshot"]
+    listed = machines(place / "new", "snapshots", "--json")
+    assert [item["id"] for item in listed.json["snapshots"]] == [second]
+    failed = machines(place / "new", "restore", second, place / "out", expected=4)
+    for ran in (listed, failed):
+        assert "before the credential was renewed" in ran.err
+        for way in ("cat OLD >> FILE", "--client NAME", "key reencrypt --client"):
+            assert way in ran.err
+    cli("restore", f"{first}:{place / 'source'}", place / "by the owner", "--client", "ana")
+    cli("key", "reencrypt", "--client", "ana")
+    machines(place / "new", "restore", f"{second}:{place / 'source'}", place / "sealed anew")
+    (place / "both").write_bytes((place / "new").read_bytes() + (place / "ana").read_bytes())
+    (place / "both").chmod(0o600)
+    ran = machines(place / "both", "restore", f"{first}:{place / 'source'}", place / "with both")
+    assert "renewed" not in ran.err
+    for name in ("by the owner", "sealed anew", "with both"):
+        assert (place / name / "a").read_bytes() == (place / "source" / "a").read_bytes()
+
+
+def test_removed_client_is_told(cli, place, machines):
+    """By status 12, a message that says what to do, and no snapshot; what it stored stays for the owner."""
+    cli("key", "client", "add", "web", "--out", place / "web")
+    machines(place / "web", "snapshot", place / "source")
+    cli("key", "client", "remove", "web")
+    ran = machines(place / "web", "snapshot", place / "source", expected=12)
+    assert "the client web was removed" in ran.err
+    assert "respaldo key client add" in ran.err
+    assert len(cli("snapshots", "--client", "web", "--json").json["snapshots"]) == 1
+    for name in (place / "repository" / "enrolled").glob("*.removed*"):
+        name.unlink()
+    listed = cli("key", "client", "list", "--json", expected=4).json
+    assert listed["clients"][0]["removed"]
+    (damage,) = cli("verify", "--json", expected=4).json["damages"]
+    assert "respaldo key client remove web" in damage["reason"]
+    assert "respaldo key client remove web" in cli("repair", "--yes", expected=4).out
+    cli("key", "client", "remove", "web")
+    cli("key", "client", "list")
+    cli("verify")

@@ -146,7 +146,10 @@ def test_key_that_one_has_opened_with_is_removed_with_a_warning(cli, place):
     own = cli("key", "list", "--json").json["keys"][0]["id"]
     cli("key", "add", "--new-key-file", place / "second")
     assert "warning" in cli("key", "remove", own, "--dry-run").err
-    removed = cli("key", "remove", own, "--json")
+    refused = cli("key", "remove", own, "--json", expected=2)
+    assert "--yes" in refused.err
+    assert len(cli("key", "list", "--json").json["keys"]) == 2
+    removed = cli("key", "remove", own, "--json", "--yes")
     assert removed.json["opened"] is True
     assert f"warning: {own} is the key that the repository was opened with" in removed.err
     cli("snapshots", expected=12)

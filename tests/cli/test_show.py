@@ -91,3 +91,32 @@ def test_table_is_aligned():
     """Columns are as wide as their widest cell, and no line ends in blanks."""
     lines = show.table(("A", "N"), [("long", "1"), ("x", "22")], right=(1,)).split("\n")
     assert lines == ["A      N", "long   1", "x     22"]
+
+
+def test_lines_before_one_that_fails_are_written(capsys):
+    """Lines go out some dozens at once; what was found before the search failed is shown all the same."""
+
+    def lines():
+        yield from map(str, range(100))
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        show.out_each(lines())
+    assert capsys.readouterr().out == "".join(f"{number}\n" for number in range(100))
+
+
+def test_first_line_is_handed_over_at_once(tmp_path, monkeypatch):
+    """Whoever reads a pipe sees the first line while the others are still looked for."""
+    path = tmp_path / "out"
+    with path.open("w", encoding="ascii") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        seen = []
+
+        def lines():
+            yield "one"
+            seen.append(path.read_text("ascii"))
+            yield "two"
+
+        show.out_each(lines())
+    assert seen == ["one\n"]
+    assert path.read_text("ascii") == "one\ntwo\n"

@@ -41,6 +41,7 @@ READING = {
     "restore": ("restore", "latest:/source", "{room}/target"),
     "restore --preview": ("restore", "latest:/source", "{room}/filled", "--preview"),
     "restore --delete": ("restore", "latest:/source", "{room}/filled", "--delete", "--overwrite", "always"),
+    "mount": ("mount", "--foreground", "{room}/mounted"),
     "restore --in-place": ("restore", "latest:/source", "{room}/written", "--in-place", "--verify", "-vv"),
 }
 """By name: words, in which ``{room}`` is the room."""

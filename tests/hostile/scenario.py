@@ -31,6 +31,8 @@ class Scenario:
     spoil: Callable | None = None
     look: Callable | None = None
     more: Mapping[str, tuple] = field(default_factory=dict)
+    mounted: Mapping[str, object] = field(default_factory=dict)
+    """What a mount shows otherwise than a restore brings it back, in the words of `mounting`."""
 
 
 def scenario(*known: str, statuses=None, says=None, there=None, **more):

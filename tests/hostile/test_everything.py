@@ -13,6 +13,7 @@ import pytest
 from tests.hostile.every import SCENARIOS
 from tests.hostile.forge import DIRECTORY, FILE, Forger
 from tests.hostile.ground import COMMANDS, KEPT, Ground, listing
+from tests.hostile.mounting import wrong
 from tests.hostile.runner import Runner
 
 ENDLESS_S = 0.3
@@ -61,11 +62,13 @@ def test_every_command_on(name, memory, runner):
         if command in scenario.says:
             printed = ended.out.decode("utf-8", "replace") + ended.err
             assert re.search(scenario.says[command], printed), printed
+        if command == "mount":
+            assert wrong(scenario, ended) == {}
     for command, words in scenario.more.items():
         found[command] = ground.words(command, words).status
     wanted = dict.fromkeys(found, 0) | dict(scenario.statuses) | dict.fromkeys(scenario.endless, 130)
-    wrong = {command: (found[command], wanted[command]) for command in found if found[command] != wanted[command]}
-    assert not wrong, {command: (*both, ground.results[command].err[-300:]) for command, both in wrong.items()}
+    other = {command: (found[command], wanted[command]) for command in found if found[command] != wanted[command]}
+    assert not other, {command: (*both, ground.results[command].err[-300:]) for command, both in other.items()}
     if scenario.there is not None:
         assert listing(ground.room / "target") == scenario.there
     if scenario.look is not None:

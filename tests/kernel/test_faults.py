@@ -149,6 +149,9 @@ def test_failure_at_any_stage_leaves_nothing(run, folder, fault, expected):
     """Whatever fails, the stage is told and the temporary is gone."""
     assert run("scatter", fault, layout.SCATTER_SYNC)[0] == expected
     assert folder.names() == []
+    if "renameat2" not in fault:
+        assert run("scatter", fault, layout.SCATTER_SYNC | layout.SCATTER_PRIVATE)[0] == expected
+        assert folder.names() == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

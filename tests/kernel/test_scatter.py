@@ -39,7 +39,7 @@ def scatter(verbs, fd, files, *, options=0, prefix=b".new-"):
     return list(layout.SCATTERED.iter_unpack(found))
 
 
-@pytest.mark.parametrize("options", range(8))
+@pytest.mark.parametrize("options", range(16))
 def test_files_are_made_of_their_pieces(verbs, folder, options):
     """Each file holds its pieces in order, with its mode and time, whatever the options, and nothing else is left."""
     files = [
@@ -71,7 +71,7 @@ def test_files_are_made_of_their_pieces(verbs, folder, options):
 def test_nothing_is_made_where_nothing_is_asked_for(verbs, folder):
     """No names make no rows."""
     assert verbs.scatter(folder.fd, b"", b"", b"", [], b"x", 0) == b""
-    assert verbs.scatter(folder.fd, b"", b"", b"", (), b"x", 7) == b""
+    assert verbs.scatter(folder.fd, b"", b"", b"", (), b"x", 15) == b""
 
 
 def test_what_was_gathered_can_be_scattered(verbs, folder, tmp_path):
@@ -105,8 +105,9 @@ def test_access_time_is_left_alone(verbs, folder):
     assert found.st_atime_ns > 10**18
 
 
+@pytest.mark.parametrize(("options", "stage"), [(0, layout.STAGE_RENAME), (layout.SCATTER_PRIVATE, layout.STAGE_OPEN)])
 @pytest.mark.parametrize("make", ["file", "directory", "link", "dangling", "fifo"])
-def test_name_that_exists_is_never_replaced(verbs, folder, make):
+def test_name_that_exists_is_never_replaced(verbs, folder, make, options, stage):
     """Whatever has the name keeps it, symlinks are not written through, and the temporary goes."""
     target = folder.write("target", b"untouched")
     path = folder.path / "name"
@@ -118,18 +119,19 @@ def test_name_that_exists_is_never_replaced(verbs, folder, make):
         "fifo": lambda: os.mkfifo(path),
     }[make]()
     before = path.lstat()
-    rows = scatter(verbs, folder.fd, [(b"name", [b"new"], {}), (b"other", [b"new"], {})])
-    assert rows == [(errno.EEXIST, layout.STAGE_RENAME, 0), OK]
+    rows = scatter(verbs, folder.fd, [(b"name", [b"new"], {}), (b"other", [b"new"], {})], options=options)
+    assert rows == [(errno.EEXIST, stage, 0), OK]
     after = path.lstat()
     assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
     assert target.read_bytes() == b"untouched"
     assert folder.names() == [b"name", b"other", b"target"]
 
 
-def test_name_given_twice_is_made_once(verbs, folder):
+@pytest.mark.parametrize(("options", "stage"), [(0, layout.STAGE_RENAME), (layout.SCATTER_PRIVATE, layout.STAGE_OPEN)])
+def test_name_given_twice_is_made_once(verbs, folder, options, stage):
     """Of two rows of one name the first is made, the second told."""
-    rows = scatter(verbs, folder.fd, [(b"name", [b"1"], {}), (b"name", [b"2"], {})])
-    assert rows == [OK, (errno.EEXIST, layout.STAGE_RENAME, 0)]
+    rows = scatter(verbs, folder.fd, [(b"name", [b"1"], {}), (b"name", [b"2"], {})], options=options)
+    assert rows == [OK, (errno.EEXIST, stage, 0)]
     assert (folder.path / "name").read_bytes() == b"1"
     assert folder.names() == [b"name"]
 
@@ -146,10 +148,11 @@ def test_temporary_name_that_exists_is_not_written_to(verbs, folder, make):
     assert folder.names() == [b".new-0", b"other", b"target"]
 
 
+@pytest.mark.parametrize("options", [0, layout.SCATTER_PRIVATE])
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"../escaped", b"/tmp/escaped", b"a/b", b"a/", b"/"])
-def test_name_that_leaves_the_directory_is_refused(verbs, folder, name):
+def test_name_that_leaves_the_directory_is_refused(verbs, folder, name, options):
     """Names that are none of this directory's entries are refused before anything is made."""
-    rows = scatter(verbs, folder.fd, [(name, [b"x"], {}), (b"good", [b"x"], {})])
+    rows = scatter(verbs, folder.fd, [(name, [b"x"], {}), (b"good", [b"x"], {})], options=options)
     assert rows == [(errno.EINVAL, layout.STAGE_CHECK, 0), OK]
     assert folder.names() == [b"good"]
     assert os.listdir(folder.path.parent) == ["folder"]
@@ -161,6 +164,13 @@ def test_pieces_that_do_not_make_the_size_are_refused(verbs, folder, size):
     rows = scatter(verbs, folder.fd, [(b"wrong", [b"1", b"23"], {"size": size}), (b"good", [b"x"], {})])
     assert rows == [(errno.EINVAL, layout.STAGE_CHECK, 0), OK]
     assert folder.names() == [b"good"]
+
+
+def test_file_of_a_private_directory_never_has_another_name(verbs, folder):
+    """With PRIVATE no temporary name is used: what lies under it is in nobody's way, and stays."""
+    planted = folder.write(".new-0", b"untouched")
+    assert scatter(verbs, folder.fd, [(b"name", [b"new"], {})], options=layout.SCATTER_PRIVATE) == [OK]
+    assert (planted.read_bytes(), (folder.path / "name").read_bytes()) == (b"untouched", b"new")
 
 
 def test_name_that_is_too_long_leaves_nothing(verbs, folder):
@@ -269,7 +279,7 @@ def test_without_the_option_zeros_are_written(verbs, tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("options", [0, layout.SCATTER_SPARSE, layout.SCATTER_SYNC])
+@pytest.mark.parametrize("options", [0, layout.SCATTER_SPARSE, layout.SCATTER_SYNC, layout.SCATTER_PRIVATE])
 def test_full_file_system_stops_the_batch(verbs, tmp_path, options):
     """When space runs out, the file at hand is told and gone, those before are whole, those behind are not tried."""
     with tmpfs(tmp_path / "small", "size=256k"):
@@ -321,7 +331,7 @@ contents = st.lists(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(files=contents, options=st.integers(0, 7))
+@given(files=contents, options=st.integers(0, 15))
 def test_both_kernels_write_the_same(native, tmp_path_factory, files, options):
     """Any pieces under any options make the same files in both kernels, holes included."""
     seen = []
@@ -379,7 +389,7 @@ class Lying(list):
         ({"prefix": b"x" * 201}, ValueError),
         ({"prefix": b"a/b"}, ValueError),
         ({"prefix": b"a\0b"}, ValueError),
-        ({"options": 8}, ValueError),
+        ({"options": 16}, ValueError),
         ({"options": -1}, ValueError),
         ({"dir_fd": -100}, ValueError),
         ({"pieces": [b"1", "23"]}, TypeError),

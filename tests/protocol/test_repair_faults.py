@@ -149,8 +149,8 @@ def test_no_call_that_fails_makes_it_worse(ward, expected, error, after):
     calls = calls_of(ward)
     changes = [at for at, (verb, _) in enumerate(calls, 1) if verb in CHANGES]
     looked_at = set()
-    # To die after a call that changes nothing is to die before the next one.
-    for at in changes if after else range(1, len(calls) + 1):
+    # To die at a call that changes nothing is to die before the next one that does; to be refused may be heard.
+    for at in range(1, len(calls) + 1) if error is lasting_failure else changes:
         backend = Faults(harmed(ward), [Fault(at=at, error=error, after=after)])
         cache = ward.copy_of_cache()
         raised = run(backend, cache)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -76,6 +77,18 @@ def test_every_slot_that_is_kept_opens_the_new_epoch(backend, tmp_path):
         assert {slot.epoch for slot in found} == {1}
         assert {slot.name for slot in found} == set(done.slots.values())
         assert not repo.epoch.pending
+
+
+def test_slot_that_is_removed_after_the_plan_was_made_gets_no_new_key(backend, tmp_path):
+    """Its key is to open nothing any more; the rotation goes on with the others, and without any it says why not."""
+    with opened(backend, tmp_path / "one") as repo:
+        plan = rotating.plan_rotation(repo, (), {})
+        [going] = named(repo, "third")
+        slots.remove(backend, going, os.urandom)
+        assert going not in rotating.rotate(repo, plan).slots
+    assert [opens(backend, secret) for secret in (SECRET, OTHER)] == [1, 1]
+    with pytest.raises(WrongSecret):
+        opens(backend, THIRD)
 
 
 def test_passphrase_opens_after_a_rotation(backend, tmp_path):
@@ -320,3 +333,47 @@ def test_storage_cannot_give_an_epoch_to_another_number(backend, tmp_path):
     backend.delete(record_name(2, 1))
     backend.damage(record_name(1, 9), backend.get(record_name(1, 1)))
     assert opens(backend, SECRET) == 1
+
+
+class Overtaken(MemoryBackend):
+    """Lets somebody else act once, between the listing of a folder and what is done with it."""
+
+    def __init__(self, folder, act, objects):
+        super().__init__()
+        for name, content in objects.items():
+            self.damage(name, content)
+        self._folder, self._act = folder, act
+
+    def list(self, folder):
+        found = super().list(folder)
+        if folder == self._folder and self._act is not None:
+            act, self._act = self._act, None
+            act(self)
+        return found
+
+
+@pytest.mark.parametrize("folder", ["epochs", "keys", "config"])
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_rotation_while_a_repository_is_opened_is_no_damage(backend, tmp_path, folder, before):
+    """Records, slots and configurations go, each after another one has come: who has listed them looks again."""
+
+    def rotated(storage):
+        with opened(storage, tmp_path / "other") as repo:
+            rotate(repo)
+        with opened(storage, tmp_path / "other") as repo:
+            retire(repo)
+
+    for _ in range(before):
+        rotated(backend)
+    storage = Overtaken(folder, rotated, objects(backend))
+    with opened(storage, tmp_path / "late") as repo:
+        assert repo.config
+        assert repo.epoch.number == before + 1
+
+
+def retire(repo):
+    """Puts a configuration and a record in the place of those that are there, as re-encryption does."""
+    listed = repo.backend.names("config")
+    repo.configure(lambda now: now)
+    repo.backend.discard(listed)
+    rotating.save_record(repo.backend, replace(repo.epoch, record=replace(repo.epoch.record, masters=())), repo.vault)

@@ -11,7 +11,9 @@ from respaldo.backend.memory import MemoryBackend
 from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import StorageFailed
 from respaldo.format.logbook import FIRST, Entry, Head, object_name
+from respaldo.format.runrecord import run_name
 from respaldo.store import recollection
+from respaldo.store.clientlog import ClientLog
 from respaldo.store.following import ADMIN_PURPOSE
 from respaldo.store.logloss import LOST, Gap, Losses, parse_subject, subject_of
 from respaldo.store.logstate import give_up, put_again, survey_log
@@ -315,3 +317,17 @@ def test_an_object_that_a_listing_passed_over_is_no_loss(tmp_path, reading):
     backend.unseen = [name for name in backend.names("log") if one.recollection.client.hex() in name]
     assert backend.unseen
     assert READINGS[reading](client(backend, tmp_path, "new"), one.recollection.client)
+
+
+def test_an_area_whose_listing_passed_over_its_clients_end_lacks_nothing(tmp_path):
+    """Its client looks again, too."""
+    backend = Slipping()
+    one = client(backend, tmp_path, kind=ClientLog)
+    write(one, 3)
+    for number in range(3):
+        backend.put(run_name(snapshot(number)), [b"run"])
+    backend.unseen = backend.names("log")[-1:]
+    assert one.follow().findings == []
+    backend.unseen = []
+    backend.delete(object_name(one.recollection.client, 2))
+    assert len(one.follow().findings) == 1

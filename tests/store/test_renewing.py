@@ -11,11 +11,20 @@ import pytest
 
 from respaldo.api.reencrypting import reencrypt
 from respaldo.api.retention import plan_retention
+from respaldo.catalog import told
 from respaldo.catalog.retention import Policy
 from respaldo.catalog.session import Session
 from respaldo.catalog.snapshots import announce_forgetting, forget, load
 from respaldo.codec.seal import HEAD_BYTES, OVERHEAD_BYTES
-from respaldo.core.errors import Corruption, CredentialRenewed, KeyRotated, ObjectExists, Refused, UsageError
+from respaldo.core.errors import (
+    Corruption,
+    CredentialRenewed,
+    KeyRotated,
+    ObjectExists,
+    ObjectMissing,
+    Refused,
+    UsageError,
+)
 from respaldo.core.ids import pack_object
 from respaldo.core.seams import Cancel, Silent
 from respaldo.flows.check.options import VerifyOptions
@@ -425,3 +434,19 @@ def test_sign_that_is_there_already_hinders_nobody(place):
     assert ids(place) == [after.snapshot]
     with pytest.raises(ObjectExists):
         place.area.put(ended_name(0), [b"again"])
+
+
+def test_an_object_of_the_log_that_goes_while_commits_are_read_hides_none(place, monkeypatch):
+    """A client that adds an entry deletes the object that it repeats: what that one committed is read from the new."""
+    snapshot = place.backup()
+    read, gone = told._read, []
+
+    def once(repo, name):
+        if not gone:
+            gone.append(name)
+            raise ObjectMissing(name)
+        return read(repo, name)
+
+    monkeypatch.setattr(told, "_read", once)
+    with place.opened() as repo:
+        assert snapshot.snapshot in told.read_commits(repo).told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 import lmdb
 import pytest
@@ -190,8 +191,6 @@ def test_slots_and_config_of_another_repository_do_not_open(backend, tmp_path):
 
 def test_highest_configuration_counts(backend, tmp_path):
     """Versions are compared as numbers of sixteen digits; a missing one is damage."""
-    from dataclasses import replace
-
     with opened(backend, tmp_path) as repo:
         name = "config/" + "f" * 16
         newer = replace(CONFIG, level=9)
@@ -202,6 +201,21 @@ def test_highest_configuration_counts(backend, tmp_path):
         backend.delete(name)
     with pytest.raises(Corruption, match="no configuration"):
         opened(backend, tmp_path)
+
+
+def test_two_who_change_the_configuration_at_once_lose_neither_change(backend, tmp_path):
+    """What another one puts after the configuration was read is in the version that comes after it."""
+    with opened(backend, tmp_path / "one") as one, opened(backend, tmp_path / "other") as other:
+
+        def change(config):
+            if other.config.level == CONFIG.level:
+                other.configure(lambda config: replace(config, level=7))
+            return replace(config, parity=50)
+
+        one.configure(change)
+        assert one.config == replace(CONFIG, level=7, parity=50)
+    with opened(backend, tmp_path) as repo:
+        assert repo.config == replace(CONFIG, level=7, parity=50)
 
 
 def test_damaged_slot_does_not_keep_another_from_opening(backend, tmp_path):

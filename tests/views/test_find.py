@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from respaldo.catalog.register import Register
 from respaldo.core.errors import UsageError
 from respaldo.core.model import Entry, Mark
+from respaldo.fs.match import glob_regex
 from respaldo.views.criteria import Criteria
 from respaldo.views.find import Find
 from tests.views.model import Chunks, File, Folder, Node, histories, put_folder, runs_of, walk
@@ -236,3 +237,17 @@ def test_register_forgets_snapshots_that_are_gone(tmp_path):
     assert not register.has(bytes(roots[69][:16]))
     assert register.has(bytes(roots[0][:16]))
     register.close()
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=4).filter(lambda name: not {0, 47} & set(name)), max_size=6, unique=True),
+    st.sampled_from(["*.c", "a", "*a", "é", "*é", "*\udca9", "\udca9", "*.c/", "x/*a", "a*", "*a*", "?"]),
+)
+def test_names_that_are_joined_match_as_each_does(names, pattern):
+    """A glob is held against all names of a directory at once: it says of each what it says of that one alone."""
+    names = sorted({*names, "é".encode(), b"\xa9", b"a", b"aa", b".c", b"b.c", b"b.cc"})
+    last = pattern.rstrip("/").rpartition("/")[2]
+    one = re.compile(glob_regex(last))
+    rows = Criteria(pattern=pattern).among(b"".join(name + b"\0" for name in names))
+    fits = [one.fullmatch(name.decode("utf-8", "surrogateescape")) is not None for name in names]
+    assert rows == [row for row, fit in enumerate(fits) if fit]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respaldo.backend.base import Backend
 from respaldo.backend.open import area_location, open_backend
-from respaldo.core.errors import Corruption, UsageError
+from respaldo.core.errors import Corruption, NotARepository, UsageError
 from respaldo.format.enrolment import RIGHTS
 from respaldo.store import areas
 from respaldo.store.repo import Repo
@@ -89,25 +90,9 @@ class Clients:
 
         client = self.record(name)
         with self._accesses.recorded("key client renew", note=client.enrolment.name):
-            credential = renewing.renew(self._repo, client, self._open_area)
+            credential = renewing.renew(self._repo, client, self._open_to_renew)
         location = area_location(self._repo.backend.location, client.enrolment.client)
         return Added(client=self.find(client.enrolment.client.hex()), location=location, credential=credential.encode())
-
-    def _open_area(self, client: areas.Client) -> OwnedArea:
-        from respaldo.store.owned import OwnedArea  # noqa: PLC0415 - start-up time
-
-        backend = open_backend(area_location(self._repo.backend.location, client.enrolment.client))
-        try:
-            return OwnedArea.open_area(
-                backend,
-                client,
-                cache_dir=self._repo.cache_dir.parent,
-                clock=self._repo.clock,
-                random=self._repo.random,
-            )
-        except BaseException:
-            backend.close()
-            raise
 
     def remove(self, name: str) -> ClientInfo:
         """Lets no run of a client count that has not begun yet. What it wrote stays, and so does its area.
@@ -119,7 +104,7 @@ class Clients:
         client = self.record(name)
         with (
             self._accesses.recorded("key client remove", note=client.enrolment.name),
-            open_backend(area_location(self._repo.backend.location, client.enrolment.client)) as area,
+            self.area_backend(client) as area,
         ):
             removal = removing.remove(self._repo, client.enrolment.client, area)
         return _info(areas.Client(enrolment=client.enrolment, removal=removal))
@@ -144,6 +129,37 @@ class Clients:
             how = "name one by its id, as listed by" if found else "list them with"
             raise UsageError(f"{what}: {name}", hint=f"{how}: respaldo key client list")
         return found[0]
+
+    def area_backend(self, client: areas.Client) -> Backend:
+        """Opens the backend of a client's area; raises `NotARepository` where it is not below this repository."""
+        try:
+            return open_backend(area_location(self._repo.backend.location, client.enrolment.client))
+        except NotARepository as error:
+            error.hint = f"the area of the client {client.enrolment.name} is not below its repository"
+            raise
+
+    def open_area(self, client: areas.Client, backend: Backend, *, state_dir: Path | None = None) -> OwnedArea:
+        """Opens a client's area as its owner, which owns its backend from here on; raises `Corruption`.
+
+        ``state_dir``: where it is remembered how far the area's log went; without it nobody looks.
+        """
+        from respaldo.store.owned import OwnedArea  # noqa: PLC0415 - start-up time
+
+        try:
+            return OwnedArea.open_area(
+                backend,
+                client,
+                cache_dir=self._repo.cache_dir.parent,
+                clock=self._repo.clock,
+                random=self._repo.random,
+                state_dir=state_dir,
+            )
+        except BaseException:
+            backend.close()
+            raise
+
+    def _open_to_renew(self, client: areas.Client) -> OwnedArea:
+        return self.open_area(client, self.area_backend(client))
 
     def _make_area(self, client: bytes) -> Backend:
         return open_backend(area_location(self._repo.backend.location, client), create=True)

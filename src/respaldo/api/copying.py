@@ -90,6 +90,7 @@ def _warn_of_times(source: Repository, snapshots: Sequence[Snapshot], result: Co
 
 def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:
     """Returns the target's copies of snapshots that were this source's own and that it has no more, by time."""
+    copies = target.snapshots().snapshots  # before the source: what another run has just copied was there by then
     catalogue = source.snapshots()
     here = {item.id for item in (*catalogue.snapshots, *catalogue.trash)} | set(catalogue.undecided)
     here |= catalogue.unreadable.keys()
@@ -100,7 +101,7 @@ def extra_in(source: Repository, target: Repository) -> tuple[Snapshot, ...]:
             here.add(SnapshotId(item.manifest.origin[1]))
     return tuple(
         item
-        for item in target.snapshots().snapshots
+        for item in copies
         if item.manifest.origin is not None and item.manifest.origin[0] == own and item.manifest.origin[1] not in here
     )
 

@@ -15,32 +15,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
-from respaldo.api import exporting
-from respaldo.api.blocks import Blocks, trees_below
 from respaldo.api.naming import Found, covers
 from respaldo.catalog.kinds import kind_of
 from respaldo.catalog.register import FOLDER_NAME, Register
 from respaldo.catalog.snapshots import Catalogue, Snapshot
-from respaldo.catalog.sums import SumsKept
 from respaldo.catalog.trees import TreeReader
 from respaldo.core.errors import Corruption, SourceError, TargetError, UsageError
 from respaldo.core.seams import Buffer, Cancel, Progress
-from respaldo.format.verification import How
-from respaldo.store.fetch import Fetcher
 from respaldo.store.repo import Repo
 from respaldo.store.source import KEPT_BYTES_MANY
-from respaldo.views.ahead import Ahead
-from respaldo.views.checksums import Checksum, Known, SummingAhead
 from respaldo.views.content import WITHOUT_CONTENT
 from respaldo.views.criteria import Criteria
-from respaldo.views.diff import Change, Verb, compare
 from respaldo.views.find import Find as Finding
-from respaldo.views.history import State, history
-from respaldo.views.sides import Gap, Live, Snapshots
 
 if TYPE_CHECKING:
     from respaldo.api.costing import Costing
+    from respaldo.api.exporting import Exported
     from respaldo.api.recording import Accesses, Ending
+    from respaldo.views.ahead import Ahead
+    from respaldo.views.checksums import Checksum, Known
+    from respaldo.views.diff import Change
+    from respaldo.views.history import State
+    from respaldo.views.sides import Gap
 
 Write = Callable[[Buffer], object]
 
@@ -147,7 +143,10 @@ class Looking:
         return done
 
     def _export(self, found: Found, form: str, write: Write, progress: Progress) -> Dumped:
+        from respaldo.api.blocks import trees_below  # noqa: PLC0415 - start-up time
         from respaldo.api.verifying import remember  # noqa: PLC0415 - start-up time
+        from respaldo.catalog.sums import SumsKept  # noqa: PLC0415 - start-up time
+        from respaldo.format.verification import How  # noqa: PLC0415 - start-up time
         from respaldo.views.archive import about, fill  # noqa: PLC0415 - start-up time
         from respaldo.views.packed import gzip, zstd  # noqa: PLC0415 - start-up time
         from respaldo.views.tar import Tar  # noqa: PLC0415 - start-up time
@@ -178,6 +177,11 @@ class Looking:
     @contextlib.contextmanager
     def _ahead(self, known: Known | None = None) -> Iterator[Ahead]:
         """Gives what reads contents, with threads that open blocks ahead; ``known`` learns their SHA-256."""
+        from respaldo.api.blocks import Blocks  # noqa: PLC0415 - start-up time
+        from respaldo.store.fetch import Fetcher  # noqa: PLC0415 - start-up time
+        from respaldo.views.ahead import Ahead  # noqa: PLC0415 - start-up time
+        from respaldo.views.checksums import SummingAhead  # noqa: PLC0415 - start-up time
+
         blocks = Blocks(self._repo)
         with Fetcher(blocks, Cancel()) as fetcher:
             if known is None:
@@ -206,16 +210,19 @@ class Looking:
         form: str,
         target: bytes,
         *,
-        template: str = exporting.TEMPLATE,
+        template: str | None = None,
         prefix: str = "",
         zone: tzinfo = UTC,
         force: bool = False,
         progress: Progress,
-    ) -> exporting.Exported:
+    ) -> Exported:
         """Writes an archive to a file, or into a directory under the name that a template makes; its SHA-256 beside it.
 
-        Raises `UsageError` for a template that makes no name, `TargetError`.
+        ``template``: None for `exporting.TEMPLATE`. Raises `UsageError` for one that makes no name, `TargetError`.
         """
+        from respaldo.api import exporting  # noqa: PLC0415 - start-up time
+
+        template = exporting.TEMPLATE if template is None else template
         exporting.check_template(template)
         named = not os.path.isdir(target)
         folder = (os.path.dirname(target) or b".") if named else target
@@ -250,9 +257,12 @@ class Looking:
 
     def diff(self, before: Found, after: Found) -> Comparison:
         """Compares two directories or files of snapshots."""
+        from respaldo.views.diff import compare, placed  # noqa: PLC0415 - start-up time
+        from respaldo.views.sides import Snapshots  # noqa: PLC0415 - start-up time
+
         self._repo.source.kept_bytes = KEPT_BYTES_MANY
         sides = Snapshots(self._trees)
-        changes = (_placed(change, before.path, after.path) for change in compare(sides, before.entry, after.entry))
+        changes = (placed(change, before.path, after.path) for change in compare(sides, before.entry, after.entry))
         return Comparison(changes, lambda: _gaps(sides.gaps, before.path), lambda: 0)
 
     def diff_live(self, before: Found, target: bytes, *, checksum: bool, progress: Progress) -> Comparison:
@@ -260,6 +270,9 @@ class Looking:
 
         Raises `SourceError` where nothing is there.
         """
+        from respaldo.views.diff import compare, placed  # noqa: PLC0415 - start-up time
+        from respaldo.views.sides import Live  # noqa: PLC0415 - start-up time
+
         manifest = before.snapshot.manifest
         inside = [source for source in manifest.sources if (before.path + b"/").startswith(source.rstrip(b"/") + b"/")]
         live = Live(
@@ -272,7 +285,7 @@ class Looking:
             progress=progress,
         )
         top = live.root(before.entry)
-        shown = (_placed(change, before.path, target) for change in compare(live, before.entry, top))
+        shown = (placed(change, before.path, target) for change in compare(live, before.entry, top))
         return Comparison(shown, lambda: _gaps(live.gaps, before.path), lambda: live.failed)
 
     def snapshots(
@@ -304,14 +317,9 @@ class Looking:
 
     def history(self, snapshots: Sequence[Snapshot], path: bytes) -> Iterator[State]:
         """Yields the states of a path in snapshots, numbered by their place."""
+        from respaldo.views.history import history  # noqa: PLC0415 - start-up time
+
         return history(self._register, self._trees, [item.manifest.root for item in snapshots], path)
-
-
-def _placed(change: Change, before: bytes, after: bytes) -> Change:
-    """Returns a change with whole paths: of what was removed the first side's, else the second's."""
-    top = before if change.verb is Verb.REMOVED else after
-    was = before.rstrip(b"/") + change.was if change.was else b""
-    return replace(change, path=(top.rstrip(b"/") + change.path) or b"/", was=was)
 
 
 def _gaps(gaps: Mapping[bytes, Gap], top: bytes) -> list[Gap]:

@@ -196,28 +196,11 @@ def open_area(
     Raises `UsageError` where there is no such client, and else as `open_repository`.
     """
     from respaldo.store.areasuccession import AreaSuccession  # noqa: PLC0415 - start-up time
-    from respaldo.store.owned import OwnedArea  # noqa: PLC0415 - start-up time
 
-    client = owner.clients.record(name)
-    location = area_location(owner.location, client.enrolment.client)
-    try:
-        backend = open_backend(location)
-    except NotARepository as error:
-        error.hint = f"the area of the client {client.enrolment.name} is not below its repository"
-        raise
-    wrapped, limit = _wrapped(backend, limit_bytes_per_s, writes=writes)
-    try:
-        repo = OwnedArea.open_area(
-            wrapped,
-            client,
-            cache_dir=places.cache_dir,
-            clock=SystemClock(),
-            random=system_random,
-            state_dir=places.state_dir,
-        )
-    except BaseException:
-        backend.close()
-        raise
+    clients = owner.clients
+    client = clients.record(name)
+    wrapped, limit = _wrapped(clients.area_backend(client), limit_bytes_per_s, writes=writes)
+    repo = clients.open_area(client, wrapped, state_dir=places.state_dir)
     if not writes:  # whoever writes stays in the epoch that it was opened in
         repo.keep_up = AreaSuccession(repo, owner.within)
     opened = Repository(

@@ -364,6 +364,12 @@ class Repository:
         return area.late if area is not None else 0
 
     @property
+    def earlier_runs(self) -> int:
+        """How many sessions were met that a client with rights stored under a credential that its file lacks."""
+        granted = getattr(self._repo, "granted", None)
+        return len(granted.earlier) if granted is not None else 0
+
+    @property
     def parity(self) -> Parity:
         """Parity of this repository: how much there is, what it has mended, on and off."""
         return Parity(self._repo)

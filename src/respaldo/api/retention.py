@@ -225,7 +225,7 @@ def _same(repo: Repo, items: Iterable[Snapshot]) -> list[list[Snapshot]]:
 def apply_retention(repo: Repo, plan: RetentionPlan, *, cancel: Cancel) -> tuple[Snapshot, ...]:
     """Forgets what a plan says, the oldest first, or puts it into the trash; returns what went.
 
-    What was pinned since the plan was made stays.
+    What was pinned since the plan was made stays, also where it is pinned while others go.
     """
     pins = protection.list_pins(repo)
     going = tuple(item for item in plan.forgotten if item.id not in pins)
@@ -242,6 +242,8 @@ def _take(repo: Repo, going: Iterable[Snapshot], grace_ns: int, *, cancel: Cance
         cancel.check()
         if grace_ns:
             protection.put_in_trash(repo, item.id, grace_ns)
+        elif protection.is_pinned(repo, item.id):  # since they were looked through, which may be long ago
+            continue
         else:
             forget(repo, item.id)
             repo.backend.discard([protection.trash_name(item.id)])

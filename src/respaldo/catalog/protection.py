@@ -34,6 +34,11 @@ def list_pins(repo: Repo) -> frozenset[SnapshotId]:
     return frozenset(_ids(repo, "pins"))
 
 
+def is_pinned(repo: Repo, snapshot: SnapshotId) -> bool:
+    """Whether a snapshot is pinned right now."""
+    return repo.backend.exists(pin_name(snapshot)) is not None
+
+
 def pin(repo: Repo, snapshot: SnapshotId, reason: str = "") -> bool:
     """Pins a snapshot; returns whether it was not pinned before. Raises `Refused` where it is gone meanwhile."""
     name = pin_name(snapshot)

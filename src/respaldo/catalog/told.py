@@ -14,11 +14,11 @@ from functools import partial
 
 from respaldo.catalog.arrival import Told
 from respaldo.codec.signing import Signer, client_of, is_signed
-from respaldo.core.errors import RespaldoError
+from respaldo.core.errors import ObjectMissing, RespaldoError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.format.logbook import SUBJECTS_MAX, Entry, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
-from respaldo.store.following import COMMIT, ENTRY_PURPOSE, admin_signed
+from respaldo.store.following import COMMIT, ENTRY_PURPOSE, admin_signed, look_again
 from respaldo.store.logbook import HEADS_TOLD
 from respaldo.store.owned import OwnedArea
 from respaldo.store.several import read_several
@@ -81,10 +81,16 @@ def read_commits(repo: OwnedArea) -> Commits:
 
 def _read_logs(repo: OwnedArea) -> dict[bytes, _Log]:
     """Reads all that is there and opens, and leaves out what its signer has not signed."""
+    return look_again(lambda: _read_logs_once(repo))
+
+
+def _read_logs_once(repo: OwnedArea) -> dict[bytes, _Log]:
     logs: defaultdict[bytes, _Log] = defaultdict(_Log)
     names = [name for name in sorted(repo.backend.names("log"), reverse=True) if parse_name(name) is not None]
     written_by_owner: set[bytes] = set()
     for _, got in read_several(partial(_read, repo), names):
+        if isinstance(got, ObjectMissing):
+            raise got
         if isinstance(got, RespaldoError):
             continue
         entries, by_owner = got

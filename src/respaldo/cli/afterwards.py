@@ -51,30 +51,28 @@ def prune_afterwards(
     from respaldo.api import PruneOptions  # start-up time
     from respaldo.cli import collection  # start-up time
     from respaldo.cli import policy as policies  # start-up time
+    from respaldo.cli.clearing import Clearing  # start-up time
 
     given = {
         "time_zone": ZONE.convert("local", None, None),
         "group_by": "host,paths",
         "accept_times": False,
     }
-    fields: dict[str, object] = {}
-    lines: list[str] = []
+    clearing = Clearing()
     started_ns = progress.elapsed_ns()
     try:
-        plan = policies.make_plan(repository, policy, given, only_like=snapshot)
-        prepared = repository.pruning.prepare(PruneOptions(), plan, progress=progress, cancel=cancel)
-        run = policies.apply(repository, plan, cancel=cancel)
-        fields["retention"] = policies.fields(run)
-        lines.append(policies.summary(run))
-        fields["emptied"] = [item.hex() for item in repository.empty_trash()]
-        result = prepared.run()
+        result = clearing.carry_out(
+            repository, policy, PruneOptions(), given, only_like=snapshot, progress=progress, cancel=cancel
+        )
     except RespaldoError as error:
-        fields["error"] = show.shown(str(error))
-        return Afterwards(fields=fields, text="\n".join(lines), status=error.exit_status, error=error)
+        fields = clearing.fields | {"error": show.shown(str(error))}
+        text = policies.summary(clearing.run) if clearing.run else ""
+        return Afterwards(fields=fields, text=text, status=error.exit_status, error=error)
     duration_ns = progress.elapsed_ns() - started_ns
     collection.warn(result)
+    run = clearing.run
     return Afterwards(
-        fields=collection.fields(result, duration_ns) | fields,
-        text="\n".join((*lines, collection.text(result, duration_ns))),
-        status=result.exit_status or (4 if run.plan.damaged else 0),
+        fields=collection.fields(result, duration_ns) | clearing.fields,
+        text="\n".join((*([policies.summary(run)] if run else []), collection.text(result, duration_ns))),
+        status=result.exit_status or (4 if run and run.plan.damaged else 0),
     )

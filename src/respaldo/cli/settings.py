@@ -239,6 +239,17 @@ class Settings:
                             f"note: {show.count(late, 'session')} of the client {self.client} came after it was "
                             "removed, or with a credential from before it was renewed: nothing of that counts"
                         )
+                    if earlier := repository.earlier_runs:
+                        show.err(
+                            f"warning: {show.count(earlier, 'session')} may be from before the credential was renewed, "
+                            "and the credential file opens nothing of that: what was stored then is not shown, or said "
+                            "to be in no pack"
+                        )
+                        show.err(
+                            "hint: add the file from before to it (cat OLD >> FILE); if that is lost, the owner reads "
+                            "it: respaldo restore --client NAME, or makes what is still needed readable here with: "
+                            "respaldo key reencrypt --client NAME"
+                        )
                     for refused in repository.unrecorded:
                         show.err(f"warning: this is not in the access log: {show.shown(refused.what)}")
                     _speak_of_log(repository, self.level)

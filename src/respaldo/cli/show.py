@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from respaldo.api import Changes
 
 _NAMES_MOST = 8
+_LINES_TOGETHER = 64
+"""A call of its own for each of a hundred thousand lines takes as long as making them."""
 OUTPUT = "standard output"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -185,6 +187,28 @@ def out(text: str) -> None:
     """Writes a line to standard output."""
     with _to_output():
         sys.stdout.write(text + "\n")
+
+
+def out_each(lines: Iterable[str]) -> None:
+    """Writes lines to standard output as they come, to a pipe or a file some dozens at once.
+
+    The first is handed over at once: whoever reads a pipe sees that there is something. Where making one fails, those
+    before it are written.
+    """
+    waiting: list[str] = []
+    most = 1
+    try:
+        for line in lines:
+            waiting.append(line)
+            if len(waiting) >= most:
+                together, waiting = waiting, []
+                out("\n".join(together))
+                if most == 1:
+                    flush()
+                    most = 1 if sys.stdout.isatty() else _LINES_TOGETHER
+    finally:
+        if waiting:
+            out("\n".join(waiting))
 
 
 def out_bytes(data: Buffer) -> None:

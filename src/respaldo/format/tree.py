@@ -277,6 +277,8 @@ def parse_tree(data: bytes, what: str, *, length_max: int = TREE_RAW_BYTES_MAX) 
     raise Corruption(what, "not a tree of this format")
 
 
+_COLUMNS = 5
+"""The number of a leaf, and what stands before the maps."""
 _MAPS = 6
 
 
@@ -285,19 +287,22 @@ def leaf_as_encoded(data: bytes) -> Leaf:
 
     Validates nothing: for bytes that never left this machine and that a check covers.
     """
-    match msgpack.unpackb(data, unicode_errors="surrogateescape", strict_map_key=False):
-        case [1, bytes(names), bytes(meta), bytes(content), bytes(targets), *maps] if len(maps) == _MAPS:
+    found = msgpack.unpackb(data, unicode_errors="surrogateescape", strict_map_key=False)
+    # No pattern is matched: of a search that would be a third of what a directory takes.
+    if isinstance(found, list) and len(found) == _COLUMNS + _MAPS and found[0] == LEAF:
+        _, names, meta, content, targets, levels, links, xattrs, marks, users, groups = found
+        if type(names) is type(meta) is type(content) is type(targets) is bytes:
             return Leaf(
                 names=names,
                 meta=meta,
                 content=content,
                 targets=targets,
-                levels={row: (level, count) for row, level, count in maps[0]},
-                links=dict(maps[1]),
-                xattrs={row: tuple((name, value) for name, value in pairs) for row, pairs in maps[2]},
-                marks=dict(maps[3]),
-                users=dict(maps[4]),
-                groups=dict(maps[5]),
+                levels={row: (level, count) for row, level, count in levels} if levels else {},
+                links=dict(links),
+                xattrs={row: tuple((name, value) for name, value in pairs) for row, pairs in xattrs} if xattrs else {},
+                marks=dict(marks),
+                users=dict(users),
+                groups=dict(groups),
             )
     msg = "not a leaf"
     raise ValueError(msg)

@@ -173,6 +173,13 @@ class Draft:
         self.close()
 
 
+def publish(folder: Folder, name: bytes) -> None:
+    """Gives a directory that was made unfinished its name, unless something has it. Raises `OSError`."""
+    if folder.parent is not None:
+        _rename_new(folder.parent.fd, folder.name, name)
+        folder.name = name
+
+
 def link(
     source: Folder, old: bytes, folder: Folder, new: bytes, *, replace: bool, random: Random = system_random
 ) -> None:

@@ -9,7 +9,9 @@ returned to.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -27,7 +29,9 @@ AWAKE_MAX = 48
 """How many folders of one target hold a descriptor, besides the root."""
 NAME_BYTES_MAX = 255
 TEMPORARY = b".respaldo-"
+UNFINISHED = b"-directory"
 _TEMPORARY = re.compile(rb"\.respaldo-[0-9a-f]{16}(-[0-9]+)?")
+_UNFINISHED = re.compile(rb"\.respaldo-[0-9a-f]{16}-directory")
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o700
@@ -45,6 +49,11 @@ def check_name(name: bytes) -> None:
 def is_temporary(name: bytes) -> bool:
     """Whether a name is one that a restore gives to what it has not finished."""
     return bool(_TEMPORARY.fullmatch(name))
+
+
+def is_unfinished(name: bytes) -> bool:
+    """Whether a name is one that a restore gives to a directory whose files it has not finished."""
+    return bool(_UNFINISHED.fullmatch(name))
 
 
 class Folder:
@@ -115,6 +124,13 @@ class Folder:
         if folder.found.st_mode & stat.S_ISGID:
             os.fchmod(opened, _PRIVATE)
             folder.found = os.fstat(opened)
+        return folder
+
+    def make_unfinished(self) -> Folder:
+        """Makes one that gets its name later (`draft.publish`); a lock on it tells other runs that it is in use."""
+        folder = self.make(TEMPORARY + self.target.mark + UNFINISHED)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(folder.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return folder
 
     def _opened(self, name: bytes, fd: int) -> Folder:

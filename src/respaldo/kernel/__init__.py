@@ -32,8 +32,9 @@ gather(dir_fd, names, meta, ident, out) -> rows
 scatter(dir_fd, names, meta, counts, pieces, prefix, options) -> rows
     Creates many regular files in one directory, each from its next ``counts[i]`` (u32) of the ``pieces``, with mode,
     time and, if asked, owner. Temporary names are prefix + decimal index. Under its own name a file is whole or
-    absent; a name that exists is never replaced (EEXIST). Returns a `layout.SCATTERED` row per file. A full or
-    read-only file system stops the batch: every row behind it says ECANCELED.
+    absent; a name that exists is never replaced (EEXIST). With `layout.SCATTER_PRIVATE` a file has its own name from
+    the first, for a directory that gets its name later. Returns a `layout.SCATTERED` row per file. A full or read-only
+    file system stops the batch: every row behind it says ECANCELED.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-REVISION: Final = 2
+REVISION: Final = 3
 
 # One entry of a directory as it is backed up: mode (all of st_mode), uid, gid, attributes (inode flags; 0 in `scan`),
 # size (bytes of a file or a link's target; major << 32 | minor of a device; else 0), mtime_ns, btime_ns (0: none).
@@ -45,6 +45,7 @@ GATHER_NOT_REGULAR: Final = 4  # something else took its place; nothing was read
 SCATTER_OWNER: Final = 1  # gives files their owner
 SCATTER_SYNC: Final = 2  # brings the content to the disk before the file gets its name
 SCATTER_SPARSE: Final = 4  # leaves whole aligned blocks of zeros out
+SCATTER_PRIVATE: Final = 8  # nobody looks into the directory yet: files have their names from the first
 # Flags of a SCATTERED row.
 SCATTER_OWNER_FAILED: Final = 1  # the owner could not be set; set-id bits were left out
 

@@ -28,7 +28,8 @@
  * before i. A file without CHANGED and without error was, from its first fstat to its second, the one that the rows
  * describe.
  *
- * scatter. Under its final name a file is whole or absent, and a name that exists is never replaced.
+ * scatter. Under its final name a file is whole or absent, and a name that exists is never replaced. With PRIVATE, a file
+ * has its final name from the first: for a directory that is to get its own name when the files in it are whole.
  */
 
 #ifndef RESPALDO_NO_PYTHON
@@ -61,7 +62,7 @@
 #include <linux/fs.h>
 
 /* Raised whenever a signature, a layout or a result changes; the package refuses a native module of another one. */
-#define KERNEL_REVISION 2
+#define KERNEL_REVISION 3
 
 /* ------------------------------------------------------------------------------------------------ little-endian -- */
 
@@ -123,7 +124,7 @@ enum {
 
 enum { SCAN_IGNORE_INO = 1, SCAN_IGNORE_CTIME = 2, SCAN_TRUST_TIMES = 4, SCAN_OPTIONS = 7 };
 enum { GATHER_CHANGED = 1, GATHER_XATTRS = 2, GATHER_NOT_REGULAR = 4 };
-enum { SCATTER_OWNER = 1, SCATTER_SYNC = 2, SCATTER_SPARSE = 4, SCATTER_OPTIONS = 7 };
+enum { SCATTER_OWNER = 1, SCATTER_SYNC = 2, SCATTER_SPARSE = 4, SCATTER_PRIVATE = 8, SCATTER_OPTIONS = 15 };
 enum { SCATTER_OWNER_FAILED = 1 };
 
 enum stage { STAGE_OK, STAGE_CHECK, STAGE_OPEN, STAGE_WRITE, STAGE_OWNER, STAGE_MODE, STAGE_TIMES, STAGE_CLOSE, STAGE_RENAME };
@@ -831,6 +832,8 @@ static struct outcome scatter_one(int dir_fd, const char *name, const uint8_t *m
         return (struct outcome){EINVAL, STAGE_CHECK, 0};
 
     int fd;
+    if (options & SCATTER_PRIVATE)
+        temporary = name;
     do
         fd = openat(dir_fd, temporary, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
     while (fd < 0 && errno == EINTR);
@@ -852,7 +855,7 @@ static struct outcome scatter_one(int dir_fd, const char *name, const uint8_t *m
     }
     if (close(fd) < 0 && done.error == 0)
         done.error = errno, done.stage = STAGE_CLOSE;
-    if (done.error == 0 && (done.error = rename_new(dir_fd, temporary, name)) != 0)
+    if (done.error == 0 && temporary != name && (done.error = rename_new(dir_fd, temporary, name)) != 0)
         done.stage = STAGE_RENAME;
     if (done.error != 0)
         unlinkat(dir_fd, temporary, 0);

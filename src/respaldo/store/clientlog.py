@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.format.runrecord import parse_run_name
-from respaldo.store.following import Followed
+from respaldo.store.following import Followed, look_again
 from respaldo.store.logbook import Logbook
 from respaldo.store.outcomes import outcome_name
 from respaldo.store.recollection import Memory
@@ -24,6 +24,14 @@ class ClientLog(Logbook):
 
     def follow(self, *, accept: bool = False) -> Followed:
         """Compares what is listed with this client's own entries and runs; the entries of others it cannot read."""
+        memory, gone, findings = look_again(self._compare, is_whole=lambda found: not found[2])
+        if findings and accept:
+            self.give_up(gone)
+            self._begin_anew()
+        return Followed(memory=replace(memory, live=set()), findings=findings)
+
+    def _compare(self) -> tuple[Memory, set[bytes], list[str]]:
+        """Returns the memory, and what of it is not there: runs, and sentences."""
         memory = self.memory()
         findings: list[str] = []
         client = self.recollection.client
@@ -36,10 +44,7 @@ class ClientLog(Logbook):
         last = max(self.listed().get(client, ()), default=-1)
         if known is not None and last < known.number:
             findings.append(f"of this client's log, entries {last + 1} to {known.number} are gone")
-        if findings and accept:
-            self.give_up(gone)
-            self._begin_anew()
-        return Followed(memory=replace(memory, live=set()), findings=findings)
+        return memory, gone, findings
 
     def _begin_anew(self) -> None:
         """Takes another identity: the chain of this one cannot be gone on with, since its end is not there."""

@@ -5,17 +5,20 @@ Implements docs/format.md, "Config".
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from respaldo.backend.base import Backend
-from respaldo.core.errors import Corruption, ObjectExists
+from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
 from respaldo.format.config import Config, parse_config
 from respaldo.format.header import unclose_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.vault import Vault
 
 _NAME = "config/%016x"
+_LOOKS: Final = 3
 _FORM = re.compile(r"config/[0-9a-f]{16}")
 
 
@@ -34,6 +37,13 @@ def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
     ``lenient``: one that is whole and cannot be opened is passed over, since it was put by somebody who held a master
     key that is destroyed by now.
     """
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(ObjectMissing):  # another version has just taken its place
+            return _read_config(backend, vault, lenient=lenient)
+    return _read_config(backend, vault, lenient=lenient)
+
+
+def _read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
     names = sorted(name for name, _ in backend.list("config") if _FORM.fullmatch(name))
     for name in reversed(names):
         data = backend.get_whole(name, RECORD_BYTES_MAX)
@@ -51,8 +61,9 @@ def change_config(
 ) -> Config:
     """Puts a new version, made of the one that counts, which ``read`` gives; returns it."""
     while True:
-        config = change(read())
+        # Before it is read: one that another client puts after that has this very name, or is read.
         name = next_name(name for name, _ in backend.list("config"))
+        config = change(read())
         try:
             backend.put(name, [vault.seal_record("config", name, config.encode())])
         except ObjectExists:

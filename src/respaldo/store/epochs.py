@@ -129,7 +129,20 @@ class Found:
 
 
 def look(backend: Backend) -> Found:
-    """Lists epochs and reads the objects of the highest one of which any is whole."""
+    """Lists epochs and reads the objects of the highest one of which any is whole.
+
+    Where one goes meanwhile, another one has come that says what it said, or more: they are listed again.
+    """
+    for _ in range(_LOOKS - 1):
+        found, went = _look(backend)
+        if not went:
+            return found
+    return _look(backend)[0]
+
+
+def _look(backend: Backend) -> tuple[Found, bool]:
+    """Does so once; returns also whether an object went meanwhile."""
+    went = False
     found = Found(names=tuple(sorted(name for name, _ in backend.list(FOLDER))))
     records = sorted((item for name in found.names if (item := parse_record_name(name))), reverse=True)
     named = {parse_record_name(name): name for name in found.names}
@@ -141,10 +154,10 @@ def look(backend: Backend) -> Found:
             found.objects[revision] = parse_object(backend.get_whole(name, RECORD_BYTES_MAX), name)
             found.number = epoch
         except ObjectMissing:
-            continue
+            went = True
         except Corruption as error:
             found.damaged.append(error)
-    return found
+    return found, went
 
 
 def open_newest(backend: Backend, header: Header, secret: Secret | Opened, random: Random) -> tuple[Epoch, Opened]:
@@ -156,10 +169,10 @@ def open_newest(backend: Backend, header: Header, secret: Secret | Opened, rando
         found = look(backend)
         try:
             return _opened(header, found, _candidates(backend, header, found, secret), random)
-        except WrongSecret as error:
+        except (WrongSecret, Corruption) as error:
             problem = error
             if look(backend).names == found.names:
-                break  # or somebody is just rotating
+                break  # or somebody is just rotating, and slots are there whose epoch was not yet
     raise problem
 
 

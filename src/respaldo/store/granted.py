@@ -43,6 +43,10 @@ class GrantedRings(RunRings):
         self._kinds = RUN_KINDS if self._right == RESTORE else LIST_KINDS
         self._signers = [(Signer(item.sign_seed).public, item.owner_sign) for item in self._credentials]
         self._client = id_of(credential)
+        self._lacks = len({item.epoch for item in self._credentials}) <= credential.epoch
+        """Whether there were credentials before of which this client has not kept all."""
+        self.earlier: set[bytes] = set()
+        """Runs that nothing here has signed, where they may be of a credential that was not kept."""
 
     @property
     def sealing(self) -> KeyRing:
@@ -58,7 +62,12 @@ class GrantedRings(RunRings):
         return ListRing(known.root, self._header.hash, epoch=known.epoch)
 
     def _read(self, session: bytes) -> Known:
-        run, place = read_signed(self._backend, session, self._client, self._header.hash, self._signers)
+        try:
+            run, place = read_signed(self._backend, session, self._client, self._header.hash, self._signers)
+        except Corruption:
+            if self._lacks:
+                self.earlier.add(session)
+            raise
         credential = self._credentials[place]
         root = granted_root(run, self._right, credential.box_seed, self._header)
         if root is None:
@@ -80,7 +89,7 @@ class GrantedRepo(Repo):
         random: Random,
         state_dir: Path | None = None,
     ) -> None:
-        self._rings = GrantedRings(credential, backend, header)
+        self.granted = GrantedRings(credential, backend, header)
         super().__init__(
             backend,
             header,
@@ -88,7 +97,7 @@ class GrantedRepo(Repo):
             cache_dir=cache_dir / "granted",
             clock=clock,
             random=random,
-            rings=self._rings,
+            rings=self.granted,
             config=credential.config,
         )
         self.access_seeds = tuple(access_seed(item.box_seed) for item in (credential, *credential.former))
@@ -97,6 +106,6 @@ class GrantedRepo(Repo):
 
     def list_packs(self, *, lenient: bool = False) -> Listing:  # noqa: ARG002 - a reader needs no condemnations
         """Lists packs; condemnations, which are the owner's, mean nothing to who only reads."""
-        self._rings.look_again()
+        self.granted.look_again()
         packs = cast("dict[PackName, int]", list_hashes(self.backend, "packs"))
         return Listing(packs=packs, condemned=frozenset())

@@ -245,16 +245,28 @@ class Reader:
                 numbers[byte::4] = rows[7 - byte :: 8]
             yield array("H", bytes(native("H", column))), array("I", bytes(native("I", numbers)))
 
+    def _recent_rows(self, number: int) -> bytes:
+        """Returns a partition's rows of the recent database, which mostly holds few: its keys are not guessed."""
+        cursor = self._recent
+        if cursor is None or not cursor.set_range(bytes((number, 0))):
+            return b""
+        keys: list[bytes] = []
+        while (key := bytes(cursor.key()))[0] == number:
+            if len(key) == 2:
+                keys.append(key)
+            if not cursor.next_nodup():
+                break
+        return bytes(cursor.getmulti(keys, dupdata=True, dupfixed_bytes=_ROW, keyfixed=True)) if keys else b""
+
     def shared(self) -> Iterator[list[int]]:
         """Yields the ordinals of all rows that have the same 4 bytes of an id, where they are several."""
         for number in range(PARTITIONS):
             words = bytearray()
             if self._base is not None:
                 words += words_of_buckets(_read_buckets(self._txn.cursor(db=self._base), number))
-            if self._recent is not None:
-                keys = [bytes((number, second)) for second in range(BUCKETS)]
-                rows = self._recent.getmulti(keys, dupdata=True, dupfixed_bytes=_ROW, keyfixed=True)
-                words += words_of_rows(bytes(rows))
+            words += words_of_rows(self._recent_rows(number))
+            if not words:  # most partitions of a small repository
+                continue
             ordered = sort_words(words)
             prefixes = u32_array(ordered)[1::2]
             ordinals = ordinals_of(ordered)

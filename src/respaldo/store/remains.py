@@ -24,12 +24,11 @@ from respaldo.store.reopened import Key, Reopened
 
 REMAINS_BYTES = 32 << 20
 SLICE_BYTES = 16 << 10
-_LEVEL = 1
+_LEVEL = -1
 _OVERHEAD_BYTES = 4 << 10
 _AGAIN_MIN = 8
-"""So many blocks have to be opened again before anything is kept of others: most readers never come to that."""
-_LEFT_MIN = 256
-"""Of so many blocks that were cut up, at least as many pieces have to have been taken; else it does not pay here."""
+"""So many blocks have to be opened again, for what was not asked for before, until anything is kept of others; and no
+more are kept than were opened again, or taken from: what is asked for twice, as equal files are, is not here."""
 _UNUSED_FOR = 4
 """What was not touched while so many times as many blocks were let go as are kept here is not needed any more."""
 
@@ -41,7 +40,7 @@ class Rest:
     holes in memory that blocks do not fit in.
     """
 
-    __slots__ = ("_bounds", "_first", "_freed", "_map", "end", "start", "touched")
+    __slots__ = ("_bounds", "_first", "_freed", "_map", "_opened", "end", "start", "touched")
 
     def __init__(self, raw: bytes, start: int, compressor: Compressor) -> None:
         view = memoryview(raw)
@@ -54,6 +53,8 @@ class Rest:
         self.touched = 0
         self._bounds = array("I", accumulate(map(len, slices), initial=0))
         self._first = self._freed = 0
+        self._opened: tuple[int, bytes] | None = None
+        """The slice that was opened last, in which the next piece begins, and its number."""
         self._map = mmap.mmap(-1, self._bounds[-1], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for data in slices:
             self._map.write(data)
@@ -61,7 +62,7 @@ class Rest:
     @property
     def held_bytes(self) -> int:
         """How much memory it takes."""
-        return self._bounds[-1] - self._freed + _OVERHEAD_BYTES
+        return self._bounds[-1] - self._freed + _OVERHEAD_BYTES + (SLICE_BYTES if self._opened else 0)
 
     def take(self, decompressor: Decompressor, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
         """Returns pieces (offset and length in the block), None unless all are here; drops what lies before them."""
@@ -84,8 +85,11 @@ class Rest:
             while at < end:
                 raw_length = min(SLICE_BYTES, self.end - at)
                 with view[self._bounds[number] : self._bounds[number + 1]] as data:
-                    packed = len(data) < raw_length
-                    parts.append(decompressor.decompress(data, raw_length, "remains") if packed else bytes(data))
+                    if self._opened is None or self._opened[0] != number:
+                        packed = len(data) < raw_length
+                        raw = decompressor.decompress(data, raw_length, "remains") if packed else bytes(data)
+                        self._opened = (number, raw)
+                    parts.append(self._opened[1])
                 at, number = at + raw_length, number + 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -93,6 +97,8 @@ class Rest:
         while self.start < self.end and min(self.start + SLICE_BYTES, self.end) <= offset:
             self.start = min(self.start + SLICE_BYTES, self.end)
             self._first += 1
+        if self._opened is not None and self._opened[0] < self._first:
+            self._opened = None
         unused = self._bounds[self._first] // mmap.PAGESIZE * mmap.PAGESIZE - self._freed
         if unused:
             self._map.madvise(mmap.MADV_DONTNEED, self._freed, unused)
@@ -128,15 +134,16 @@ class Remains:
             self._rests[key] = rest
             self.held_bytes += rest.held_bytes
 
-    def opened(self, key: Key) -> None:
-        """Takes note that a block was opened."""
-        self._reopened.opened(key)
+    def opened(self, key: Key, offset: int) -> None:
+        """Takes note that a block was opened for what lies at an offset."""
+        self._reopened.opened(key, offset)
 
     def takes(self, key: Key, start: int, end: int) -> bool:
         """Takes note that a block is let go; returns whether to `cut` what it holds between two offsets, for here."""
         self._let_go += 1
-        self._reopened.let_go(key)
-        if start >= end or self._reopened.count < _AGAIN_MIN or (self._left >= _LEFT_MIN and self._taken < self._left):
+        self._reopened.let_go(key, start)
+        again = self._reopened.count
+        if start >= end or again < _AGAIN_MIN or self._left > again + self._taken:
             return False
         while self.held_bytes >= self._limit_bytes:
             oldest, rest = next(iter(self._rests.items()))

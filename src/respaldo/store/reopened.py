@@ -17,16 +17,16 @@ class Reopened:
     __slots__ = ("_gone", "count")
 
     def __init__(self) -> None:
-        self._gone: OrderedDict[Key, None] = OrderedDict()
+        self._gone: OrderedDict[Key, int] = OrderedDict()
         self.count = 0
 
-    def let_go(self, key: Key) -> None:
-        """Takes note that a block is held no more."""
-        self._gone[key] = None
+    def let_go(self, key: Key, asked_to: int = 0) -> None:
+        """Takes note that a block is held no more, of which nothing behind an offset was asked for."""
+        self._gone[key] = asked_to
         self._gone.move_to_end(key)
         if len(self._gone) > _GONE_MAX:
             self._gone.popitem(last=False)
 
-    def opened(self, key: Key) -> None:
-        """Takes note that a block was opened."""
-        self.count += key in self._gone
+    def opened(self, key: Key, offset: int = 0) -> None:
+        """Takes note that a block was opened for what lies at an offset; counts it where that is asked for anew."""
+        self.count += offset >= self._gone.get(key, offset + 1)

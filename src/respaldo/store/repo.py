@@ -6,6 +6,7 @@ readers' half of "Protocol".
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,15 @@ from respaldo.codec.box import box_public
 from respaldo.codec.compress import LEVEL
 from respaldo.codec.keys import Rings, access_seed
 from respaldo.codec.slots import Opened, Secret
-from respaldo.core.errors import CacheDamaged, Corruption, ObjectMissing, RespaldoError, StorageFailed
+from respaldo.core.errors import (
+    CacheDamaged,
+    ChunkMissing,
+    Corruption,
+    ObjectMissing,
+    RespaldoError,
+    StorageError,
+    StorageFailed,
+)
 from respaldo.core.ids import PackName, SegmentName, pack_object, parse_random_leaf
 from respaldo.core.seams import Clock, Progress, Random
 from respaldo.format.config import Config
@@ -30,7 +39,7 @@ from respaldo.format.segment import Segment
 from respaldo.format.snapshot import RECORD_BYTES_MAX, Condemnation, parse_condemnation
 from respaldo.store.ballast import with_ballast
 from respaldo.store.configuration import change_config, read_config
-from respaldo.store.epochs import Epoch, open_newest, packs_under, require_newest
+from respaldo.store.epochs import Epoch, newest_listed, open_newest, packs_under, require_newest
 from respaldo.store.header import or_healed, read_header
 from respaldo.store.index import Index
 from respaldo.store.local import DAMAGED
@@ -49,6 +58,7 @@ from respaldo.store.vault import make_vault
 if TYPE_CHECKING:
     from respaldo.store.runs import ClientRuns
 
+_LOOKS = 3
 _ENTERED_TOGETHER = 256
 """So many footers at most are read again where a run is cut off."""
 
@@ -64,7 +74,8 @@ class Listing:
 class Repo:
     """Is an open repository. A context manager; one thread, except where a part says otherwise.
 
-    Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`.
+    Left with an error of a damaged local cache, it drops the cache and raises `CacheDamaged`. Left with damage where
+    the key was rotated since it was opened, it raises `KeyRotated`: what others have sealed anew looks like that.
     """
 
     runs: ClientRuns | None = None  # of a client that cannot read what earlier sessions wrote
@@ -94,6 +105,8 @@ class Repo:
         self.cache_dir = cache_dir / header.repository.hex()
         self.epoch = epoch
         """The epoch that counted when it was opened; what is written is sealed under it."""
+        self._first = epoch
+        """The same, also where who only reads has gone on in another one."""
         rings = rings or epoch.rings
         self.vault = make_vault(rings, header, LEVEL, random)
         self.config = config or self._read_config()
@@ -178,17 +191,23 @@ class Repo:
         header = header or read_header(backend)
         if pinned and pinned != header.hash:
             raise Corruption(HEADER, "it is not the header that this client has seen at this place")
-        epoch, found = open_newest(backend, header, secret, random)
-        return cls(
-            backend,
-            header,
-            epoch,
-            cache_dir=cache_dir,
-            clock=clock,
-            random=random,
-            state_dir=state_dir,
-            slot=found.slot,
-        )
+        for look in range(_LOOKS):
+            epoch, found = open_newest(backend, header, secret, random)
+            try:
+                return cls(
+                    backend,
+                    header,
+                    epoch,
+                    cache_dir=cache_dir,
+                    clock=clock,
+                    random=random,
+                    state_dir=state_dir,
+                    slot=found.slot,
+                )
+            except Corruption:  # or the configuration was sealed under a key that has come since
+                if look + 1 == _LOOKS or newest_listed(backend) <= epoch.number:
+                    raise
+        raise AssertionError
 
     def __enter__(self) -> Self:
         return self
@@ -196,7 +215,12 @@ class Repo:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if isinstance(value, Corruption | ChunkMissing):
+                with contextlib.suppress(StorageError):  # then that is what happened
+                    self.require_newest(self._first)
+        finally:
+            self.close()
         if isinstance(value, DAMAGED):
             shutil.rmtree(self.cache_dir, ignore_errors=True)
             raise CacheDamaged(

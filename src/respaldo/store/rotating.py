@@ -92,9 +92,14 @@ def rotate(repo: Repo, plan: RotationPlan) -> Rotated:
     names: dict[str, str] = {}
     made: list[tuple[str, bytes]] = []
     for info in plan.kept:
+        try:
+            old = slots.read(repo.backend, info.name)
+        except ObjectMissing:  # another client has removed it since the plan was made: it is to open nothing any more
+            continue
         name = names[info.name] = slots.new_name(repo.random)
-        slot = slots.remake(info, slots.read(repo.backend, info.name), name, ring, vault, repo.random)
-        made.append((name, slot.encode()))
+        made.append((name, slots.remake(info, old, name, ring, vault, repo.random).encode()))
+    if not made:
+        raise KeyRotated(newest_listed(repo.backend))
     item = _object(epoch, 0, vault, made)
     try:
         with_ballast(repo.backend, lambda: repo.backend.put(record_name(number, 0), [item.encode()]))

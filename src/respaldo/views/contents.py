@@ -167,22 +167,61 @@ class Contents:
             return None
         if not file.entry.content.level:
             return offset if data else size
-        with self._lock:
-            for piece in self._pieces(file, offset, size):
-                if (piece.id != HOLE) is data:
-                    return max(piece.start, offset)
+        content = file.entry.content
+        for top in content:
+            found = self._seek(top, content.level, 0, offset, set(), data=data)
+            if found is not None:
+                return found if found < size else None if data else size
         return None if data else size
+
+    def _seek(
+        self, node: ChunkId, level: int, start: int, offset: int, without: set[tuple[ChunkId, int]], *, data: bool
+    ) -> int | None:
+        """Returns where the next data or hole below a node begins; ``without``: nodes that have none of it at all.
+
+        Such a one is gone through once, however often a list names it: whoever makes lists up can name it for ever.
+        """
+        at = start
+        for row in self._rows(node, level):
+            key = row.id, level - 1
+            if at + row.length > offset and (level == 1 or key not in without):
+                if level == 1:
+                    found = max(at, offset) if (row.id != HOLE) is data else None
+                else:
+                    found = self._seek(row.id, level - 1, at, offset, without, data=data)
+                if found is not None:
+                    return found
+                if at >= offset:
+                    without.add(key)
+            at += row.length
+        return None
 
     def data_bytes(self, entry: Entry) -> int:
         """Returns how many bytes of a file are not holes; where its list cannot be read, its size."""
         if not entry.content.level:
             return entry.size
         try:
-            with self._lock:
-                pieces = self._pieces(OpenFile(entry), 0, entry.size)
-                return sum(piece.length for piece in pieces if piece.id != HOLE)
+            held: dict[tuple[ChunkId, int], int] = {}
+            return min(entry.size, sum(self._data_below(top, entry.content.level, held) for top in entry.content))
         except (ChunkMissing, Corruption, StorageError):
             return entry.size
+
+    def _data_below(self, node: ChunkId, level: int, held: dict[tuple[ChunkId, int], int]) -> int:
+        """Returns how many bytes below a node are not holes; each is added up once, however often it is named."""
+        total = held.get((node, level))
+        if total is None:
+            rows = self._rows(node, level)
+            if level == 1:
+                total = sum(row.length for row in rows if row.id != HOLE)
+            else:
+                total = sum(self._data_below(row.id, level - 1, held) for row in rows)
+            held[node, level] = total
+        return total
+
+    def _rows(self, node: ChunkId, level: int) -> list[Row]:
+        """Reads the rows of a list, and lets others in between two of them."""
+        with self._lock:
+            return self._node(node, level)
 
     def _look_ahead(self, file: OpenFile, offset: int, end: int) -> None:
         """Has the next blocks decoded for whoever reads in sequence, a little apart from one another as they come."""

@@ -94,8 +94,23 @@ class Criteria:
             way = max(way, plain, key=len)
         return way
 
-    def among(self, joined: bytes, names: list[bytes]) -> list[int]:
+    @cached_property
+    def _end(self) -> bytes:
+        """How a name has to end, with the NUL behind it, or be, with two, where no more is asked of it; else empty."""
+        last = self.pattern.rstrip("/").rpartition("/")[2]
+        bare = last.removeprefix("*")
+        if self._name is None or self.regex or self.ignore_case or not _GLOB.isdisjoint(bare):
+            return b""
+        try:
+            return (b"" if bare != last else b"\0") + bare.encode() + b"\0"
+        except UnicodeEncodeError:  # bytes that are no letters could be found within letters
+            return b""
+
+    def among(self, joined: bytes) -> list[int]:
         """Returns which of some names, joined with a NUL behind each, match."""
+        if self._end:
+            return list(_rows_with(b"\0" + joined, self._end))
+        names = joined.split(b"\0")[:-1]
         if self._name is None:
             return list(range(len(names)))
         if self._among is not None:
@@ -152,6 +167,17 @@ class Criteria:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+def _rows_with(text: bytes, end: bytes) -> Iterator[int]:
+    """Yields which of some names, joined with a NUL before each and behind the last, end so."""
+    row = -1
+    at, found = 0, text.find(end)
+    while found >= 0:
+        row += text.count(b"\0", at, found + 1)
+        yield row
+        at = found + 1
+        found = text.find(end, at)
 
 
 def _rows_at(text: str, wanted: re.Pattern[str]) -> Iterator[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain, islice
 from typing import Protocol
@@ -253,3 +253,10 @@ def _below(path: bytes, tops: dict[bytes, tuple[bytes, Entry]] | set[bytes]) -> 
             return True
         path = path.rpartition(b"/")[0]
     return False
+
+
+def placed(change: Change, before: bytes, after: bytes) -> Change:
+    """Returns a change with whole paths: of what was removed the first side's, else the second's."""
+    top = before if change.verb is Verb.REMOVED else after
+    was = before.rstrip(b"/") + change.was if change.was else b""
+    return replace(change, path=(top.rstrip(b"/") + change.path) or b"/", was=was)

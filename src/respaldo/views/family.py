@@ -5,6 +5,7 @@ What the base holds is looked at once for all of them, and what is other in seve
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
@@ -22,6 +23,13 @@ Trees = dict[bytes, int]
 """Trees by handle, with the snapshots that hold them at one path."""
 _Variant = tuple[bytes, tuple[tuple[int, bytes], ...]]
 """Of a row: its metadata, empty for the base's, and ids by cell where they are not the base's."""
+
+
+_NUMBER = struct.Struct("<I").pack
+"""Packs the number of a row or cell as it stands in a column of them: looked for as it is, without unpacking others."""
+_NUMBER_BYTES = 4
+_SEARCHED_FOR = 2
+"""Numbers are searched for in a column of more than twice as many; else each of the column is looked up."""
 
 
 class Family:
@@ -44,33 +52,26 @@ class Family:
 
     def rows(self, members: Members, places: Collection[int]) -> Iterator[tuple[int, Row, int]]:
         """Yields (number, row, snapshots) of what stands in some rows of members."""
-        spots, meta_size = self._packer.spots, META.size
-        metas: dict[int, dict[bytes, int]] = {row: {} for row in places}
-        ids: dict[int, dict[bytes, int]] = {}
+        spots = self._packer.spots
+        metas: dict[bytes, dict[bytes, int]] = {_NUMBER(row): {} for row in places}
+        ids: dict[bytes, dict[bytes, int]] = {}
         everywhere = 0
         # Most that differs from the base is the same in many members: by row and by cell, before rows are made.
-        for found, held in members:
+        for (_, _, numbers, meta, cells, chunks), held in members:
             everywhere |= held
-            if found.rows:
-                meta = found.meta
-                for at, row in enumerate(u32_array(found.rows)):
-                    if row in metas:
-                        key = meta[at * meta_size : (at + 1) * meta_size]
-                        of_row = metas[row]
-                        of_row[key] = of_row.get(key, 0) | held
-            if found.cells:
-                ids = ids or {cell: {} for row in places for cell in range(spots[row], spots[row + 1])}
-                chunks = found.ids
-                for at, cell in enumerate(u32_array(found.cells)):
-                    if cell in ids:
-                        key = chunks[at * CHUNK_ID_BYTES : (at + 1) * CHUNK_ID_BYTES]
-                        of_cell = ids[cell]
-                        of_cell[key] = of_cell.get(key, 0) | held
+            if numbers:
+                _add_each(metas, numbers, meta, held)
+            if cells:
+                ids = ids or {_NUMBER(cell): {} for row in places for cell in range(spots[row], spots[row + 1])}
+                _add_each(ids, cells, chunks, held)
         own = self._packer.own
-        for row, changed in metas.items():
-            cells = [(cell, ids[cell]) for cell in range(spots[row], spots[row + 1]) if ids[cell]] if ids else ()
-            if changed or cells:
-                for variant, held in _variants(everywhere, changed, cells):
+        for row, changed in zip(places, metas.values(), strict=True):
+            others: Sequence[tuple[int, dict[bytes, int]]] = ()
+            if ids:
+                among = range(spots[row], spots[row + 1])
+                others = [(cell, in_cell) for cell in among if (in_cell := ids[_NUMBER(cell)])]
+            if changed or others:
+                for variant, held in _variants(everywhere, changed, others):
                     yield row, self._packed(row, variant), held
             elif everywhere:
                 yield row, own(row), everywhere
@@ -98,21 +99,16 @@ class Family:
             return
         everywhere = 0
         cell_of = {place: self._base.folders[place] for place in places}
-        trees: dict[int, Trees] = {cell: {} for cell in cell_of.values()}
-        for found, held in members:
+        ids: dict[bytes, dict[bytes, int]] = {_NUMBER(cell): {} for cell in cell_of.values()}
+        for (_, _, _, _, cells, chunks), held in members:
             everywhere |= held
-            if found.cells:
-                ids = found.ids
-                # Of a directory with hundreds of others below it, every snapshot has dozens here: nothing is called.
-                for at, cell in enumerate(u32_array(found.cells)):
-                    if cell in trees:
-                        in_cell = trees[cell]
-                        tree = ids[at * CHUNK_ID_BYTES : at * CHUNK_ID_BYTES + KEY_BYTES]
-                        in_cell[tree] = in_cell.get(tree, 0) | held
+            if cells:
+                _add_each(ids, cells, chunks, held)
         for place, cell in cell_of.items():
-            found_in = trees[cell] if cell != NO_CELL else {}
+            found_in: Trees = {}
             held = everywhere
-            for others in found_in.values():
+            for tree, others in ids[_NUMBER(cell)].items() if cell != NO_CELL else ():
+                found_in[tree[:KEY_BYTES]] = others
                 held &= ~others
             if held:
                 _add(found_in, self._own_tree(place), held)
@@ -132,6 +128,31 @@ class Family:
         cell = self._base.folders[place]
         content = self._leaf.content
         return NOWHERE if cell == NO_CELL else handle_of(content[cell * CHUNK_ID_BYTES : (cell + 1) * CHUNK_ID_BYTES])
+
+
+def _add_each(wanted: dict[bytes, dict[bytes, int]], numbers: bytes, column: bytes, held: int) -> None:
+    """Adds the rows of a column whose numbers are wanted. ``numbers``: u32, joined, one for each row."""
+    if len(numbers) == _NUMBER_BYTES:  # mostly one file differs
+        if (of_it := wanted.get(numbers)) is not None:
+            of_it[column] = of_it.get(column, 0) | held
+        return
+    width = len(column) // (len(numbers) // _NUMBER_BYTES)
+    if len(wanted) * _SEARCHED_FOR * _NUMBER_BYTES < len(numbers):
+        for number, known in wanted.items():
+            start = numbers.find(number)
+            while start > 0 and start % _NUMBER_BYTES:
+                start = numbers.find(number, start + 1)
+            if start >= 0:
+                at = start // _NUMBER_BYTES * width
+                row = column[at : at + width]
+                known[row] = known.get(row, 0) | held
+        return
+    at = 0
+    for start in range(0, len(numbers), _NUMBER_BYTES):
+        if (of_it := wanted.get(numbers[start : start + _NUMBER_BYTES])) is not None:
+            row = column[at : at + width]
+            of_it[row] = of_it.get(row, 0) | held
+        at += width
 
 
 def _add(trees: Trees, tree: bytes, held: int) -> None:

@@ -74,7 +74,7 @@ class Unread(_Held):
 
 
 class _Listed(NamedTuple):
-    """Is a list of names, and which of them are looked for. ``folders``: which are directories or runs."""
+    """Is a list of names (none where nobody asks), and which of them are looked for. ``folders``: directories, runs."""
 
     names: list[bytes]
     wanted: list[int]
@@ -179,29 +179,32 @@ class Find:
         listed = self._listed.get(key)
         if listed is None:
             joined, kinds = self._register.names(key)
-            names = joined.split(b"\0")[:-1]
-            wanted = [] if RUN in kinds else self._criteria.among(joined, names)
+            wanted = [] if RUN in kinds else self._criteria.among(joined)
             folders = [row for row, kind in enumerate(kinds) if kind != OTHER] if kinds.strip(_OTHER) else []
-            listed = self._listed[key] = _Listed(names, wanted, folders)
+            listed = self._listed[key] = _Listed(joined.split(b"\0") if wanted or folders else [], wanted, folders)
         return listed
 
     def _at(self, at: _At) -> Iterator[Version | _At]:
         """Yields what was found directly in a directory, and the subdirectories that lead to more, by name."""
         gathered = _Gathered({}, {}, {})
-        waiting = at.trees
+        waiting, leads = at.trees, self._leads
         while waiting:
-            groups: dict[tuple[bytes, bytes], list[tuple[Recorded, int]]] = {}
+            groups: dict[bytes, list[tuple[Recorded, int]]] = {}
             for tree, held, found in self._register.trees(waiting):
                 if found is None:
                     error = self._shelf.failed.get(tree)
                     lost = at.lost and isinstance(error, ChunkMissing)
                     reason = WITHOUT_CONTENT[Mark.LOST] if lost else str(error)
                     self.unread.append(Unread(path=at.path, held=held, reason=reason, lost=lost))
-                elif self._leads[found.shape]:
-                    groups.setdefault((self._shape(found.shape)[0], found.base), []).append((found, held))
+                elif leads[found.shape]:
+                    # Trees with one base have the same names; branches, which have none, where shapes are the same.
+                    key = found.shape if found.base == NOWHERE else found.base
+                    groups.setdefault(key, []).append((found, held))
             waiting = {}
-            for (names, base), members in groups.items():
-                self._gather(self._list(names), Family(self._register, base), members, gathered, waiting)
+            for members in groups.values():
+                one = members[0][0]
+                names = self._list(self._shape(one.shape)[0])
+                self._gather(names, Family(self._register, one.base), members, gathered, waiting)
         here, inside = gathered.here, gathered.inside
         criteria, depth = self._criteria, at.depth + 1
         every_name, every_path = criteria.leads_everywhere(depth), criteria.any_path
@@ -252,6 +255,8 @@ class Find:
             rows = {row: held for row, held in rows.items() if criteria.fits(_entry(row))}
         if len(rows) == 1:
             return [Version(path=path, row=row, held=held) for row, held in rows.items()]
+        if not any(row.is_dir for row in rows):  # then each is a version
+            return [Version(path=path, row=row, held=held) for row, held in sorted(rows.items(), key=_first)]
         found: dict[Row, tuple[int, int, Row]] = {}
         for row, held in rows.items():
             key = version_of(row)
@@ -260,6 +265,11 @@ class Find:
             found[key] = (known[0] | held, max(held.bit_length(), known[1]), newest)
         versions = [Version(path=path, row=row, held=held) for held, _, row in found.values()]
         return sorted(versions, key=lambda version: version.first)
+
+
+def _first(item: tuple[Row, int]) -> int:
+    """Returns the lowest bit of a row's snapshots."""
+    return item[1] & -item[1]
 
 
 def _entry(row: Row, name: bytes = b"") -> Entry:

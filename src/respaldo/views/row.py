@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import stat
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from respaldo.core.ids import CHUNK_ID_BYTES
@@ -18,6 +20,8 @@ _KEPT = 32
 """So many bytes of a row of metadata are kept: all but the time of birth."""
 _OF_DIRECTORIES = 16
 """And so many where neither size nor time is looked at."""
+_DIRECTORY = stat.S_IFDIR >> 8
+"""The type of a directory, in the second byte of a row."""
 _BRIEF = struct.Struct("<I12xQq")
 """Mode, size and time out of what is kept of a row of metadata."""
 _GROUP = bytes(16)
@@ -40,7 +44,7 @@ class Row(NamedTuple):
     @property
     def is_dir(self) -> bool:
         """Whether it is a directory."""
-        return stat.S_ISDIR(self.head[0] | self.head[1] << 8)
+        return self.head[1] & 0xF0 == _DIRECTORY
 
     @property
     def brief(self) -> tuple[int, int, int]:
@@ -74,6 +78,10 @@ class Row(NamedTuple):
         )
 
 
+_plain_row: Callable[[tuple[object, ...]], Row] = partial(tuple.__new__, Row)
+"""Makes a row without a call into Python."""
+
+
 class Packer:
     """Makes rows of the entries of one leaf, and of leaves that are like it but for metadata and ids of some rows."""
 
@@ -92,10 +100,10 @@ class Packer:
         if owners is None:
             uid, gid = int.from_bytes(meta[4:8], "little"), int.from_bytes(meta[8:12], "little")
             owners = self._owners[meta[4:12]] = leaf.users.get(uid, ""), leaf.groups.get(gid, "")
-        if stat.S_ISDIR(meta[0] | meta[1] << 8):
+        if meta[1] & 0xF0 == _DIRECTORY:
             ids = b""
         if self._plain:
-            return Row(meta[:_KEPT], ids, 0, b"", (), *owners)
+            return _plain_row((meta[:_KEPT], ids, 0, b"", (), *owners, 0, False))
         return Row(
             meta[:_KEPT],
             ids,

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from respaldo.catalog.condense import Condensed, Condenser
 from respaldo.catalog.feed import enter_piles
@@ -19,9 +18,13 @@ from respaldo.catalog.register import NOWHERE, UNKNOWN, Item, Register, handle_o
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId, Kind, pack_object
 from respaldo.core.seams import Buffer
+from respaldo.core.threads import thread_pool
 from respaldo.format.pack import parse_footer
 from respaldo.store.packrow import Indexed
 from respaldo.store.source import OPENED_AT_ONCE, Location
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _AHEAD = 6
 _ROOTS_TOGETHER = 12
@@ -75,7 +78,9 @@ class Shelf:
         if waiting:
             enter_piles(self._register)
             waiting = self.unknown(waiting)
-        with ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="open") as pool:
+        if not waiting:
+            return
+        with thread_pool(OPENED_AT_ONCE, "open") as pool:
             for at in range(0, len(waiting), _ROOTS_TOGETHER):
                 self._read([bytes(root) for root in waiting[at : at + _ROOTS_TOGETHER]], pool)
 

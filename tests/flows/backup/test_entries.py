@@ -18,6 +18,7 @@ from respaldo.core.ids import Kind
 from respaldo.format.content import HOLE
 from respaldo.format.tree import Branch, parse_tree
 from tests.flows.backup.world import World, assert_equal, entries_below, entry_at, walk_model
+from tests.syncing import fsync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,7 +182,7 @@ def test_holes_are_recorded_as_they_are(world: World, name):
             file.seek(at)
             file.write(os.urandom(length))
         file.flush()
-        os.fsync(file.fileno())
+        fsync(file.fileno())
     world.check()
     result = world.check()
     assert result.figures.read_bytes == 0

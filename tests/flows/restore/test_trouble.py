@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import socket
@@ -14,16 +15,21 @@ from pathlib import Path
 
 import pytest
 
+from respaldo import kernel
 from respaldo.core.errors import Corruption, Interrupted, StorageFailed, TargetError, UsageError
 from respaldo.core.ids import ChunkId
 from respaldo.core.model import Content, Entry, Mark
 from respaldo.core.seams import Cancel, Silent
-from respaldo.flows.restore import run, space
+from respaldo.flows.restore import run, site, space
+from respaldo.flows.restore.jobs import BATCH_TASKS
 from respaldo.flows.restore.options import Overwrite, RestoreOptions
 from respaldo.format.content import HOLE, Row
 from respaldo.format.figures import Figures
+from respaldo.fs.place import is_unfinished
+from respaldo.kernel import scatter
+from respaldo.kernel.layout import SCATTER_PRIVATE
 from respaldo.store import fetch
-from tests.flows.restore.world import TIME, World, ours
+from tests.flows.restore.world import BLOCK_CHUNKS, TIME, World, ours
 
 
 @pytest.fixture
@@ -554,16 +560,78 @@ def test_a_directory_that_cannot_be_made_costs_what_is_below_it(world, tmp_path,
     real = os.mkdir
 
     def mkdir(name, *args, **kwargs):
-        if name == b"d":
+        if is_unfinished(os.fsencode(name)):
             raise OSError(errno.EACCES, "Permission denied")
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    below = world.directory(b"d", world.file(b"a", b"1"), world.directory(b"e", world.file(b"b", b"2")))
-    result = world.restore(world.directory(b"", below, world.file(b"z", b"3")), tmp_path / "t")
+    result = world.restore(nested(world), tmp_path / "t")
     assert files(tmp_path / "t") == ["z"]
     assert reasons(result) == {"/source/d": "Permission denied"}
-    assert (result.failed, result.exit_status) == (3, 3)
+    assert (result.failed, result.created, result.exit_status) == (3, 1, 3)
+
+
+def nested(world):
+    below = world.directory(b"d", world.file(b"a", b"1"), world.directory(b"e", world.file(b"b", b"2")))
+    return world.directory(b"", below, world.file(b"z", b"3"))
+
+
+def test_a_directory_whose_name_was_taken_meanwhile_is_as_if_it_could_not_be_made(world, tmp_path, monkeypatch):
+    """Nothing of it stays, all of it is counted as failed, and the next run puts it into what is there."""
+    target = tmp_path / "t"
+
+    def meanwhile(*args):
+        (target / "d").mkdir(exist_ok=True)
+        return scatter(*args)
+
+    monkeypatch.setattr(kernel, "scatter", meanwhile)
+    result = world.restore(nested(world), target)
+    assert files(target) == ["d", "z"]
+    assert reasons(result) == {"/source/d": "File exists"}
+    assert (result.failed, result.created, result.written_bytes, result.directories) == (3, 1, 1, 1)
+    result = world.restore(nested(world), target, RestoreOptions(verify=True))
+    assert files(target) == ["d", "d/a", "d/e", "d/e/b", "z"]
+    assert (result.failed, result.created) == (0, 2)
+
+
+def test_a_new_directory_is_seen_when_its_files_are_whole(world, tmp_path, monkeypatch):
+    """It has its name once its files are whole, or so many are that a killed run should not lose more."""
+    monkeypatch.setattr(site, "UNFINISHED_FILES_MAX", BATCH_TASKS * BLOCK_CHUNKS + 1)
+    target = tmp_path / "t"
+    seen = []
+
+    def look(*args):
+        seen.append((len(os.listdir(target)), (target / "d").exists(), args[-1] & SCATTER_PRIVATE))
+        return scatter(*args)
+
+    monkeypatch.setattr(kernel, "scatter", look)
+    many = [world.file(b"%03d" % number, b"%d" % number) for number in range(2 * BATCH_TASKS * BLOCK_CHUNKS + 1)]
+    result = world.restore(world.directory(b"", world.directory(b"d", *many)), target)
+    assert seen == [(1, False, SCATTER_PRIVATE), (1, False, SCATTER_PRIVATE), (1, True, 0)]
+    assert (result.failed, result.created) == (0, len(many))
+    assert files(target) == ["d", *(f"d/{number:03d}" for number in range(len(many)))]
+
+
+@pytest.mark.parametrize("at_it", [False, True])
+def test_an_unfinished_directory_of_a_killed_run_is_removed(world, tmp_path, at_it):
+    """With the files in it; not while a run is at it, nor what only looks like one."""
+    target = tmp_path / "t"
+    names = [f".respaldo-{number:016x}-directory" for number in range(4)]
+    for number, name in enumerate(names):
+        (target / name).mkdir(parents=True)
+        (target / name / "half").write_bytes(b"ha")
+        (target / name).chmod(0o755 if number == 1 else 0o700)
+    (target / names[2] / "below").mkdir()
+    (target / names[3] / "link").symlink_to("half")
+    fd = os.open(target / names[0], os.O_RDONLY)
+    try:
+        if at_it:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        world.restore(world.directory(b"", world.file(b"f", b"1")), target)
+    finally:
+        os.close(fd)
+    assert sorted(os.listdir(target)) == sorted([*names[not at_it :], "f"])
+    assert all(os.path.exists(target / name / "half") for name in names[1:])
 
 
 def test_delete_is_refused_where_it_makes_no_sense(world, tmp_path):

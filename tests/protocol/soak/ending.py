@@ -38,6 +38,7 @@ class Ending:
         for path in self.soak.repository.rglob(".*"):
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path, (time.time() - 2 * DAY_S,) * 2)  # what the killed left is a day old now
+        self.soak.run("key", "rotate", "--resume", home="one")
         self.soak.run("key", "reencrypt", home="one")
         left = {}
         for where, folder in (((), self.soak.repository), (client, next(self.soak.repository.glob("clients/*")))):

@@ -108,7 +108,7 @@ class Scene:
     """Key slots that were added: files by id."""
 
     def __post_init__(self) -> None:
-        self.sources = [Source(self.folder / f"source{number}", self.rng) for number in range(4)]
+        self.sources = [Source(self.folder / f"source{number}", self.rng) for number in range(6)]
         for source in self.sources:
             source.path.mkdir()
             for _ in range(10):

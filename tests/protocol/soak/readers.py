@@ -8,8 +8,13 @@ from typing import Any
 from tests.protocol.soak.ledger import HOMES, Command, Role, SoakError, digest
 
 READ_MOUNTED = """
-import json, sys
+import json, os, sys, time
 from tests.protocol.soak.ledger import digest
+end = time.monotonic() + 20  # a mount looks for new snapshots every few seconds
+while not os.path.isdir(sys.argv[1]):
+    if time.monotonic() > end:
+        sys.exit("it is not there")
+    time.sleep(0.1)
 print(json.dumps({"digest": digest(sys.argv[1])}))
 """
 

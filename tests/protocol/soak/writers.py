@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.protocol.soak.ledger import Command, Role, Scene, SoakError, Source
+from tests.protocol.soak.ledger import Command, Role, Scene, SoakError, Source, digest
 
 KEEP = "keep"
 """The tag of what no policy takes."""
@@ -27,7 +27,7 @@ class Writer(Role):
     def begin(self) -> Command:
         """Changes the source, and backs it up."""
         label = f"run-{self.scene.number}"
-        self.ledger.planned[label] = (self.source, self.source.change())
+        self.ledger.planned[label] = (self.source, self.content())
         tags = ["--tag", KEEP] if self.rng.random() < 0.6 else []
         if not tags:
             self.ledger.expendable.add(label)
@@ -36,6 +36,10 @@ class Writer(Role):
             self.home(),
             {"label": label},
         )
+
+    def content(self) -> str:
+        """Changes the source; returns the digest of what it is to hold."""
+        return self.source.change()
 
     def home(self) -> str:
         """Returns where it remembers."""
@@ -48,6 +52,16 @@ class Writer(Role):
     def succeeded(self, about: dict[str, Any], found: dict[str, Any]) -> None:
         """The snapshot is there from now on."""
         self.ledger.done[about["label"]] = found["snapshot"]
+
+
+class SameWriter(Writer):
+    """Makes snapshots of what another one backs up at the same time: nothing changes there."""
+
+    weight = 1.0
+
+    def content(self) -> str:
+        """Returns the digest of what is there."""
+        return digest(self.source.path)
 
 
 class ClientWriter(Writer):
@@ -191,7 +205,8 @@ class Rotator(Role):
 
     def begin(self) -> Command:
         """Rotates, or goes on."""
-        words = self.rng.choice((["key", "rotate", "--yes"], ["key", "reencrypt"], ["key", "reencrypt"]))
+        again = ["key", "reencrypt"]
+        words = self.rng.choice((["key", "rotate", "--yes"], ["key", "rotate", "--resume"], again, again))
         return Command(words, self.scene.home(), {"words": words})
 
     def succeeded(self, about: dict[str, Any], found: dict[str, Any]) -> None:
@@ -258,6 +273,28 @@ class Mender(Role):
         return Command(["repair", "--yes", *self.rng.choice(([], ["--read-data"]))], self.scene.home())
 
     def succeeded(self, about: dict[str, Any], found: dict[str, Any]) -> None:
-        """There was no damage."""
-        if found["faults"] or found["plan"]:
+        """There was no damage; packs of sessions that were killed may be listed again."""
+        if found["faults"] or any(step["verb"] != "list again" for step in found["plan"]):
             raise SoakError(f"repair wanted to mend what nobody damaged: {found}")
+
+
+class Renewer(Role):
+    """Gives the client other keys, and puts its new credential in the place of the old one."""
+
+    weight = 0.15
+    area = True
+
+    def begin(self) -> Command:
+        """Renews."""
+        out = self.scene.folder / f"credential {self.scene.number}"
+        words = ["key", "client", "renew", "bob", "--out", str(out)]
+        return Command(words, self.scene.home(), {"out": out})
+
+    def ended(self, about: dict[str, Any]) -> None:
+        """The new credential counts where it was written."""
+        if about["out"].exists() and about["out"].stat().st_size:
+            about["out"].replace(self.scene.folder / "bob.credential")
+
+
+ROTATING = (Rotator, Renewer)
+"""Who changes the keys of others."""

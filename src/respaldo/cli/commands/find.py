@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -113,12 +114,11 @@ def command(
                     "damaged": [error.name for error in repository.looking.damaged],
                 },
             )
+        elif settings.quiet:
+            deque(found, maxlen=0)
         else:
-            for number, version in enumerate(found):
-                if not settings.quiet:
-                    show.out(_line(version, snapshots))
-                    if not number:
-                        show.flush()  # whoever reads a pipe sees at once that there is something
+            shown = [snapshot.hex[:8] for snapshot in snapshots]
+            show.out_each(_line(version, shown) for version in found)
         for item in finding.unread:
             show.err(f"warning: {_unread(item, snapshots)}")
         damaged = say_damaged(repository.looking.damaged)
@@ -140,9 +140,10 @@ def _unread_fields(item: Unread, snapshots: Sequence[Snapshot]) -> dict[str, obj
     }
 
 
-def _line(version: Version, snapshots: Sequence[Snapshot]) -> str:
-    first, last = snapshots[version.first], snapshots[version.last]
-    held = first.hex[:8] if first is last else f"{first.hex[:8]} … {last.hex[:8]}"
+def _line(version: Version, snapshots: Sequence[str]) -> str:
+    """Returns what is shown of a version. ``snapshots``: the beginnings of their ids."""
+    first, last = version.first, version.last
+    held = snapshots[first] if first == last else f"{snapshots[first]} … {snapshots[last]}"
     mode, length, mtime_ns = version.brief
     size = show.size(length) if stat.S_ISREG(mode) else type_in(mode)
     name = show.shown(version.path) + ("/" if stat.S_ISDIR(mode) else "")

@@ -121,7 +121,7 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: s
     examples=(
         ("By the beginning of its id:", "respaldo key remove 3f35"),
         ("After looking which one it is:", "respaldo key list && respaldo key remove d2997cec9e28f22c"),
-        ("For a program:", "respaldo key remove 3f358ae3 --json"),
+        ("For a program, even if it is the one in use:", "respaldo key remove 3f358ae3 --json --yes"),
     ),
     notes="removed (the key's id), opened (whether the repository was opened with it), dry_run.",
 )
@@ -131,7 +131,8 @@ def add(settings: Settings, *, new_key_file: str, new_password_file: str, kdf: s
 def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
     """Remove a key slot, named by its id or the beginning of it. The last one stays.
 
-    Where it is the one that the repository was opened with, a warning says so, and a person at a terminal is asked.
+    Where it is the one that the repository was opened with, a warning says so, and a person at a terminal is asked;
+    without one it takes --yes.
     This revokes nothing for somebody who kept a copy of the slot and knows its secret; to shut somebody out of what
     is written from now on: key rotate --without.
     """
@@ -144,9 +145,15 @@ def remove(settings: Settings, *, key: str, dry_run: bool, yes: bool) -> int:
                 f"warning: {slot_id(name)} is the key that the repository was opened with: it will open it no more"
             )
         if not dry_run:
-            if opened and not yes and is_seen() and not click.confirm("remove it?", err=True):
-                show.err("nothing was removed")
-                return 1
+            if opened and not yes:
+                if not is_seen():
+                    raise UsageError(
+                        "there is nobody to ask whether the key that opened the repository is to go",
+                        hint="look with --dry-run, then say with --yes that it is",
+                    )
+                if not click.confirm("remove it?", err=True):
+                    show.err("nothing was removed")
+                    return 1
             repository.slots.remove(name)
     value = {"removed": slot_id(name), "opened": opened, "dry_run": dry_run}
     settings.report(value, f"{'would remove' if dry_run else 'removed'} key {slot_id(name)}")

@@ -63,8 +63,9 @@ def command(settings: Settings, *, name: str, long: bool, recursive: bool, host:
             rows = (_fields(path, entry) for path, entry in entries)
             show.long_document("entries", rows, lambda: about | {"unread": unread})
             return status
-        for path, entry in entries:
-            show.out(_long(path, entry) if long else show.shown(path) + ("/" if entry.is_dir else ""))
+        show.out_each(
+            _long(path, entry) if long else show.shown(path) + ("/" if entry.is_dir else "") for path, entry in entries
+        )
     return status
 
 

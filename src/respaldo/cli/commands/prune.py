@@ -10,6 +10,7 @@ import click
 from respaldo.cli import collection, goal
 from respaldo.cli import policy as policies
 from respaldo.cli.areas import NOTE, all_clients_option, for_all
+from respaldo.cli.clearing import Clearing
 from respaldo.cli.pages import page
 from respaldo.cli.progress import watching
 from respaldo.cli.settings import Settings
@@ -108,19 +109,13 @@ def _prune(settings: Settings, given: dict[str, Any], *, dry_run: bool) -> int:
         cancelling() as cancel,
         watching(settings.level, display=settings.display) as progress,
     ):
-        plan = policies.make_plan(repository, policy, given) if policy else None
-        prepared = repository.pruning.prepare(options, plan, progress=progress, cancel=cancel)
-        run = policies.apply(repository, plan, cancel=cancel) if plan else None
-        emptied = repository.empty_trash()
-        result = prepared.run()
+        clearing = Clearing()
+        result = clearing.carry_out(repository, policy, options, given, progress=progress, cancel=cancel)
         duration_ns = progress.elapsed_ns()
-    more: dict[str, object] = {"emptied": [item.hex() for item in emptied]}
-    lines = []
-    if run is not None:
-        more["retention"] = policies.fields(run)
-        lines.append(policies.text(run) + "\n")
-    lines.append(collection.text(result, duration_ns))
-    settings.report(collection.fields(result, duration_ns) | more, "\n".join(lines))
+    lines = [collection.text(result, duration_ns)]
+    if clearing.run is not None:
+        lines.insert(0, policies.text(clearing.run) + "\n")
+    settings.report(collection.fields(result, duration_ns) | clearing.fields, "\n".join(lines))
     collection.warn(result)
     return result.exit_status
 

@@ -24,7 +24,7 @@ from respaldo.flows.restore.steps import Link, Make, Remove, There, Touch, Write
 from respaldo.fs.draft import Draft, link
 from respaldo.fs.meta import FLAGS_IN_THE_WAY, FLAGS_WHEN_EMPTY, beside, has_proc, read_flags, write_flags
 from respaldo.fs.place import Folder
-from respaldo.fs.remove import holds_mount, remove
+from respaldo.fs.remove import holds_mount, remove, remove_unfinished
 from respaldo.fs.settle import clear_name, clear_the_way, settle, settle_flags
 from respaldo.fs.sparse import punch, stretch, write_all, write_sparse
 from respaldo.store.fetch import Fetcher
@@ -352,7 +352,7 @@ class Files:
         """Removes a name, and all that is below it."""
         site = self._site
         if step.leftover:
-            self._remove_leftover(step.name)
+            self._remove_leftover(step.name, is_dir=step.is_dir)
             return
         removal = remove(site.folder, step.name, site.cancel, step.spares)
         site.tally.verbs[Verb.DELETE] += removal.entries
@@ -361,10 +361,13 @@ class Files:
         if removal.failed:
             site.fail(step.name, f"it could not be deleted: {removal.reason}")
 
-    def _remove_leftover(self, name: bytes) -> None:
+    def _remove_leftover(self, name: bytes, *, is_dir: bool) -> None:
         """Removes what a killed run left, unless another run is at it."""
         fd_dir = self._site.folder.fd
         with contextlib.suppress(OSError):
+            if is_dir:
+                remove_unfinished(self._site.folder, name)
+                return
             if stat.S_ISREG(os.stat(name, dir_fd=fd_dir, follow_symlinks=False).st_mode):
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd_dir)
                 try:

@@ -23,7 +23,7 @@ from respaldo.flows.restore.seams import Trees
 from respaldo.flows.restore.select import SPARING_MARKS, Selection, Spared, Take
 from respaldo.flows.restore.steps import Enter, Fail, Leave, Remove, Step, There
 from respaldo.format.tree import Leaf
-from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary
+from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary, is_unfinished
 from respaldo.fs.remove import OWN, Spares
 
 NOT_READ = {
@@ -311,8 +311,8 @@ class Planner:
             spared = list(spares(b"", names, rows))
         for name, (mode, size), spare in zip(names, rows, spared, strict=True):
             is_dir = stat.S_ISDIR(mode)
-            if is_temporary(name) and not is_dir:
-                yield Remove(name, is_dir=False, size=size, leftover=True)
+            if is_unfinished(name) if is_dir else is_temporary(name):
+                yield Remove(name, is_dir=is_dir, size=size, leftover=True)
             elif not spare:
                 yield Remove(name, is_dir=is_dir, size=size, spares=spares if is_dir else None)
             else:

@@ -1,7 +1,9 @@
 """The site: the folders that are open for writing, from the root down, and the account of what happens in them.
 
-A folder that is made is private until it is left; one that was there is made writable, loses the ACL and the flags
-that new entries would inherit, and gets all of that back when it is left, also when the run is broken off.
+A folder that is made is private until it is left, and has no name of its own until the files in it are whole, there are
+`UNFINISHED_FILES_MAX` of them, or anything but files is to be made in it (ADR 40): there is never more than one such.
+One that was there is made writable, loses the ACL and the flags that new entries would inherit, and gets all of that
+back when it is left, also when the run is broken off.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from dataclasses import dataclass
 from respaldo.core.errors import TargetError
 from respaldo.core.model import Entry
 from respaldo.core.seams import Cancel, Progress, Random
-from respaldo.flows.restore.options import RestoreOptions
+from respaldo.flows.restore.options import RestoreOptions, Verb
 from respaldo.flows.restore.steps import Enter, Leave, There
 from respaldo.flows.restore.tally import Tally
+from respaldo.fs.draft import publish
 from respaldo.fs.meta import ACL_DEFAULT, FLAGS_HANDED_DOWN, FLAGS_IN_THE_WAY, read_flags, write_flags
-from respaldo.fs.place import Folder, Target
+from respaldo.fs.place import Folder, Target, check_name
 from respaldo.fs.remove import remove
 from respaldo.fs.settle import Miss, Owners, settle, settle_flags
 
+UNFINISHED_FILES_MAX = 4096
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -36,6 +40,10 @@ class _Level:
     mode: int = 0
     flags: int = 0
     acl: bytes | None = None
+    unfinished: bool = False
+    files: int = 0
+    length_bytes: int = 0
+    """How many files, and bytes, are in it for as long as it is unfinished."""
 
 
 class Site:
@@ -103,11 +111,54 @@ class Site:
             hint="what was restored is whole; make room, and run the command again to go on",
         )
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the folder has no name of its own yet: files in it get theirs at once."""
+        return self._levels[-1].unfinished
+
+    def count(self, files: int, length_bytes: int) -> None:
+        """Counts files that were created in the folder."""
+        self.tally.verbs[Verb.CREATE] += files
+        self.tally.written_bytes += length_bytes
+        level = self._levels[-1]
+        if level.unfinished:
+            level.files += files
+            level.length_bytes += length_bytes
+            if level.files >= UNFINISHED_FILES_MAX:
+                self.publish()
+
+    def publish(self) -> bool:
+        """Gives the folder its name; False where that cannot be: then nothing of it is there, and that is counted."""
+        level = self._levels[-1]
+        if not level.unfinished:
+            return True
+        level.unfinished = False
+        try:
+            publish(level.folder, level.name)
+        except OSError as error:
+            self._take_away(level)
+            self.fail(b"", error)
+            self._levels.pop()
+            level.folder.close()
+            self.skipped = 1
+            return False
+        return True
+
+    def _take_away(self, level: _Level) -> None:
+        self.tally.verbs[Verb.CREATE] -= level.files
+        self.tally.written_bytes -= level.length_bytes
+        self.tally.failed += level.files
+        if level.folder.parent is not None:
+            remove(level.folder.parent, level.folder.name, self.cancel)
+
     # --- folders -----------------------------------------------------------------------------------------------------
 
     def enter(self, step: Enter) -> None:
         """Opens a folder, making it first where it is not there."""
         if self.skipped:
+            self.skipped += 1
+            return
+        if self._levels and not self.publish():
             self.skipped += 1
             return
         name = step.entry.name
@@ -136,7 +187,8 @@ class Site:
             removal = remove(above, name, self.cancel)
             if removal.kept:
                 raise OSError(errno.EBUSY, removal.reason)
-        return _Level(above.make(name), name, made=True)
+        check_name(name)
+        return _Level(above.make_unfinished(), name, made=True, unfinished=True)
 
     @staticmethod
     def _make_way(level: _Level) -> None:
@@ -153,6 +205,9 @@ class Site:
         """Gives a folder its attributes and closes it."""
         if self.skipped:
             self.skipped -= 1
+            return
+        if not self.publish():
+            self.skipped = 0
             return
         level = self._levels[-1]
         # While the mode still allows it.
@@ -196,6 +251,8 @@ class Site:
             level = self._levels[-1]
             with contextlib.suppress(OSError, TargetError):
                 level.folder.reach_parent()
+                if level.unfinished:
+                    publish(level.folder, level.name)  # what is in it is whole
                 self._put_back(level)
             self._levels.pop()
             with contextlib.suppress(OSError, TargetError):

@@ -22,6 +22,7 @@ from respaldo.fs.settle import Miss
 from respaldo.kernel.layout import (
     SCATTER_OWNER,
     SCATTER_OWNER_FAILED,
+    SCATTER_PRIVATE,
     SCATTER_SPARSE,
     SCATTERED,
     STAGE_OK,
@@ -53,6 +54,8 @@ class Writer:
             self._skip(job)
         elif isinstance(job, BatchJob):
             self._batch(job)
+        elif not site.publish():
+            self._skip(job)
         elif isinstance(job, OpenJob):
             files.open(job)
         elif isinstance(job, PartJob):
@@ -146,14 +149,13 @@ class Writer:
             column.tobytes(),
             [task.views[slot] for task, slot in zip(order.tasks, order.slots, strict=True)],
             site.target.prefix,
-            self._scatter_options,
+            self._scatter_options | SCATTER_PRIVATE * site.unfinished,
         )
         done = count = len(files)
         length = done_bytes = sum(files.sizes)
         if rows != _DONE * count:
             done, done_bytes = self._look_at(files, rows)
-        site.tally.verbs[Verb.CREATE] += done
-        site.tally.written_bytes += done_bytes
+        site.count(done, done_bytes)
         self._progress.advance(files=count, length_bytes=length)
 
     def _look_at(self, files: Files, rows: bytes) -> tuple[int, int]:

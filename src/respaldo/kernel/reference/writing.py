@@ -15,7 +15,7 @@ from respaldo.kernel import layout
 from respaldo.kernel.reference import libc
 from respaldo.kernel.reference.arguments import descriptor, flags, name_is_safe, read_bytes, split_names
 
-_ALL_OPTIONS: Final = layout.SCATTER_OWNER | layout.SCATTER_SYNC | layout.SCATTER_SPARSE
+_ALL_OPTIONS: Final = layout.SCATTER_OWNER | layout.SCATTER_SYNC | layout.SCATTER_SPARSE | layout.SCATTER_PRIVATE
 _OPEN_FLAGS: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 # The next file would meet the same: the target as a whole is what failed.
@@ -89,6 +89,8 @@ def _scatter_one(
     if len(content) != meta_row[4] or not name_is_safe(name):
         file.error = errno.EINVAL
         return
+    if options & layout.SCATTER_PRIVATE:
+        temporary = name
     try:
         file.stage = layout.STAGE_OPEN
         fd = os.open(temporary, _OPEN_FLAGS, 0o600, dir_fd=dir_fd)
@@ -105,7 +107,8 @@ def _scatter_one(
         file.stage = layout.STAGE_CLOSE
         os.close(fd)
         file.stage = layout.STAGE_RENAME
-        _rename_new(dir_fd, temporary, name)
+        if temporary is not name:
+            _rename_new(dir_fd, temporary, name)
     except OSError as error:
         file.error = error.errno or errno.EIO
         with contextlib.suppress(OSError):
