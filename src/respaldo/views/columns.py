@@ -112,9 +112,8 @@ class Columns:
             parse_tree(self._raw, self._what)  # few have such entries, and there is much that could be wrong with them
             modes = u32_array(meta)[::_META_WORDS]
             found.update(row for row, mode in enumerate(modes) if mode & TYPE_MASK not in _PLAIN)
-        if found or self._levels or self._marks:
-            if max(found.union(self._levels, self._marks)) >= len(self.names):
-                raise Corruption(self._what, "a map of it names an entry that is not there")
+        if (found or self._levels or self._marks) and max(found.union(self._levels, self._marks)) >= len(self.names):
+            raise Corruption(self._what, "a map of it names an entry that is not there")
         return sorted(found)
 
     def _listed(self) -> list[int]:

@@ -235,7 +235,7 @@ def batch_out(batch: Batch, next_at: int) -> list[bytes]:
 _HEAD = Struct("=3Q2I").pack(0, LASTING_S, LASTING_S, 0, 0)
 _TAIL = Struct("=3I").pack(0, 4096, 0)
 _NAMED = [Struct(f"=Q32s6Q7I12sQQII{-(-length // 8) * 8}s").pack for length in range(256)]
-"""An entry with its name, by the length of that: `ENTRY_PLUS` with what is always the same (`_HEAD`, `_TAIL`) packed."""
+"""`ENTRY_PLUS` and a name, by the length of that; what is always the same (`_HEAD`, `_TAIL`) is packed already."""
 
 
 def dot_plus_out(name: bytes, ino: int, next_at: int) -> bytes:

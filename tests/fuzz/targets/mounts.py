@@ -47,6 +47,7 @@ class _Mount:
         made = Session.__new__(Session)
         made._answers = Answers(self.tree, lambda: (1 << 40, 1000), acls=True)
         made._fd = self.theirs.fileno()
+        made._be_idle()
         return made
 
 
