@@ -74,3 +74,21 @@ def test_treeblocks_take_what_is_damaged_or_gone_from_elsewhere(fake):
     assert trees.get(Kind.TREE, IDS[19]) == IDS[19]
     assert fake.slow == [IDS[0], IDS[19]]
     trees.close()
+
+
+def test_treeblocks_find_a_tree_once_and_again_where_it_has_moved(fake, monkeypatch):
+    """What was found when its directory was listed is not looked for again, unless it is not there any more."""
+    trees = TreeBlocks(fake, fake)
+    trees.prepare(b"".join(IDS[:4]))
+    asked = []
+    real = fake.locate
+    monkeypatch.setattr(fake, "locate", lambda kind, chunk_id: asked.append(chunk_id) or real(kind, chunk_id))
+    assert trees.get(Kind.TREE, IDS[0]) == IDS[0]
+    assert trees.get(Kind.TREE, IDS[8]) == IDS[8]
+    assert asked == [IDS[8]]
+    trees._cached._places[IDS[1]] = Location(1, 5, 0, 32)
+    assert trees.get(Kind.TREE, IDS[1]) == IDS[1]
+    assert fake.slow == [IDS[1]], "what lies there is another tree: the source is asked, which looks everywhere"
+    assert trees.get(Kind.TREE, IDS[1]) == IDS[1]
+    assert asked == [IDS[8], IDS[1]]
+    trees.close()
