@@ -262,7 +262,9 @@ def undo(world: World, who: str) -> None:
 def rewrite(world: World, who: str) -> None:
     """Makes a snapshot of another, with another label."""
     with world.open(who) as opened:
-        opened.rewrite(["one"], api.RewriteOptions(label="rewritten"), forget=False, progress=Silent(), cancel=Cancel())
+        options = api.RewriteOptions(label="rewritten")
+        result = opened.rewrite(["one"], options, forget=False, progress=Silent(), cancel=Cancel())
+    assert result.items[0].snapshot is not None
     world.made.add("rewritten")
 
 

@@ -90,11 +90,12 @@ def test_overtaken_anywhere(world, first, second):
         (overtaking.pin, overtaking.bin_one, "put pins/"),
         (overtaking.look, overtaking.rotate, "get trash/"),
         (overtaking.copy, overtaking.forget_and_prune, "get packs/"),
+        (overtaking.rewrite, overtaking.rotate_and_reencrypt, "put pending/"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_overtaken_where_it_once_went_wrong(world, first, second, call):
-    """What was pinned went, slots under a new key were called damaged, and what was collected was called lost."""
+    """What was pinned went; what was sealed anew was called damaged or forgotten, and what was collected, lost."""
     calls: list[str] = []
     world.reset(0)
     with world.heard(calls.append):
