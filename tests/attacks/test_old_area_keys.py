@@ -23,7 +23,8 @@ from respaldo.format.epoch import ended_name
 from respaldo.format.notice import Notice, notice_name
 from respaldo.format.pack import TRAILER_BYTES
 from respaldo.format.runrecord import ROOT, Author, parse_run, run_name
-from respaldo.store.logbook import FORGET, Logbook
+from respaldo.store.authority import FORGET
+from respaldo.store.logbook import Logbook
 from respaldo.store.notices import seal_notice
 from respaldo.store.recollection import Recollection
 from respaldo.store.rotating import plan_rotation, rotate

@@ -34,7 +34,7 @@ from respaldo.format.runrecord import parse_run
 from respaldo.format.segment import Listed, Segment
 from respaldo.format.snapshot import Condemnation, Marker, Outcome, Verdict
 from respaldo.format.tree import META, Leaf
-from respaldo.store.following import ADMIN_PURPOSE, ENTRY_PURPOSE
+from respaldo.store.authority import ADMIN_PURPOSE, ENTRY_PURPOSE
 from respaldo.store.header import read_header
 from respaldo.store.vault import make_vault
 from tests.attacks.thief import Thief

@@ -29,7 +29,7 @@ from respaldo.format import (
 )
 from respaldo.kernel.layout import INODE_FLAGS
 from respaldo.store import areas
-from respaldo.store.following import COMMIT, FORGET, PRUNE, REMOVE, RETIRE, ROTATE
+from respaldo.store.authority import COMMIT, FORGET, PRUNE, REMOVE, RETIRE, ROTATE
 from respaldo.store.logloss import LOST
 from respaldo.store.renewing import RENEW
 

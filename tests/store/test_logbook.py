@@ -18,9 +18,9 @@ from respaldo.codec.signing import Signer, client_of
 from respaldo.core.errors import ObjectExists, StorageError, StorageFailed
 from respaldo.format.logbook import FIRST, Entry, encode_object, object_name
 from respaldo.format.snapshot import Outcome, Verdict
+from respaldo.store.authority import COMMIT, ENTRY_PURPOSE, FORGET, PRUNE
 from respaldo.store.clientlog import ClientLog
-from respaldo.store.following import ENTRY_PURPOSE
-from respaldo.store.logbook import COMMIT, FORGET, PRUNE, Logbook
+from respaldo.store.logbook import Logbook
 from respaldo.store.recollection import Recollection
 from respaldo.store.vault import Vault
 from tests.store.repositories import Clock, Tape

@@ -13,8 +13,8 @@ from respaldo.core.errors import StorageFailed
 from respaldo.format.logbook import FIRST, Entry, Head, object_name
 from respaldo.format.runrecord import run_name
 from respaldo.store import recollection
+from respaldo.store.authority import ADMIN_PURPOSE
 from respaldo.store.clientlog import ClientLog
-from respaldo.store.following import ADMIN_PURPOSE
 from respaldo.store.logloss import LOST, Gap, Losses, parse_subject, subject_of
 from respaldo.store.logstate import give_up, put_again, survey_log
 from tests.store.test_logbook import PENDING, RING, Torn, client, forged, roll_back, snapshot

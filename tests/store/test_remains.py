@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
 import random
+import threading
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
+from queue import Empty, SimpleQueue
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from respaldo.core.errors import Corruption
+from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.core.ids import ChunkId, Kind
 from respaldo.core.seams import Cancel
-from respaldo.store import fetch
+from respaldo.store import fetch, remains
 from respaldo.store.fetch import Fetcher
 from respaldo.store.remains import SLICE_BYTES, Remains
 from respaldo.store.source import Location
@@ -49,6 +53,13 @@ def test_rest_shrinks_as_it_is_used():
     assert rest.held_bytes <= before - 2 * SLICE_BYTES + 4096
     rest.take(Remains().decompressor, [(5 * SLICE_BYTES + 70, 7)])
     assert rest.held_bytes < 2 * 4096 + 77
+
+
+def test_rest_gives_out_no_more_than_was_asked_for():
+    """Small pieces, also those on the border of slices, do not hold the slices that they were in."""
+    spans = [(at, 8 << 10) for at in range(10 << 10, 70 << 10, 10 << 10)]
+    views = Remains().cut(NOISE, 0).take(Remains().decompressor, spans)
+    assert [len(view.obj) for view in views] == [8 << 10] * len(spans)
 
 
 def worn(limit_bytes: int) -> Remains:
@@ -169,6 +180,73 @@ def test_fetcher_names_exactly_what_is_damaged():
     found = in_turns(blocks, TURNS)
     for at, raw in zip(TURNS, found, strict=True):
         assert raw == (None if at in lost or at[0] == 9 else blocks.chunk(*at)), at
+
+
+class Bare(mmap.mmap):
+    """Is memory whose pages cannot be given back, as where a process has locked its own."""
+
+    def madvise(self, *_args):
+        raise OSError(22, "Invalid argument")
+
+
+def none_left(*_args):
+    raise OSError(12, "Cannot allocate memory")
+
+
+@pytest.mark.usefixtures("few_kept")
+@pytest.mark.parametrize("memory", [Bare, none_left])
+@pytest.mark.parametrize("moved", [False, True])
+def test_fetcher_opens_blocks_again_where_memory_takes_no_remains(monkeypatch, memory, moved):
+    """It costs time, and no file; also where packs have moved and chunks are looked up one by one."""
+    monkeypatch.setattr(remains.mmap, "mmap", memory)
+    monkeypatch.setattr(remains.mmap, "PAGESIZE", 1)
+
+    class Moved(Blocks):
+        def refresh(self): ...
+
+        def locate(self, kind, chunk_id):
+            return Location(1, chunk_id[0], chunk_id[1] * CHUNK_BYTES, CHUNK_BYTES)
+
+        def block(self, pack, block):
+            if not pack:
+                raise ObjectMissing("packs/0")
+            return super().block(pack, block)
+
+    blocks = Moved() if moved else Blocks()
+    assert in_turns(blocks, TURNS) == [blocks.chunk(*at) for at in TURNS]
+
+
+def test_fetcher_that_is_broken_off_waits_for_no_task(monkeypatch):
+    """A worker may take the last task between a look at the queue and an attempt to empty it."""
+
+    class Raced(SimpleQueue):
+        def empty(self):
+            found = super().empty()
+            try:
+                while True:
+                    self.get_nowait()
+            except Empty:
+                return found
+
+    monkeypatch.setattr(fetch, "SimpleQueue", Raced)
+
+    def broken_off():
+        with suppress(KeyboardInterrupt), Fetcher(Slow(), Cancel()) as fetcher:
+            for block in range(BLOCKS):
+                fetcher.want(ChunkId(bytes([block, 0]) + bytes(30)), Location(0, block, 0, CHUNK_BYTES))
+            raise KeyboardInterrupt
+
+    class Slow(Blocks):
+        def block(self, pack, block):
+            held.wait()
+            return super().block(pack, block)
+
+    held = threading.Event()
+    thread = threading.Thread(target=broken_off, daemon=True)
+    thread.start()
+    held.set()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_kinds_are_those_of_data():

@@ -17,7 +17,7 @@ from respaldo.format.runrecord import parse_run_name
 from respaldo.store import removing
 from respaldo.store.applied import apply_removal
 from respaldo.store.areas import list_clients
-from respaldo.store.following import REMOVE
+from respaldo.store.authority import REMOVE
 from respaldo.store.recollection import Memory, parse_memory
 from respaldo.store.runs import REMOVAL_PURPOSE
 from tests.store.owners import Place

@@ -28,8 +28,8 @@ from respaldo.format.snapshot import (
     parse_manifest,
 )
 from respaldo.store import outcomes
+from respaldo.store.authority import FORGET
 from respaldo.store.epochs import is_retiring, newest_listed
-from respaldo.store.logbook import FORGET
 from respaldo.store.outcomes import outcome_name
 from respaldo.store.repo import Repo
 from respaldo.store.several import read_several

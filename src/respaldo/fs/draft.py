@@ -140,7 +140,7 @@ class Draft:
         if replace:
             os.rename(self._name, name, src_dir_fd=fd, dst_dir_fd=fd)
         else:
-            _rename_new(fd, self._name, name)
+            rename_new(fd, self._name, name)
         self._name = b""
 
     def close(self) -> None:
@@ -173,13 +173,6 @@ class Draft:
         self.close()
 
 
-def publish(folder: Folder, name: bytes) -> None:
-    """Gives a directory that was made unfinished its name, unless something has it. Raises `OSError`."""
-    if folder.parent is not None:
-        _rename_new(folder.parent.fd, folder.name, name)
-        folder.name = name
-
-
 def link(
     source: Folder, old: bytes, folder: Folder, new: bytes, *, replace: bool, random: Random = system_random
 ) -> None:
@@ -203,8 +196,8 @@ def _random_name(random: Random) -> bytes:
     return TEMPORARY + random(8).hex().encode()
 
 
-def _rename_new(dir_fd: int, old: bytes, new: bytes) -> None:
-    """Renames unless the new name exists, by the best way that the file system knows."""
+def rename_new(dir_fd: int, old: bytes, new: bytes) -> None:
+    """Renames unless the new name exists, by the best way that the file system knows. Raises `OSError`."""
     try:
         rename_noreplace(dir_fd, old, new)
         return

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -29,9 +28,7 @@ AWAKE_MAX = 48
 """How many folders of one target hold a descriptor, besides the root."""
 NAME_BYTES_MAX = 255
 TEMPORARY = b".respaldo-"
-UNFINISHED = b"-directory"
 _TEMPORARY = re.compile(rb"\.respaldo-[0-9a-f]{16}(-[0-9]+)?")
-_UNFINISHED = re.compile(rb"\.respaldo-[0-9a-f]{16}-directory")
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o700
@@ -49,11 +46,6 @@ def check_name(name: bytes) -> None:
 def is_temporary(name: bytes) -> bool:
     """Whether a name is one that a restore gives to what it has not finished."""
     return bool(_TEMPORARY.fullmatch(name))
-
-
-def is_unfinished(name: bytes) -> bool:
-    """Whether a name is one that a restore gives to a directory whose files it has not finished."""
-    return bool(_UNFINISHED.fullmatch(name))
 
 
 class Folder:
@@ -118,19 +110,17 @@ class Folder:
         check_name(name)
         fd = self.fd
         os.mkdir(name, _PRIVATE, dir_fd=fd)
-        opened = os.open(name, _OPEN, dir_fd=fd)
+        try:
+            opened = os.open(name, _OPEN, dir_fd=fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=fd)
+            raise
         folder = self._opened(name, opened)
         # A group that is handed down would be handed down to what is written into it, too.
         if folder.found.st_mode & stat.S_ISGID:
             os.fchmod(opened, _PRIVATE)
             folder.found = os.fstat(opened)
-        return folder
-
-    def make_unfinished(self) -> Folder:
-        """Makes one that gets its name later (`draft.publish`); a lock on it tells other runs that it is in use."""
-        folder = self.make(TEMPORARY + self.target.mark + UNFINISHED)
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(folder.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return folder
 
     def _opened(self, name: bytes, fd: int) -> Folder:
@@ -222,8 +212,8 @@ class Target:
         """Device and inode of directories that nothing is to be changed in, those of the repository itself."""
         self.looks_only = looks_only
         """Whether folders are opened for reading only: none is made accessible on the way."""
-        self.mark = random(8).hex().encode()
-        """What the temporary names of this run have in common."""
+        self.random = random
+        self._mark = random(8).hex().encode()
         self._awake: deque[Folder] = deque()
         try:
             self.created = not os.path.isdir(root)
@@ -251,7 +241,7 @@ class Target:
     @property
     def prefix(self) -> bytes:
         """What `kernel.scatter` puts in front of its temporary names."""
-        return TEMPORARY + self.mark + b"-"
+        return TEMPORARY + self._mark + b"-"
 
     def is_filesystem_root(self) -> bool:
         """Whether the target is ``/``, by whatever path."""

@@ -6,7 +6,6 @@ Mounts stay, too. Goes down and up by `Folder`, so that depth and length of path
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -64,29 +63,6 @@ def remove(folder: Folder, name: bytes, cancel: Cancel, spares: Spares | None = 
     walk = _Walk(folder, cancel, spares)
     walk.walk(name, _unlink, look_only=False)
     return walk.removal
-
-
-def remove_unfinished(folder: Folder, name: bytes) -> None:
-    """Removes a directory to which a killed run has not given its name, with the files in it. Raises `OSError`.
-
-    Leaves what another run is at, and what no run can have made: such a directory is this user's, nobody else's to look
-    into, and has nothing in it but files.
-    """
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.fd)
-    try:
-        found = os.fstat(fd)
-        if found.st_dev != folder.dev or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
-            return
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with os.scandir(fd) as entries:
-            held = list(entries)
-        if not all(entry.is_file(follow_symlinks=False) for entry in held):
-            return
-        for entry in held:
-            os.unlink(entry.name, dir_fd=fd)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=folder.fd)
 
 
 def measure(folder: Folder, name: bytes, cancel: Cancel, spares: Spares | None = None) -> tuple[int, int]:

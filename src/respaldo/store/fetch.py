@@ -13,7 +13,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +36,8 @@ FAILURES_IN_A_ROW_MAX = 64
 _COPIED_MAX, _COPIED_PART = 16, 8
 """Of a block from which no more chunks are needed, and less than such a part, these are copied."""
 _WAIT_S = 0.5
+_SPARED = (MemoryError, OSError, Corruption)
+"""What remains of a block may meet these, as where the system has no more memory: it is opened again instead."""
 
 
 class Task:
@@ -95,10 +97,11 @@ class Fetcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queue = queue = self._queue
+        queue = self._queue
         if error is not None:
-            while not queue.empty():
-                queue.get()
+            with suppress(Empty):  # A worker may take the last one at any moment: never wait for one.
+                while True:
+                    queue.get_nowait()
         for _ in self._threads:
             queue.put(None)
         for thread in self._threads:
@@ -270,12 +273,14 @@ class Fetcher:
                     break
             busy.wait()
         try:
+            views = None
             if rest is not None:
-                views = rest.take(self._remains.decompressor, spans)
-                if views is not None:
-                    with self._lock:
-                        self._remains.put(key, rest, taken=1)
-                    return views
+                with suppress(*_SPARED):
+                    views = rest.take(self._remains.decompressor, spans)
+            if rest is not None and views is not None:
+                with self._lock:
+                    self._remains.put(key, rest, taken=1)
+                return views
             kept = _Kept(self._blocks.block(*key))
             with self._lock:
                 self._block_bytes = max(self._block_bytes, len(kept.raw))
@@ -298,9 +303,10 @@ class Fetcher:
                     continue
                 mine = self._busy[key] = threading.Event()
             try:
-                rest = self._remains.cut(kept.raw, kept.asked_to)
-                with self._lock:
-                    self._remains.put(key, rest)
+                with suppress(*_SPARED):
+                    rest = self._remains.cut(kept.raw, kept.asked_to)
+                    with self._lock:
+                        self._remains.put(key, rest)
             finally:
                 self._done_with(key, mine)
 

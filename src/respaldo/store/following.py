@@ -29,23 +29,13 @@ from respaldo.format.logbook import (
 )
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store.applied import apply_commit, apply_forget, apply_removal
+from respaldo.store.authority import ADMIN_VERBS, COMMIT, ENTRY_PURPOSE, FORGET, REMOVE, admin_signed
 from respaldo.store.header import still_there
 from respaldo.store.logloss import LOST, Gap, Losses
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.several import read_several
 from respaldo.store.vault import Vault
 
-COMMIT: Final = "commit"
-FORGET: Final = "forget"
-PRUNE: Final = "prune"
-ROTATE: Final = "rotate"
-RETIRE: Final = "retire"
-REMOVE: Final = "remove"
-"""The verb of the removal of a client with an area. It counts if an admin key has signed it; early ones have none."""
-ADMIN_VERBS: Final = frozenset({FORGET, PRUNE, ROTATE, RETIRE, LOST})
-"""What takes an admin key."""
-ENTRY_PURPOSE: Final = b"log entry"
-ADMIN_PURPOSE: Final = b"log admin"
 T = TypeVar("T")
 LOOKS: Final = 3
 """So often the log is listed again before anything is said to be missing: somebody may just be writing."""
@@ -387,18 +377,6 @@ def look_again(read: Callable[[], T], is_whole: Callable[[T], bool] = lambda _: 
             if look + 1 == LOOKS or is_whole(found):
                 return found
     raise AssertionError
-
-
-def admin_signed(
-    entry: Entry, admin: bytes, former: Iterable[Former], header_hash: bytes, *, accept: bool = False
-) -> bool:
-    """Whether an admin key has signed an entry, or that of an earlier epoch one that was there when it ended.
-
-    ``accept``: of an earlier epoch, whenever the entry came.
-    """
-    keys = [admin, *(item.admin for item in former if accept or dict(item.heads).get(entry.client, -1) >= entry.number)]
-    message = entry.signed()
-    return any(is_signed(key, entry.admin, ADMIN_PURPOSE, header_hash, message) for key in keys)
 
 
 def _rolled_back(client: bytes, seen: int, last: int) -> str:

@@ -31,24 +31,18 @@ from respaldo.format.logbook import (
 )
 from respaldo.format.snapshot import Verdict
 from respaldo.store.applied import apply_commit, apply_forget, apply_removal
-from respaldo.store.following import (
+from respaldo.store.authority import (
     ADMIN_PURPOSE,
     ADMIN_VERBS,
     COMMIT,
     ENTRY_PURPOSE,
     FORGET,
-    LOOKS,
-    PRUNE,
     REMOVE,
-    RETIRE,
-    ROTATE,
-    Follower,
 )
+from respaldo.store.following import LOOKS, Follower
 from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault
-
-__all__ = ["COMMIT", "FORGET", "PRUNE", "REMOVE", "RETIRE", "ROTATE", "Logbook"]
 
 _REPEATED_BYTES_MAX: Final = 8 << 20
 HEADS_TOLD: Final = 256

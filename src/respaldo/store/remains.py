@@ -72,7 +72,8 @@ class Rest:
                 return None
             self._drop_before(offset)
             raw = self._slices(decompressor, offset + length)
-            views.append(memoryview(raw)[offset - self.start : offset - self.start + length])
+            # As copies: a view would hold its slices, which may be several times as much, for as long as it waits.
+            views.append(memoryview(raw[offset - self.start : offset - self.start + length]))
         offset, length = spans[-1]
         self._drop_before(offset + length)
         return views

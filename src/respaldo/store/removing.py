@@ -18,8 +18,8 @@ from respaldo.format.enrolment import RecordName, Removal, RemovalSign, parse_re
 from respaldo.format.epoch import removed_name
 from respaldo.format.logbook import SUBJECT_BYTES_MAX, SUBJECTS_MAX
 from respaldo.store.areas import Client, list_clients, list_runs, put_record
+from respaldo.store.authority import REMOVE
 from respaldo.store.epochs import require_newest
-from respaldo.store.following import REMOVE
 from respaldo.store.repo import Repo
 from respaldo.store.runs import REMOVAL_PURPOSE, is_removed
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from respaldo.core.errors import ObjectExists
 from respaldo.format.epoch import retiring_name
 from respaldo.format.header import close_object
+from respaldo.store.authority import RETIRE
 from respaldo.store.ballast import with_ballast
 from respaldo.store.census import Sealed, take_census
-from respaldo.store.logbook import RETIRE
 from respaldo.store.repo import Repo
 from respaldo.store.rotating import save_record
 

@@ -22,9 +22,10 @@ from respaldo.format.epoch import EpochObject, EpochRecord, Former, parse_record
 from respaldo.format.header import close_object
 from respaldo.format.logbook import parse_name
 from respaldo.store import slots
+from respaldo.store.authority import ROTATE
 from respaldo.store.ballast import with_ballast
 from respaldo.store.epochs import Epoch, look, newest_listed, newest_record, require_newest, rings_of
-from respaldo.store.logbook import ROTATE, Logbook
+from respaldo.store.logbook import Logbook
 from respaldo.store.repo import Repo
 from respaldo.store.slots import SlotInfo
 from respaldo.store.vault import Vault, make_vault

@@ -13,8 +13,8 @@ from typing import Self
 
 from respaldo.core.ids import RANDOM_ID_BYTES, PackName, pack_object, parse_random_leaf, segment_object
 from respaldo.format.snapshot import Condemnation
+from respaldo.store.authority import PRUNE
 from respaldo.store.ballast import with_ballast
-from respaldo.store.logbook import PRUNE
 from respaldo.store.packs import Finished
 from respaldo.store.repo import Repo
 

@@ -93,6 +93,8 @@ class World:
     clock: ShiftedClock = field(default_factory=ShiftedClock)
     backend: Counting = field(default_factory=lambda: Counting(MemoryBackend()))
     notes: Notes = field(default_factory=Notes)
+    plain: dict[ChunkId, dict[bytes, Entry]] = field(default_factory=dict)
+    """What was below a root when it was compared: its trees may be lost by the time that it is the parent."""
 
     def __post_init__(self) -> None:
         self.source = self.path / "source"
@@ -141,8 +143,28 @@ class World:
         assert_equal(self.model(result), walk_model(self.source))
         assert result.complete, result.manifest.failed
         assert_figures(result, self.model(result))
-        assert_changes(self.repo, result)
+        self.assert_changes(result)
         return result
+
+    def assert_changes(self, result: BackupResult) -> None:
+        """Holds what a snapshot says was added, changed and removed against it and its parent, entry by entry."""
+        parent = result.manifest.parent
+        before = {} if not parent else self._plain(read_undecided(self.repo, SnapshotId(parent))[0].root)
+        after = self._plain(result.manifest.root)
+        expected = Changes(
+            added=len(after.keys() - before.keys()),
+            changed=sum(before[path] != after[path] for path in before.keys() & after.keys()),
+            removed=len(before.keys() - after.keys()),
+        )
+        assert result.manifest.changes == expected, (
+            before.keys() ^ after.keys(),
+            [(before[p], after[p]) for p in before.keys() & after.keys() if before[p] != after[p]],
+        )
+
+    def _plain(self, root: ChunkId) -> dict[bytes, Entry]:
+        if root not in self.plain:
+            self.plain[root] = plain_entries(self.repo, root)
+        return self.plain[root]
 
     @property
     def snapshots(self) -> list[str]:
@@ -167,22 +189,6 @@ def assert_figures(result: BackupResult, model: Model) -> None:
     assert figures.directories == len(directories) + 1 + above
     assert figures.others == len(model) - len(regular) - len(directories)
     assert figures.files_new + figures.files_changed + figures.files_unchanged == figures.files
-
-
-def assert_changes(repo: Repo, result: BackupResult) -> None:
-    """Holds what a snapshot says was added, changed and removed against it and its parent, entry by entry."""
-    parent = result.manifest.parent
-    before = {} if not parent else plain_entries(repo, read_undecided(repo, SnapshotId(parent))[0].root)
-    after = plain_entries(repo, result.manifest.root)
-    expected = Changes(
-        added=len(after.keys() - before.keys()),
-        changed=sum(before[path] != after[path] for path in before.keys() & after.keys()),
-        removed=len(before.keys() - after.keys()),
-    )
-    assert result.manifest.changes == expected, (
-        before.keys() ^ after.keys(),
-        [(before[p], after[p]) for p in before.keys() & after.keys() if before[p] != after[p]],
-    )
 
 
 def plain_entries(repo: Repo, root: ChunkId) -> dict[bytes, Entry]:

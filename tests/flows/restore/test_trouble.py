@@ -25,9 +25,10 @@ from respaldo.flows.restore.jobs import BATCH_TASKS
 from respaldo.flows.restore.options import Overwrite, RestoreOptions
 from respaldo.format.content import HOLE, Row
 from respaldo.format.figures import Figures
-from respaldo.fs.place import is_unfinished
+from respaldo.fs import unfinished
+from respaldo.fs.unfinished import is_unfinished
 from respaldo.kernel import scatter
-from respaldo.kernel.layout import SCATTER_PRIVATE
+from respaldo.kernel.layout import SCATTER_PRIVATE, SCATTERED, STAGE_WRITE
 from respaldo.store import fetch
 from tests.flows.restore.world import BLOCK_CHUNKS, TIME, World, ours
 
@@ -592,6 +593,106 @@ def test_a_directory_whose_name_was_taken_meanwhile_is_as_if_it_could_not_be_mad
     result = world.restore(nested(world), target, RestoreOptions(verify=True))
     assert files(target) == ["d", "d/a", "d/e", "d/e/b", "z"]
     assert (result.failed, result.created) == (0, 2)
+
+
+def test_a_run_that_is_broken_off_leaves_no_directory_without_a_name(world, tmp_path, monkeypatch):
+    """Where the name was taken meanwhile, what is in it is removed, whatever asks the run to stop."""
+    target, cancel = tmp_path / "t", Cancel()
+
+    def meanwhile(*args):
+        (target / "d").mkdir()
+        cancel.request("SIGINT")
+        return scatter(*args)
+
+    monkeypatch.setattr(kernel, "scatter", meanwhile)
+    with pytest.raises(Interrupted):
+        world.restore(nested(world), target, cancel=cancel)
+    assert files(target) == ["d", "z"] or files(target) == ["d"]
+
+
+def test_a_signal_does_not_end_a_removal_in_the_middle(world, tmp_path, monkeypatch):
+    """A directory whose name was taken is removed as a whole, also by a run that is asked to stop just then."""
+    target, cancel = tmp_path / "t", Cancel()
+    real = unfinished.rename_new
+
+    def meanwhile(*args):
+        (target / "d").mkdir()
+        cancel.request("SIGINT")
+        return real(*args)
+
+    monkeypatch.setattr(unfinished, "rename_new", meanwhile)
+    with pytest.raises(Interrupted):
+        world.restore(nested(world), target, cancel=cancel)
+    assert files(target) == ["d", "z"] or files(target) == ["d"]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_half_file_never_gets_a_final_name_with_its_directory(world, tmp_path, monkeypatch, stubborn):
+    """What failed is taken away, or its directory gets no name: the file system may have let nobody remove it."""
+    target = tmp_path / "t"
+    half = SCATTERED.pack(errno.EIO, STAGE_WRITE, 0)
+
+    def broken(fd, names, *args):
+        if names != b"a\0":
+            return scatter(fd, names, *args)
+        os.close(os.open(b"a", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        return half
+
+    real = os.unlink
+
+    def unlink(name, **where):
+        if stubborn and name == b"a":
+            raise OSError(errno.EIO, "Input/output error")
+        real(name, **where)
+
+    monkeypatch.setattr(kernel, "scatter", broken)
+    monkeypatch.setattr(os, "unlink", unlink)
+    result = world.restore(nested(world), target)
+    assert not (target / "d/a").exists()
+    assert (target / "z").exists()
+    assert (target / "d/e/b").exists() is not stubborn
+    assert result.failed == (3 if stubborn else 1)
+
+
+def test_a_directory_that_cannot_be_removed_costs_no_other(world, tmp_path, monkeypatch):
+    """The next one gets its own private name."""
+    target = tmp_path / "t"
+    below = [world.directory(b"%d" % number, world.file(b"f", b"%d" % number)) for number in range(3)]
+
+    def meanwhile(*args):
+        (target / "0").mkdir(exist_ok=True)
+        return scatter(*args)
+
+    def rmdir(name, **where):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(kernel, "scatter", meanwhile)
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    result = world.restore(world.directory(b"", *below), target)
+    assert reasons(result) == {"/source/0": "File exists"}
+    assert (target / "1/f").exists()
+    assert (target / "2/f").exists()
+
+
+def test_what_a_killed_run_left_is_removed_before_its_space_is_needed(world, tmp_path, monkeypatch):
+    """On a disk that is just large enough, the next run would never come to its end."""
+    target = tmp_path / "t"
+    left = target / ".respaldo-0123456789abcdef-directory"
+    left.mkdir(parents=True)
+    left.chmod(0o700)
+    (left / "f").write_bytes(bytes(1 << 20))
+    seen = []
+
+    def look(*args):
+        seen.append(left.exists())
+        return scatter(*args)
+
+    monkeypatch.setattr(kernel, "scatter", look)
+    entry = world.directory(b"", world.directory(b"d", world.file(b"f", b"x" * 60_000)), world.file(b"z", b"3"))
+    monkeypatch.setattr(space.Room, "at", classmethod(lambda cls, _fd: cls(10_000, -1)))
+    world.restore(entry, target, figures=Figures(files=2, directories=2, length_bytes=60_001))
+    assert seen == [False, False]
+    assert files(target) == ["d", "d/f", "z"]
 
 
 def test_a_new_directory_is_seen_when_its_files_are_whole(world, tmp_path, monkeypatch):

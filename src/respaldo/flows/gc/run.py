@@ -23,9 +23,9 @@ from respaldo.flows.gc.roots import Roots, expirable, expire
 from respaldo.flows.gc.sound import needed_after_all
 from respaldo.flows.gc.tidy import tidy
 from respaldo.format.pack import parse_footer
+from respaldo.store.authority import PRUNE
 from respaldo.store.ballast import keep_ballast, with_ballast
 from respaldo.store.census import packs_under
-from respaldo.store.logbook import PRUNE
 from respaldo.store.markers import read_markers
 from respaldo.store.packs import Finished
 from respaldo.store.repo import Repo

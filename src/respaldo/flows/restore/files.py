@@ -24,9 +24,10 @@ from respaldo.flows.restore.steps import Link, Make, Remove, There, Touch, Write
 from respaldo.fs.draft import Draft, link
 from respaldo.fs.meta import FLAGS_IN_THE_WAY, FLAGS_WHEN_EMPTY, beside, has_proc, read_flags, write_flags
 from respaldo.fs.place import Folder
-from respaldo.fs.remove import holds_mount, remove, remove_unfinished
+from respaldo.fs.remove import holds_mount, remove
 from respaldo.fs.settle import clear_name, clear_the_way, settle, settle_flags
 from respaldo.fs.sparse import punch, stretch, write_all, write_sparse
+from respaldo.fs.unfinished import remove_unfinished
 from respaldo.store.fetch import Fetcher
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -23,8 +23,9 @@ from respaldo.flows.restore.seams import Trees
 from respaldo.flows.restore.select import SPARING_MARKS, Selection, Spared, Take
 from respaldo.flows.restore.steps import Enter, Fail, Leave, Remove, Step, There
 from respaldo.format.tree import Leaf
-from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary, is_unfinished
+from respaldo.fs.place import NAME_BYTES_MAX, Folder, is_temporary
 from respaldo.fs.remove import OWN, Spares
+from respaldo.fs.unfinished import is_unfinished
 
 NOT_READ = {
     Mark.UNREADABLE: "it could not be read when the snapshot was made",
@@ -51,6 +52,8 @@ class Frame:
     mounted: bool = False
     """Whether it lies in what is mounted below the root: a deletion does not reach there."""
     last: bytes = b""
+    removed: set[bytes] = field(default_factory=set)
+    """Unfinished directories that were removed already."""
     kept: list[tuple[bytes, int, int]] = field(default_factory=list)
     """Name, mode and size of what the snapshot does not have and that stays, once the end is reached."""
 
@@ -203,8 +206,21 @@ class Planner:
             yield from self._decider.plain(files)
             yield from self._decide(frame, others)
         else:
+            yield from self._make_room(frame, names)
             frame.last = names[-1]
             yield from self._decide(frame, list(leaf.entries()))
+
+    @staticmethod
+    def _make_room(frame: Frame, names: list[bytes]) -> Iterator[Step]:
+        """Removes the directory that a killed run left before anything takes the space that its files hold."""
+        present = frame.present
+        if present is None or not frame.entered:
+            return
+        for row in present.temporaries(frame.last, names[-1]):
+            name = present.names[row]
+            if is_unfinished(name) and stat.S_ISDIR(present.mode(row)) and name not in names:
+                frame.removed.add(name)
+                yield Remove(name, is_dir=True, size=0, leftover=True)
 
     def _take_good(self, frame: Frame, leaf: Leaf) -> Iterator[Step]:
         """Plans what can be restored of a directory with impossible, repeated or unordered names."""
@@ -311,6 +327,8 @@ class Planner:
             spared = list(spares(b"", names, rows))
         for name, (mode, size), spare in zip(names, rows, spared, strict=True):
             is_dir = stat.S_ISDIR(mode)
+            if name in frame.removed:
+                continue
             if is_unfinished(name) if is_dir else is_temporary(name):
                 yield Remove(name, is_dir=is_dir, size=size, leftover=True)
             elif not spare:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from respaldo import kernel
 from respaldo.core.model import Entry
 from respaldo.fs.meta import CAPABILITY, Xattrs, beside, read_xattrs
-from respaldo.fs.place import Folder
+from respaldo.fs.place import TEMPORARY, Folder
 from respaldo.fs.settle import SET_ID, Owner
 from respaldo.kernel.layout import ENTRY_FAILED, ENTRY_MOUNT, GATHER_XATTRS, GATHERED, IDENT, INODE_FLAGS, META
 
@@ -46,6 +46,11 @@ class Present:
         """Returns the row of a name, -1 where it is not there; has no part in the pass."""
         at = bisect_left(self.names, name)
         return at if at < len(self.names) and self.names[at] == name else -1
+
+    def temporaries(self, after: bytes, last: bytes) -> range:
+        """Returns the rows of names that begin as temporary ones do, and come after one and not after another."""
+        begin = bisect_right(self.names, max(after, TEMPORARY))
+        return range(begin, bisect_right(self.names, min(last, TEMPORARY + b"\xff"), begin))
 
     def others(self) -> list[int]:
         """Returns the rows that no name was asked for; ends the pass."""

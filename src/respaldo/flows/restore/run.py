@@ -93,9 +93,10 @@ def _check_space(restore: Restore, root: Root, cancel: Cancel, *, exactly: bool 
         return Promise(figures)
     with ExitStack() as stack:
         folder = open_folder(stack, restore, root, looks_only=True)
-        steps = planner_of(restore, cancel).steps(root.entry, root.base, folder, leaves=root.leaves())
+        planner = planner_of(restore, cancel)
+        steps = planner.steps(root.entry, root.base, folder, leaves=root.leaves())
         stack.callback(steps.close)
-        need = survey(steps, Contents(restore.blocks, restore.trees), room)
+        need = survey(steps, Contents(restore.blocks, restore.trees), room, lambda: planner.folder)
     if not room.fits(need):
         raise refuse(root.target, need, room, begun=exactly)
     return None

@@ -20,11 +20,11 @@ from respaldo.core.seams import Cancel, Progress, Random
 from respaldo.flows.restore.options import RestoreOptions, Verb
 from respaldo.flows.restore.steps import Enter, Leave, There
 from respaldo.flows.restore.tally import Tally
-from respaldo.fs.draft import publish
 from respaldo.fs.meta import ACL_DEFAULT, FLAGS_HANDED_DOWN, FLAGS_IN_THE_WAY, read_flags, write_flags
 from respaldo.fs.place import Folder, Target, check_name
 from respaldo.fs.remove import remove
 from respaldo.fs.settle import Miss, Owners, settle, settle_flags
+from respaldo.fs.unfinished import make_unfinished, publish
 
 UNFINISHED_FILES_MAX = 4096
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -44,6 +44,8 @@ class _Level:
     files: int = 0
     length_bytes: int = 0
     """How many files, and bytes, are in it for as long as it is unfinished."""
+    spoilt: OSError | None = None
+    """Why a file in it that failed could not be taken away, so that it must not get its name."""
 
 
 class Site:
@@ -127,16 +129,28 @@ class Site:
             if level.files >= UNFINISHED_FILES_MAX:
                 self.publish()
 
+    def drop(self, name: bytes) -> None:
+        """Sees to it that a file that failed is not in the folder when that gets its name."""
+        level = self._levels[-1]
+        if level.unfinished:
+            try:
+                os.unlink(name, dir_fd=level.folder.fd)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                level.spoilt = error
+
     def publish(self) -> bool:
         """Gives the folder its name; False where that cannot be: then nothing of it is there, and that is counted."""
         level = self._levels[-1]
         if not level.unfinished:
             return True
-        level.unfinished = False
         try:
-            publish(level.folder, level.name)
+            self._publish(level)
         except OSError as error:
-            self._take_away(level)
+            self.tally.verbs[Verb.CREATE] -= level.files
+            self.tally.written_bytes -= level.length_bytes
+            self.tally.failed += level.files
             self.fail(b"", error)
             self._levels.pop()
             level.folder.close()
@@ -144,12 +158,19 @@ class Site:
             return False
         return True
 
-    def _take_away(self, level: _Level) -> None:
-        self.tally.verbs[Verb.CREATE] -= level.files
-        self.tally.written_bytes -= level.length_bytes
-        self.tally.failed += level.files
-        if level.folder.parent is not None:
-            remove(level.folder.parent, level.folder.name, self.cancel)
+    @staticmethod
+    def _publish(level: _Level) -> None:
+        level.unfinished = False
+        try:
+            if level.spoilt is not None:
+                raise level.spoilt
+            publish(level.folder, level.name)
+        except OSError:
+            if level.folder.parent is not None:
+                with contextlib.suppress(OSError):
+                    # To the end, also where a signal has just come: there are but files in it, and not many.
+                    remove(level.folder.parent, level.folder.name, Cancel())
+            raise
 
     # --- folders -----------------------------------------------------------------------------------------------------
 
@@ -188,7 +209,7 @@ class Site:
             if removal.kept:
                 raise OSError(errno.EBUSY, removal.reason)
         check_name(name)
-        return _Level(above.make_unfinished(), name, made=True, unfinished=True)
+        return _Level(make_unfinished(above), name, made=True, unfinished=True)
 
     @staticmethod
     def _make_way(level: _Level) -> None:
@@ -252,7 +273,7 @@ class Site:
             with contextlib.suppress(OSError, TargetError):
                 level.folder.reach_parent()
                 if level.unfinished:
-                    publish(level.folder, level.name)  # what is in it is whole
+                    self._publish(level)  # what is in it is whole
                 self._put_back(level)
             self._levels.pop()
             with contextlib.suppress(OSError, TargetError):

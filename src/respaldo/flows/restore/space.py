@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from respaldo.core.errors import TargetError
 from respaldo.flows.restore.contents import Contents
-from respaldo.flows.restore.steps import Batch, Enter, Make, Step, There, Write
+from respaldo.flows.restore.steps import Batch, Enter, Make, Remove, Step, There, Write
 from respaldo.format.figures import Figures
+from respaldo.fs.place import Folder
+from respaldo.fs.unfinished import measure_unfinished
 
 
 @dataclass(slots=True)
@@ -69,8 +72,10 @@ class Promise:
         return self._left.length_bytes < 0 or self._left.inodes < 0
 
 
-def survey(steps: Iterable[Step], contents: Contents, room: Room) -> Need:
+def survey(steps: Iterable[Step], contents: Contents, room: Room, folder: Callable[[], Folder | None]) -> Need:
     """Adds up what a plan needs: holes not counted, and what is replaced only once, as long as both are there.
+
+    What a killed run left makes room. ``folder``: the directory that the last step is about, if it is there.
 
     Ends where there is no room for it.
     """
@@ -91,6 +96,13 @@ def survey(steps: Iterable[Step], contents: Contents, room: Room) -> Need:
                 replaced = max(replaced, length)
         elif isinstance(step, Enter | Make) and step.there is There.NOTHING:
             need.inodes += 1
+        elif isinstance(step, Remove) and step.leftover and step.is_dir:
+            above = folder()
+            if above is not None:
+                with suppress(OSError):
+                    inodes, length = measure_unfinished(above, step.name)
+                    need.inodes -= inodes
+                    need.length_bytes -= length
     need.length_bytes += replaced
     return need
 

@@ -25,11 +25,14 @@ from respaldo.kernel.layout import (
     SCATTER_PRIVATE,
     SCATTER_SPARSE,
     SCATTERED,
+    STAGE_CHECK,
     STAGE_OK,
+    STAGE_OPEN,
 )
 from respaldo.store.fetch import Fetcher
 
 _DONE = SCATTERED.pack(0, STAGE_OK, 0)
+_NOT_BEGUN = frozenset({STAGE_CHECK, STAGE_OPEN})
 
 
 class Writer:
@@ -162,8 +165,12 @@ class Writer:
         """Looks at each file of a batch of which not every one went well; returns how many and how much did."""
         site = self._site
         done = length = 0
-        for name, size, (error, _, flags) in zip(files.names, files.sizes, SCATTERED.iter_unpack(rows), strict=True):
+        for name, size, (error, stage, flags) in zip(
+            files.names, files.sizes, SCATTERED.iter_unpack(rows), strict=True
+        ):
             if error:
+                if stage not in _NOT_BEGUN:
+                    site.drop(name)
                 site.fail(name, OSError(error, os.strerror(error)))
                 continue
             if flags & SCATTER_OWNER_FAILED:
