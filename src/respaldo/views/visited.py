@@ -10,7 +10,6 @@ from array import array
 from respaldo.core.errors import NoSuchSnapshot
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 
-
 _NO_TREE = bytes(CHUNK_ID_BYTES)
 
 
