@@ -12,6 +12,7 @@ from respaldo.backend.open import area_location, open_backend
 from respaldo.core.errors import Corruption, NotARepository, UsageError
 from respaldo.format.enrolment import RIGHTS
 from respaldo.store import areas
+from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 __all__ = ["RIGHTS", "Added", "ClientInfo", "Clients"]
@@ -53,8 +54,13 @@ class Clients:
         self._accesses = accesses
 
     def listed(self) -> tuple[list[ClientInfo], list[Corruption]]:
-        """Returns the clients by the time they were added, and the records that are damaged."""
+        """Returns the clients by the time they were added, and the records that are damaged.
+
+        Raises `KeyRotated` where one seems so because the key was rotated since the repository was opened.
+        """
         found, damaged = areas.list_clients(self._repo)
+        if damaged:
+            require_newest(self._repo.backend, self._repo.epoch)
         return [_info(item) for item in found], damaged
 
     def add(self, name: str, rights: tuple[str, ...] = ()) -> Added:

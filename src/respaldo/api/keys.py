@@ -50,8 +50,13 @@ class Slots:
         return self._uses.known()
 
     def listed(self) -> tuple[list[SlotInfo], list[Corruption]]:
-        """Returns the slots by age, and what is damaged."""
+        """Returns the slots by age, and what is damaged.
+
+        Raises `KeyRotated` where something seems so because the key was rotated since the repository was opened.
+        """
         found, damaged = slots.describe(self._repo.backend, self._repo.vault)
+        if damaged:
+            require_newest(self._repo.backend, self._repo.epoch)
         return sorted(found, key=lambda slot: (slot.created_ns, slot.name)), damaged
 
     def add(self, secret: Secret, *, kdf: Kdf = STANDARD, label: str = "", use: str = "") -> str:

@@ -136,11 +136,11 @@ class _Run:
                 try:
                     manifest, copied = way.copy(item, base, dry_run=self._options.dry_run)
                 except (ChunkMissing, Corruption) as error:
-                    if item.id not in list_pending(self._source):
-                        self._progress.note(0, f"snapshot {item.hex[:8]} was forgotten while it was copied")
-                        continue
-                    self._failed.append((item, str(error)))
-                    self._progress.note(-1, f"snapshot {item.hex[:8]} cannot be copied: {error}")
+                    if not self._is_forgotten(item):
+                        self._failed.append((item, str(error)))
+                        self._progress.note(-1, f"snapshot {item.hex[:8]} cannot be copied: {error}")
+                    continue
+                if copied.errors and self._is_forgotten(item):  # what it lacks was collected, and is no damage
                     continue
                 known = there.get(self._origins[item.id])
                 if known is not None and manifest is not None and lacks(manifest) >= lacks(known.manifest):
@@ -154,6 +154,12 @@ class _Run:
                     )
                     copied = self._commit(session, way, item, manifest, copied, there)
                 self._done[item.id] = copied
+
+    def _is_forgotten(self, item: Snapshot) -> bool:
+        if item.id in list_pending(self._source):
+            return False
+        self._progress.note(0, f"snapshot {item.hex[:8]} was forgotten while it was copied")
+        return True
 
     def _copy_of(self, snapshot: bytes, there: Mapping[tuple[bytes, bytes], Snapshot]) -> Snapshot | None:
         """Returns what the target has of a snapshot of the source."""

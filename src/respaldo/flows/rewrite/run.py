@@ -23,6 +23,7 @@ from respaldo.format.snapshot import LOST_KEPT, Manifest
 from respaldo.fs.match import Rules
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.drysink import DrySink
+from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 _TRIES = 3
@@ -63,7 +64,8 @@ def run_rewrite(
     """Rewrites snapshots one after the other; returns what became of each, in their order.
 
     Raises `UsageError` before anything is done where a manifest could not hold what it should say. What was committed
-    before an error or `Interrupted` stays, and is right.
+    before an error or `Interrupted` stays, and is right. Raises `KeyRotated` where a snapshot seems to be forgotten
+    because the key was rotated meanwhile.
     """
     left = list(snapshots)
     done: list[Rewritten] = []
@@ -123,6 +125,7 @@ class _Run:
         """Rewrites a snapshot."""
         item = self._there.get(snapshot)
         if item is None:
+            require_newest(self._repo.backend, self._repo.epoch)  # else it may be there, under another key and id
             return Rewritten(old=snapshot)
         self._progress.note(1, f"rewriting snapshot {item.hex[:8]}")
         before = item.manifest
