@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from copy import copy
 from dataclasses import replace
 from datetime import UTC
 
@@ -9,10 +11,13 @@ import pytest
 
 from respaldo.api.retention import apply_retention, plan_retention
 from respaldo.backend.faults import Crash, Fault, Faults
+from respaldo.backend.wrap import Wrapper
 from respaldo.catalog import protection
+from respaldo.catalog.protection import take_away
 from respaldo.catalog.snapshots import forget, load, outcome_name, pending_name
 from respaldo.core.errors import Refused
 from respaldo.core.seams import Cancel
+from respaldo.format.protection import Pin
 from tests.catalog.test_snapshots import commit, damage, snapshot
 from tests.store.repositories import opened, replica
 
@@ -187,12 +192,65 @@ def test_damaged_pin_protects(repo, backend):
 
 
 def test_pinned_snapshot_stays_in_the_trash(repo):
-    """Whoever pinned it since does not lose it when its time is over."""
+    """Whoever pinned it since does not lose it when its time is over, and can bring it back for as long as it lies."""
     protection.put_in_trash(repo, ONE, GRACE_NS)
-    protection.pin(repo, ONE)
+    put_pin(repo, ONE)
     repo.clock.now += GRACE_NS
     assert protection.empty_trash(repo) == []
     assert shown(repo) == ([2], [1])
+    protection.take_back(repo, ONE)
+    assert shown(repo) == ([1, 2], [])
+
+
+def put_pin(repo, number):
+    """Puts a pin, and looks for nothing: as programs did that are older, or who was cut off."""
+    repo.put_small("pin", protection.pin_name(number), Pin(time_ns=repo.clock.now_ns(), reason="").encode())
+
+
+def test_pin_of_what_is_in_the_trash_is_refused(repo):
+    """It would be said to be protected, and be shown to nobody."""
+    protection.put_in_trash(repo, ONE, GRACE_NS)
+    with pytest.raises(Refused):
+        protection.pin(repo, ONE)
+    assert protection.list_pins(repo) == frozenset()
+
+
+@pytest.mark.parametrize("grace_ns", [0, GRACE_NS])
+@pytest.mark.parametrize("at", range(1, 4))
+def test_of_a_pin_and_a_forgetting_one_wins_at_most(repo, backend, at, grace_ns):
+    """Between any two calls of a pin somebody forgets: what is reported as pinned stays, and is shown."""
+
+    class Between(Wrapper):
+        """Forgets at a call of whoever pins."""
+
+        calls = 0
+
+        def _step(self):
+            self.calls += 1
+            if self.calls == at:
+                went.append(protection.put_in_trash(other, ONE, grace_ns) if grace_ns else take_away(other, ONE))
+
+        def put(self, name, pieces):
+            self._step()
+            super().put(name, pieces)
+
+        def get(self, name, offset=0, length=None):
+            self._step()
+            return super().get(name, offset, length)
+
+        def list(self, folder):
+            self._step()
+            return super().list(folder)
+
+    other, went, pinned = copy(repo), [], False
+    repo.backend = Between(backend)
+    with contextlib.suppress(Refused):
+        pinned = protection.pin(repo, ONE)
+    repo.backend = backend
+    assert went
+    assert shown(repo) == (([1, 2], []) if not any(went) else ([2], [1] if grace_ns else []))
+    assert not (pinned and any(went))
+    assert protection.list_pins(repo) == ({ONE} if pinned else frozenset())
 
 
 def test_pin_of_a_forgotten_snapshot_goes_with_the_trash(repo):

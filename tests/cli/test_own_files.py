@@ -55,6 +55,17 @@ def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(cli, repository, tree, 
     assert waited == []
 
 
+def test_an_access_log_that_cannot_be_read_is_a_failure_and_no_wrong_usage(cli, repository, tree, place):
+    """The one who asked did nothing wrong."""
+    cli("snapshot", tree)
+    cli("dump", f"latest:{tree}/docs/a.txt")
+    (log,) = (place / "state").rglob("access/log")
+    log.rename(log.with_name("kept"))
+    log.mkdir()
+    for words in (["log", "show"], ["log", "check"]):
+        assert "the access log cannot be read" in cli(*words, expected=1).err
+
+
 def _users(path: Path, tree: Path) -> list[list[str]]:
     """Returns commands that use a file."""
     if path.parent.name == "access":

@@ -111,7 +111,7 @@ class _Asked:
         time.sleep(0.1)  # the handler raises here
 
 
-def test_a_signal_that_is_swallowed_is_heeded_all_the_same(capfd):
+def test_a_signal_that_is_swallowed_is_heeded_all_the_same(capfdbinary):
     """A command does not go on because a signal came where nothing can be raised; and no trace is printed."""
     before = signal.getsignal(signal.SIGALRM)
 
@@ -124,4 +124,4 @@ def test_a_signal_that_is_swallowed_is_heeded_all_the_same(capfd):
     with pytest.raises(Interrupted, match="SIGTERM"), stopping(for_good=False):
         go_on()
     assert signal.getsignal(signal.SIGALRM) == before
-    assert "Traceback" not in capfd.readouterr().err
+    assert b"Traceback" not in capfdbinary.readouterr().err

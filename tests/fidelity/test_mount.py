@@ -164,6 +164,31 @@ def test_mount_says_damage_of_its_range_alone(product, where, room):
         assert 0 < bad <= 2 << 20
 
 
+def test_mount_warns_of_a_record_that_is_damaged(product, where, room):
+    """It is said on standard error and in ``--json``; the newest is an error to the kernel, and no older one."""
+    source = room / "source"
+    source.mkdir()
+    for number in range(2):
+        (source / "file").write_text(str(number))
+        product.snapshot(source)
+    bad = max((product.repository / "pending").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    bad.chmod(0o600)
+    bad.write_bytes(bad.read_bytes()[:-1])
+    shutil.rmtree(product.place / "cache")
+    where.mkdir()
+    process = product.spawn("mount", where, "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    assert json.loads(out)["damaged"] == [f"pending/{bad.name}"]
+    assert f"warning: damaged object pending/{bad.name}" in err.decode()
+    assert "respaldo verify" in err.decode()
+    with pytest.raises(OSError, match="Input/output error"):
+        os.listdir(where / "latest")
+    assert bad.name in (where / "damaged").read_text("utf-8")
+    (name,) = os.listdir(where / "snapshots")
+    assert (where / "snapshots" / name / str(source).lstrip("/") / "file").read_text("utf-8") == "0"
+
+
 def _is_cut_off(fd: int) -> bool:
     try:
         os.fstatvfs(fd)

@@ -12,6 +12,7 @@ from respaldo.catalog.snapshots import pending_name
 from respaldo.codec.slots import PASSPHRASE
 from respaldo.core.ids import Kind, SnapshotId
 from respaldo.format import canonical, frame
+from respaldo.format.content import HOLE
 from respaldo.format.header import close_object
 from respaldo.format.pack import BLOCK_ROW
 from respaldo.format.tree import Branch
@@ -270,6 +271,23 @@ def exabyte_of_lists(forger: Forger):
     for _ in range(4):
         node, length = forger.node(*[(node, length)] * 1024), length * 1024
     good(forger, (b"exabyte", FILE, (length, node)), levels={0: (4, 1)})
+
+
+@scenario(
+    "trees that contain themselves",
+    endless=frozenset({"dump a tree", "export tar", "export zip", "checksums", "copy"}),
+    statuses=dict.fromkeys(RESTORED, 1),
+    there={},
+    peak_mib=160,
+)
+def petabytes_of_lists_with_holes(forger: Forger):
+    """Two petabytes with a hole in each list of the lowest level: nobody can say where all of them are."""
+    word = b"word" * (1 << 18)
+    chunk, length = forger.chunk(word), len(word)
+    node, length = forger.node((chunk, length), (HOLE, 4096), (chunk, length)), 2 * length + 4096
+    for _ in range(3):
+        node, length = forger.node(*[(node, length)] * 1024), length * 1024
+    good(forger, (b"data", FILE, (length, node)), levels={0: (4, 1)})
 
 
 EVIL = b"\x1b]0;title\x07\x1b[2J\x1b[31m\r\n\x08\x7f\xc2\x9b2J\xe2\x80\xae\xe2\x80\x8f\xff\xfe"

@@ -21,6 +21,7 @@ from respaldo.views.made import ROOT
 from tests.hostile.ground import KEPT
 
 ENTRIES_MAX = 400
+WAYS_MAX, WAYS_DEEP = 20, 2
 READ_BYTES = 1 << 16
 BUFFER_BYTES = 1 << 20
 FAR = (1 << 40, (1 << 63) - READ_BYTES)
@@ -43,7 +44,8 @@ class Kernel:
         pass
 
     def wait(self, cancel) -> None:
-        """Goes through ``latest/source``, as far as a bound; prints what is there."""
+        """Goes through all ways into snapshots, then ``latest/source``, as far as a bound; prints what is there."""
+        self._ways(ROOT, 0)
         node = ROOT
         for name in (b"latest", b"source"):
             node = self._node(node, name)
@@ -63,6 +65,23 @@ class Kernel:
         except (RespaldoError, _Failed) as error:
             return errno.errorcode[errno_of(error)]
         return answer if isinstance(answer, bytes) else b"".join(map(bytes, answer))
+
+    def _ways(self, node, depth):
+        """Looks at what is made up: its first entries, and theirs, as a file manager does; reads of each file there."""
+        for op in (Op.READDIR, Op.READDIRPLUS):
+            self._ask(op, node, wire.READ_IN.pack(0, 0, BUFFER_BYTES))
+        try:
+            items = self._tree.listing(node, 0, WAYS_MAX)
+        except RespaldoError:
+            return
+        for item in items:
+            self._node(node, item.name)
+            answer = self._ask(Op.GETATTR, item.node)
+            kind = stat.S_IFMT(item.attributes.mode)
+            if kind == stat.S_IFDIR and depth < WAYS_DEEP:
+                self._ways(item.node, depth + 1)
+            elif kind == stat.S_IFREG and not isinstance(answer, str):
+                self._file(item.node, wire.ATTRIBUTES_OUT.unpack_from(answer)[4])
 
     def _node(self, node, name):
         if isinstance(node, str):

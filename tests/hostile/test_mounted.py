@@ -44,6 +44,24 @@ def where(tmp_path):
     unmount(place)
 
 
+@pytest.mark.parametrize(("name", "length"), [("exabyte_of_lists", 1 << 60), ("petabytes_of_lists_with_holes", None)])
+def test_kernel_gets_an_answer_about_archives(tmp_path, where, name, length):
+    """The archive of lists that name one another has its length, or is an error where they have holes; no hang."""
+    with Forger(tmp_path / "product") as forger:
+        SCENARIOS[name].make(forger)
+    with mounting(Product(tmp_path / "product"), where):
+        words = ["stat", "-c", "%s %n", *(where / "snapshot" / item for item in os.listdir(where / "snapshot"))]
+        ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        found = {item.split(" ", 1)[1]: int(item.split()[0]) for item in ran.stdout.splitlines()}
+        sizes = [size for item, size in found.items() if item.endswith(".tar")]
+        if length is None:
+            assert sizes == []
+            assert "Input/output error" in ran.stderr
+        else:
+            assert len(sizes) == 1
+            assert length < sizes[0] < length + (1 << 16)
+
+
 @pytest.mark.parametrize(
     ("name", "below", "seen"),
     [

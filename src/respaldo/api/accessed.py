@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from respaldo.codec.box import open_box
-from respaldo.core.errors import Corruption, UsageError
+from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.format.accesses import END, PURPOSE, Access, Line, parse_access
 from respaldo.store.accesses import DROP, DROP_BYTES_MIN, Reading, gone
 
@@ -125,7 +125,7 @@ class AccessHistory:
         try:
             return self._log.read()
         except OSError as error:
-            raise UsageError(f"the access log cannot be read: {self._log.folder} ({error.strerror})") from None
+            raise RespaldoError(f"the access log cannot be read: {self._log.folder} ({error.strerror})") from None
 
     def _opened(self, reading: Reading) -> tuple[list[Access], list[tuple[int, str]]]:
         """Opens all lines; returns what is in them, and those that do not open."""

@@ -29,7 +29,6 @@ from respaldo.catalog.snapshots import (
     Catalogue,
     Snapshot,
     announce_forgetting,
-    forget,
     identity,
     pending_name,
 )
@@ -240,14 +239,9 @@ def _take(repo: Repo, going: Iterable[Snapshot], grace_ns: int, *, cancel: Cance
         announce_forgetting(repo, [item.id for item in going])
     for item in going:
         cancel.check()
-        if grace_ns:
-            protection.put_in_trash(repo, item.id, grace_ns)
-        elif protection.is_pinned(repo, item.id):  # since they were looked through, which may be long ago
-            continue
-        else:
-            forget(repo, item.id)
-            repo.backend.discard([protection.trash_name(item.id)])
-        gone.append(item)
+        went = protection.put_in_trash(repo, item.id, grace_ns) if grace_ns else protection.take_away(repo, item.id)
+        if went:  # else it was pinned since they were looked through, which may be long ago
+            gone.append(item)
     return tuple(gone)
 
 
@@ -289,16 +283,21 @@ def forget_named(
     pins = protection.list_pins(repo)
     for item in items:
         if item.id in pins:
-            raise Refused(
-                f"snapshot {item.hex[:8]} is pinned", hint=f"take the pin away first: respaldo unpin {item.hex[:8]}"
-            )
+            raise _pinned(item, "is pinned")
     if dry_run:
         return items
     apart = {item.id for item in catalogue.trash}
     for_good = [item for item in items if item.id in apart]
-    _take(repo, for_good, 0, cancel=cancel)
-    _take(repo, [item for item in items if item.id not in apart], grace_ns, cancel=cancel)
+    gone = {item.id for item in _take(repo, for_good, 0, cancel=cancel)}
+    gone |= {item.id for item in _take(repo, [item for item in items if item.id not in apart], grace_ns, cancel=cancel)}
+    for item in items:
+        if item.id not in gone:
+            raise _pinned(item, "has just been pinned by another run: it stays")
     return items
+
+
+def _pinned(item: Snapshot, how: str) -> Refused:
+    return Refused(f"snapshot {item.hex[:8]} {how}", hint=f"take the pin away first: respaldo unpin {item.hex[:8]}")
 
 
 def pin(repo: Repo, catalogue: Catalogue, names: Iterable[str], context: Context, reason: str = "") -> Changed:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from respaldo.api.retention import find_all
-from respaldo.catalog import protection, snapshots
+from respaldo.catalog import protection
 from respaldo.catalog.selectors import Context
 from respaldo.catalog.session import ContentGoneError, Session
 from respaldo.catalog.snapshots import Catalogue, Snapshot, announce_forgetting
@@ -72,12 +72,10 @@ def rewrite(
     )
     going = [item.old for item in done if item.snapshot is not None] if forget else []
     pins = protection.list_pins(repo) if going else frozenset()
-    gone = [item for item in going if item not in pins]
-    announce_forgetting(repo, gone)
-    for snapshot in gone:
-        snapshots.forget(repo, snapshot)
-        repo.backend.discard([protection.trash_name(snapshot)])
-    return RewriteResult(items=tuple(done), forgotten=tuple(gone), pinned=tuple(item for item in going if item in pins))
+    announce_forgetting(repo, [item for item in going if item not in pins])
+    gone = [item for item in going if item not in pins and protection.take_away(repo, item)]
+    pinned = tuple(item for item in going if item not in gone)
+    return RewriteResult(items=tuple(done), forgotten=tuple(gone), pinned=pinned)
 
 
 def _need_no_pins(repo: Repo, items: Sequence[Snapshot]) -> None:

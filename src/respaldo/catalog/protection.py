@@ -40,7 +40,10 @@ def is_pinned(repo: Repo, snapshot: SnapshotId) -> bool:
 
 
 def pin(repo: Repo, snapshot: SnapshotId, reason: str = "") -> bool:
-    """Pins a snapshot; returns whether it was not pinned before. Raises `Refused` where it is gone meanwhile."""
+    """Pins a snapshot; returns whether it was not pinned before.
+
+    Raises `Refused` where it is gone meanwhile, or in the trash: see `take_away`.
+    """
     name = pin_name(snapshot)
     record = Pin(time_ns=repo.clock.now_ns(), reason=reason)
     fresh = True
@@ -48,8 +51,13 @@ def pin(repo: Repo, snapshot: SnapshotId, reason: str = "") -> bool:
         repo.put_small("pin", name, record.encode())
     except ObjectExists:
         fresh = False
-    if snapshot not in list_pending(repo):
-        repo.backend.discard([name])
+    binned = False
+    with contextlib.suppress(Corruption):  # it hides nothing
+        binned = _read(repo, snapshot) is not None  # before manifests are listed: the record goes after its manifest
+    there = snapshot in list_pending(repo)
+    if binned or not there:
+        if fresh or not there:
+            repo.backend.discard([name])
         raise Refused(f"snapshot {snapshot.hex()[:8]} has just been forgotten by another run")
     return fresh
 
@@ -91,13 +99,34 @@ def set_apart(catalogue: Catalogue, trash: Trash) -> Catalogue:
     return replace(catalogue, snapshots=tuple(shown), trash=tuple(apart), damaged=(*catalogue.damaged, *trash.damaged))
 
 
-def put_in_trash(repo: Repo, snapshot: SnapshotId, grace_ns: int) -> None:
-    """Hides a snapshot for the time of grace; one that is in the trash already stays there as it is."""
+def put_in_trash(repo: Repo, snapshot: SnapshotId, grace_ns: int) -> bool:
+    """Hides a snapshot for the time of grace, unless it is pinned; returns whether it is hidden.
+
+    One that is in the trash already stays there as it is. Whoever pins puts the pin, *then* looks into the trash; here
+    a pin is looked for after the record was put: of two at the same time at least one sees the other, and withdraws.
+    """
     name = trash_name(snapshot)
     now_ns = repo.clock.now_ns()
     record = Trashed(time_ns=now_ns, until_ns=min(now_ns + grace_ns, (1 << 63) - 1))
-    with contextlib.suppress(ObjectExists):
+    fresh = True
+    try:
         repo.put_small("trash", name, record.encode())
+    except ObjectExists:
+        fresh = False
+    if not is_pinned(repo, snapshot):
+        return True
+    if fresh:
+        repo.backend.discard([name])
+    return False
+
+
+def take_away(repo: Repo, snapshot: SnapshotId) -> bool:
+    """Forgets a snapshot that is not pinned, by way of the trash; returns whether it went. It was announced before."""
+    if not put_in_trash(repo, snapshot, 0):
+        return False
+    forget(repo, snapshot)
+    repo.backend.discard([trash_name(snapshot)])
+    return True
 
 
 def take_back(repo: Repo, snapshot: SnapshotId) -> None:
@@ -110,7 +139,7 @@ def take_back(repo: Repo, snapshot: SnapshotId) -> None:
     short = snapshot.hex()[:8]
     if record is None:
         raise Refused(f"snapshot {short} is not in the trash any more")
-    if record.until_ns <= repo.clock.now_ns():
+    if record.until_ns <= repo.clock.now_ns() and not is_pinned(repo, snapshot):
         raise Refused(
             f"the time of grace of snapshot {short} is over: it is about to be taken away",
             hint=f"restore what you need of it now: respaldo restore {short} TARGET",
@@ -141,7 +170,9 @@ def empty_trash(repo: Repo, *, dry_run: bool = False) -> list[SnapshotId]:
     for snapshot in due:
         with contextlib.suppress(Corruption):  # what has become unreadable is nobody's to take away
             record = _read(repo, snapshot)  # again: it may have been brought back, and forgotten anew
-            if record is not None and (record.until_ns <= now_ns or snapshot not in there):
+            if record is None:
+                continue
+            if snapshot not in there or (record.until_ns <= now_ns and not is_pinned(repo, snapshot)):
                 forget(repo, snapshot)
                 repo.backend.discard([trash_name(snapshot)])
     repo.backend.discard([pin_name(item) for item in pins - there])

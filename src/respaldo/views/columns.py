@@ -29,9 +29,10 @@ _LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 """How many bytes the length of a byte string has, by its first byte."""
 _META_WORDS = META.size // 4
 _SIZE_LOW, _SIZE_HIGH = 4, 5
-_MODE_MAX = 0xFFFF
+_TYPE_BYTE = TYPE_MASK >> 8
 _FILE, _DIRECTORY = stat.S_IFREG, stat.S_IFDIR
 _PLAIN = frozenset({_FILE, _DIRECTORY, stat.S_IFLNK})
+_PLAIN_BYTES = frozenset(kind >> 8 for kind in _PLAIN)
 
 
 class Columns:
@@ -103,19 +104,17 @@ class Columns:
     def _find_odd(self) -> list[int]:
         """Returns the rows that are no plain files, directories and links, or have several names or a list."""
         found = {*self._listed(), *self._links}
-        words = u32_array(self.meta)
-        modes = words[::_META_WORDS]
-        kinds = {mode: mode & TYPE_MASK in _PLAIN for mode in set(modes)}
-        self.has_directories = any(mode & TYPE_MASK == _DIRECTORY for mode in kinds)
-        if (
-            not all(kinds.values())
-            or max(kinds, default=0) > _MODE_MAX
-            or max(words[_SIZE_HIGH::_META_WORDS], default=0) >> 31
-        ):
+        # By bytes, in which a mode's second has its type and a size's last its sign: no number is made of any.
+        width, meta = META.size, self.meta
+        kinds = {byte & _TYPE_BYTE for byte in set(meta[1::width])}
+        self.has_directories = _DIRECTORY >> 8 in kinds
+        if not kinds <= _PLAIN_BYTES or any(meta[2::width] + meta[3::width]) or max(meta[23::width], default=0) >> 7:
             parse_tree(self._raw, self._what)  # few have such entries, and there is much that could be wrong with them
-            found.update(row for row, mode in enumerate(modes) if not kinds[mode])
-        if max(found.union(self._levels, self._marks), default=-1) >= len(modes):
-            raise Corruption(self._what, "a map of it names an entry that is not there")
+            modes = u32_array(meta)[::_META_WORDS]
+            found.update(row for row, mode in enumerate(modes) if mode & TYPE_MASK not in _PLAIN)
+        if found or self._levels or self._marks:
+            if max(found.union(self._levels, self._marks)) >= len(self.names):
+                raise Corruption(self._what, "a map of it names an entry that is not there")
         return sorted(found)
 
     def _listed(self) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from respaldo.catalog.extents import Extents
 from respaldo.catalog.trees import Reader, TreeReader
 from respaldo.core.errors import Corruption, RespaldoError
 from respaldo.core.ids import ChunkId, Kind
@@ -41,9 +42,11 @@ class Member(NamedTuple):
 class Contents:
     """Reads what files consist of."""
 
-    def __init__(self, reader: Reader, trees: TreeReader) -> None:
+    def __init__(self, reader: Reader, trees: TreeReader, extents: Extents | None = None) -> None:
+        """``extents``: what tells where holes are, where that is to end soon whatever lists say."""
         self._reader = reader
         self._trees = trees
+        self._extents = extents or Extents(reader)
 
     def members(self, found: Iterator[tuple[bytes, Entry]]) -> Iterator[Member]:
         """Yields entries in their order; what is in one can be read until the next is asked for."""
@@ -83,8 +86,8 @@ class Contents:
                 yield Span(0, entry.size)
             return
         at = start = 0
-        for chunk_id, length in self._trees.list_rows(entry.content):
-            if chunk_id == HOLE:
+        for length, is_hole in self._extents.of(entry.content):
+            if is_hole:
                 if at > start:
                     yield Span(start, at - start)
                 start = at + length

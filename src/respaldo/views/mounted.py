@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader
@@ -51,10 +51,12 @@ class Mounted:
         lay_out: Callable[[Sequence[Snapshot], Directories], Folder],
         clock: Clock,
         seals: dict[SnapshotId, str] | None = None,
+        besides: Callable[[], Hashable] = lambda: None,
     ) -> None:
         """``look`` lists the snapshots, and sees to it that their chunks are found.
 
-        ``seals`` takes the SHA-256 of archives that somebody reads: ``lay_out`` is called again then.
+        ``seals`` takes the SHA-256 of archives that somebody reads: ``lay_out`` is called again then, and where
+        ``besides``, what else it depends on as of the last look, is another.
         """
         self._lock = threading.RLock()
         self._trees = TreeBlocks(blocks, reader)
@@ -62,12 +64,13 @@ class Mounted:
         self.contents = Contents(blocks, reader, self._lock)
         self._archives = Archives(self.directories, self._trees, self.contents, self._lock, self._sealed)
         self._look = look
+        self._besides = besides
+        self._besides_shown: Hashable = None
         self._lay_out = lay_out
         self._clock = clock
         self._looked_ns: int | None = None
         self._there: tuple[SnapshotId, ...] | None = None
         self._seals = {} if seals is None else seals
-        self._seals_shown = 0
         self._made = MadeUp((os.geteuid(), os.getegid()))
         self._visited = Visited()
         self._inodes = Inodes(LinkCounts(self.directories))
@@ -93,9 +96,9 @@ class Mounted:
                 return
             finally:
                 self._looked_ns = self._clock.monotonic_ns()
-            there = tuple(item.id for item in snapshots)
-            if there != self._there or len(self._seals) != self._seals_shown:
-                self._there, self._seals_shown = there, len(self._seals)
+            there, besides = tuple(item.id for item in snapshots), (len(self._seals), self._besides())
+            if there != self._there or besides != self._besides_shown:
+                self._there, self._besides_shown = there, besides
                 self._made.lay_out(self._lay_out(snapshots, self.directories), self._clock.now_ns())
 
     def _sealed(self, snapshot: SnapshotId, sha256: str) -> None:

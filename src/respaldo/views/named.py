@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from respaldo.catalog.selectors import Context, choose
 from respaldo.catalog.snapshots import Catalogue, Snapshot
-from respaldo.core.errors import NoSuchSnapshot
+from respaldo.core.errors import Corruption, NoSuchSnapshot
 from respaldo.views.layout import Link, Names, Spec
 
 
@@ -20,8 +20,17 @@ class Named(Mapping[bytes, Spec]):
     ``names`` has looked at the snapshots.
     """
 
-    def __init__(self, snapshots: Sequence[Snapshot], names: Names, context: Callable[[], Context]) -> None:
-        self._catalogue = Catalogue(snapshots=tuple(snapshots), undecided=(), damaged=(), trash=tuple(names.apart))
+    def __init__(
+        self,
+        snapshots: Sequence[Snapshot],
+        names: Names,
+        context: Callable[[], Context],
+        damaged: Sequence[Corruption] = (),
+    ) -> None:
+        """``damaged``: manifests that cannot be read. What may mean one of their snapshots raises `Corruption`."""
+        self._catalogue = Catalogue(
+            snapshots=tuple(snapshots), undecided=(), damaged=tuple(damaged), trash=tuple(names.apart)
+        )
         self._names = names
         self._context = context
 

@@ -3,7 +3,7 @@
 A source inside another one stands in that one, where it is newer, or where the other has nothing: a disk that was not
 crossed, a directory that was left out. Where several machines have a source of the same path, the newest of all is
 shown, and within it what that machine has. The directories on the way from one to the other are made up, with the
-attributes of those that they stand for.
+attributes of those that they stand for. Where a manifest is damaged nothing is shown: what it hides may be newer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from respaldo.catalog.snapshots import Snapshot, ordinary
+from respaldo.core.errors import Corruption
 from respaldo.core.model import Entry
 from respaldo.views.directories import Directories
 from respaldo.views.layout import Folder, Inside, Spec, folder
@@ -44,6 +45,18 @@ def latest(directories: Directories, snapshots: Sequence[Snapshot]) -> Spec:
     if b"/" in shown:
         return shown[b"/"]
     return folder(_nested(shown, b""), snapshots[-1].time_ns if snapshots else 0)
+
+
+def unknown(error: Corruption) -> Spec:
+    """Returns what stands for the newest where nobody knows which it is: a directory that can only be an error.
+
+    One of the snapshots that cannot be read may be it, and an older one would be taken for it.
+    """
+
+    def children() -> Mapping[bytes, Spec]:
+        raise Corruption(error.name, error.reason)
+
+    return Folder(children=children)
 
 
 def _above(path: bytes) -> list[bytes]:

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
 
+from respaldo.catalog.extents import Extents
 from respaldo.catalog.snapshots import Snapshot
 from respaldo.catalog.trees import Reader, TreeReader
 from respaldo.core.errors import Corruption
@@ -40,9 +41,14 @@ _WALKS_KEPT = 4
 _MEMBERS_KEPT = 8
 _STEPS_AT_ONCE = 256
 """So many members are passed before others get at the trees."""
+_AGAIN_AT_ONCE = 1 << 16
+"""Or so many rows of lists that were met before."""
 _LENGTHS_KEPT = 20_000
 _MEMBERS_MORE = 1 << 20
 """So many more than its manifest says may be in a snapshot: trees that hold each other often would take for ever."""
+_AGAIN_MAX = 1 << 18
+"""So many rows of lists with holes may be met again in one file. In honest ones, few are."""
+_LENGTH_MAX = (1 << 63) - 1
 _ARCHIVES_KEPT = 8
 _READ_BYTES = 1 << 18
 
@@ -63,29 +69,36 @@ class Laid(Tar):
         super().__init__(self._literal, contents)
         self._firsts = firsts
         self._parts: list[bytes | Span] = []
+        self._literals: list[bytes] = []
+        """What comes next, in pieces: the map of a file with many holes would take for ever to be appended to."""
 
     def lay(self, name: bytes, entry: Entry) -> tuple[bytes | Span, ...]:
         """Returns what a member consists of, nothing where it is left out."""
-        self._parts = []
+        self._parts, self._literals = [], []
         self.add(name, entry)
+        self._join()
         return tuple(self._parts)
 
     def head(self, comment: bytes) -> bytes:
         """Returns what stands before the first member."""
-        self._parts = []
+        self._parts, self._literals = [], []
         self.comment(comment)
-        return b"".join(part for part in self._parts if isinstance(part, bytes))
+        return b"".join(self._literals)
 
     def _literal(self, data: Buffer) -> None:
-        if self._parts and isinstance(self._parts[-1], bytes):
-            self._parts[-1] += data
-        else:
-            self._parts.append(bytes(data))
+        self._literals.append(bytes(data))
+
+    def _join(self) -> None:
+        if self._literals:
+            self._parts.append(b"".join(self._literals))
+            self._literals = []
 
     def _whole(self, entry: Entry) -> None:
+        self._join()
         self._parts.append(Span(0, entry.size))
 
     def _data(self, entry: Entry) -> None:
+        self._join()
         self._parts += self._spans(entry)
 
 
@@ -110,7 +123,8 @@ class Archives:
         self.contents = contents
         self.lock = lock
         self.trees = TreeReader(reader)
-        self.spans = content.Contents(reader, self.trees)
+        self.extents = Extents(reader, again_max=_AGAIN_MAX)
+        self.spans = content.Contents(reader, self.trees, self.extents)
         self.lengths: OrderedDict[tuple[ChunkId, bytes], int] = OrderedDict()
         """What is below a directory at a path, where no hard link is: most of it is in other snapshots, too."""
         self._sealed = sealed
@@ -182,8 +196,10 @@ class Sealed:
                 passed = 0
                 while self._pass(walk, None):
                     passed += _STEPS_AT_ONCE
-                    if passed > self._members_max:
-                        raise Corruption("archive", "it has more members than its snapshot has entries")
+                    if passed + walk.again > self._members_max:
+                        raise Corruption("archive", "it has more members, or more holes, than its snapshot can have")
+                if walk.at > _LENGTH_MAX - RECORD_BYTES:
+                    raise Corruption("archive", "it is longer than any file can be")
                 self.known_length = -(-(walk.at + 2 * BLOCK) // RECORD_BYTES) * RECORD_BYTES
                 self._measured(self.known_length)
             return self.known_length
@@ -261,6 +277,7 @@ class Sealed:
         shared = self._shared
         known, remember = (shared.lengths, shared.remember) if offset is None else (None, None)
         with shared.lock:
+            before = shared.extents.again
             for _ in range(_STEPS_AT_ONCE):
                 if not walk.step(remember):
                     return False
@@ -269,7 +286,9 @@ class Sealed:
                     name, entry = walk.entry()
                     if entry.link_group:
                         walk.links += 1
+                    met = shared.extents.again
                     parts = self._laid.lay(name, entry)
+                    walk.again += shared.extents.again - met
                     length = length_of(parts)
                     if offset is not None and walk.at <= offset < walk.at + length:
                         member = Member(walk.at, walk.at + length, OpenFile(entry), parts)
@@ -282,6 +301,8 @@ class Sealed:
                 if walk.since >= self._spacing:
                     walk.since = 0
                     self._note(walk.place())
+                if shared.extents.again > before + _AGAIN_AT_ONCE:
+                    break
         return True
 
     def _note(self, place: Place) -> None:

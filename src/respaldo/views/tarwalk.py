@@ -58,6 +58,8 @@ class Walk:
         """Members since a place was noted."""
         self.links = 0
         """Names of hard-linked files so far."""
+        self.again = 0
+        """Rows of lists that laying members out met again."""
         self._frames = [_Frame(root, b"", place.rows[0], -1, 0)]
         self._run: Columns | None = None
         self._row = 0

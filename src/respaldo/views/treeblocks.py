@@ -8,6 +8,7 @@ waits for it, a second or so. `get`, `has` and `prepare` belong to one thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -15,12 +16,13 @@ from respaldo.catalog.gathered import Gathered
 from respaldo.catalog.trees import Reader
 from respaldo.core.errors import ChunkMissing, Corruption, ObjectMissing, RespaldoError
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId, Kind
-from respaldo.store.blocks import Blocks
+from respaldo.store.blocks import Blocks, Location
 from respaldo.views.contents import BlockCache
 
 CACHE_BYTES = 24 << 20
 """The trees of a snapshot lie in the blocks of a hundred before it: with 8 MiB, listing all of the Linux source took
 half as much CPU time again."""
+_PLACES_KEPT = 8192
 _AT_ONCE = 4
 _AHEAD_MAX = 6
 """So many blocks are brought for one directory at most: more would push one another out."""
@@ -33,9 +35,8 @@ class TreeBlocks:
         self._blocks = blocks
         self._cache = BlockCache(blocks.block, CACHE_BYTES)
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="trees")
-        self._gathered = Gathered(
-            _Uncached(blocks, self._cache), _Cached(blocks, reader, self._cache), self._cache.reopened
-        )
+        self._cached = _Cached(blocks, reader, self._cache)
+        self._gathered = Gathered(_Uncached(blocks, self._cache), self._cached, self._cache.reopened)
 
     def close(self) -> None:
         """Stops reading ahead."""
@@ -53,7 +54,9 @@ class TreeBlocks:
     def prepare(self, ids: bytes) -> None:
         """Has the blocks that some trees (32 bytes an id, joined) lie in brought, if they are not there."""
         self._gathered.expect(ids[at : at + CHUNK_ID_BYTES] for at in range(0, len(ids), CHUNK_ID_BYTES))
-        places = self._blocks.locate_each(self._gathered.lacking(ids))
+        lacking = self._gathered.lacking(ids)
+        places = self._blocks.locate_each(lacking)
+        self._cached.note(lacking, places)
         keys = dict.fromkeys((at.pack, at.block) for at in places if at is not None)
         missing = [key for key in keys if not self._cache.has(key)]
         for key in missing[:_AHEAD_MAX]:
@@ -71,10 +74,20 @@ class _Cached:
         self._blocks = blocks
         self._reader = reader
         self._cache = cache
+        self._places: dict[bytes, Location] = {}
+
+    def note(self, ids: bytes, places: Sequence[Location | None]) -> None:
+        """Keeps where some trees (32 bytes an id, joined) lie until they are asked for, the last ones."""
+        for number, at in enumerate(places):
+            if at is not None:
+                self._places[ids[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES]] = at
+        while len(self._places) > _PLACES_KEPT:
+            del self._places[next(iter(self._places))]
 
     def get(self, kind: Kind, chunk_id: ChunkId) -> bytes:
         with suppress(Corruption, ObjectMissing, ChunkMissing):
-            at = self._blocks.locate(kind, chunk_id)
+            # Where a place is no longer right, another is found as for any chunk that is damaged in its own.
+            at = self._places.pop(chunk_id, None) or self._blocks.locate(kind, chunk_id)
             raw = self._cache.get((at.pack, at.block))[at.offset : at.offset + at.length]
             self._blocks.check(kind, chunk_id, raw)
             return raw

@@ -11,6 +11,9 @@ from respaldo.core.errors import NoSuchSnapshot
 from respaldo.core.ids import CHUNK_ID_BYTES, ChunkId
 
 
+_NO_TREE = bytes(CHUNK_ID_BYTES)
+
+
 class Visited:
     """Numbers directories by their nodes."""
 
@@ -37,7 +40,7 @@ class Visited:
         if not 0 < number < len(self._nodes):
             raise NoSuchSnapshot(str(number))
         tree = bytes(self._trees[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES])
-        return ChunkId(tree) if any(tree) else None
+        return ChunkId(tree) if tree != _NO_TREE else None
 
     def node(self, number: int) -> int:
         """Returns the node of a directory."""

@@ -163,7 +163,7 @@ def _pattern(text: str) -> None:
         found = Criteria(pattern=text, ignore_case=ignore_case)
         for path in _PATHS:
             names = path.split(b"/")
-            found.among(b"".join(name + b"\0" for name in names), names)
+            found.among(b"".join(name + b"\0" for name in names))
             found.fits_path(b"/" + path)
             found.leads_on(b"/" + path, len(names))
         found.fits(Entry(name=b"a", mode=0o100644))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +18,7 @@ from respaldo.cli.values import ZONE
 
 if TYPE_CHECKING:
     from respaldo.api import Secret
+    from respaldo.core.errors import Corruption
 
 _READY = b"\1"
 _STANDARD_ERROR = 2
@@ -35,7 +36,8 @@ _STANDARD_ERROR = 2
         ),
         ("In the foreground, until Ctrl-C:", "respaldo mount --foreground /mnt/back"),
     ),
-    notes="mounted (the directory), pid (of the process that serves it; with --foreground, this one).",
+    notes="mounted (the directory), pid (of the process that serves it; with --foreground, this one), damaged (names "
+    "of records that cannot be read).",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=bytes))
 @click.option("--foreground", "-f", is_flag=True, help="Stay until it is unmounted or interrupted.")
@@ -47,6 +49,8 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     snapshot/ each as a tar archive, too; daily/ to yearly/, hosts/, tags/ and full/ are ways to them; incremental/
     shows what changed from one to the next, versions/ every version of a file. at/NAME is a link to the snapshot of any
     name: at/yesterday, at/latest:verified. New snapshots appear by themselves.
+    Where the record of a snapshot is damaged, mount warns, latest/ and what else is to be the newest is an error, since
+    that one may be it, and damaged, a file beside latest/, says which; all others are in snapshots/.
     Without --allow-other, only the user who mounts gets in, and reads everything. With it, everybody does, and is held
     to the owners, modes and ACLs of the files; for ordinary users that takes user_allow_other in /etc/fuse.conf.
     """
@@ -55,7 +59,7 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     directory = os.path.abspath(directory)
     _make_absolute(settings)
     if foreground:
-        _serve(settings, directory, secret, allow_other, lambda: _report(settings, directory, os.getpid()))
+        _serve(settings, directory, secret, allow_other, lambda bad: _report(settings, directory, os.getpid(), bad))
         return 0
     reading, writing = os.pipe()
     for stream in (sys.stdout, sys.stderr):
@@ -67,38 +71,50 @@ def command(settings: Settings, *, directory: bytes, foreground: bool, allow_oth
     _keep_only(writing)
     os.setsid()
 
-    def ready() -> None:
+    def ready(bad: Sequence[str]) -> None:
         _let_go()
-        os.write(writing, _READY)
-        os.close(writing)
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(_READY + "\n".join(bad).encode())
 
     _serve(settings, directory, secret, allow_other, ready)
     return 0
 
 
 def _serve(
-    settings: Settings, directory: bytes, secret: Secret | None, allow_other: bool, ready: Callable[[], None]
+    settings: Settings,
+    directory: bytes,
+    secret: Secret | None,
+    allow_other: bool,
+    ready: Callable[[Sequence[str]], None],
 ) -> None:
-    from respaldo.api.mount import MountOptions, mount  # start-up time
+    """Serves a mount until it is no more; ``ready`` is told which records are damaged once it is there."""
+    from respaldo.api.mount import DAMAGED, MountOptions, mount  # start-up time
+
+    bad: list[str] = []
+
+    def damaged(errors: Sequence[Corruption]) -> None:
+        bad.extend(error.name for error in errors)
+        for line in (*map(str, errors), DAMAGED):
+            show.err(f"warning: {show.shown(line)}")
 
     zone = ZONE.convert("local", None, None)
     options = MountOptions(allow_other=allow_other)
     with settings.open(secret=secret) as repository, cancelling() as cancel:
-        mount(repository, directory, options, zone=zone, ready=ready, cancel=cancel)
+        mount(repository, directory, options, zone=zone, ready=lambda: ready(bad), damaged=damaged, cancel=cancel)
 
 
 def _wait(settings: Settings, directory: bytes, process: int, reading: int) -> int:
     """Waits until the mount is there, or its process has ended: then it has said why."""
     with os.fdopen(reading, "rb") as pipe:
         if pipe.read(1) == _READY:
-            _report(settings, directory, process)
+            _report(settings, directory, process, pipe.read().decode().split())
             return 0
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def _report(settings: Settings, directory: bytes, process: int) -> None:
+def _report(settings: Settings, directory: bytes, process: int, damaged: Sequence[str]) -> None:
     text = f"mounted at {show.shown(directory)}; unmount it with: umount {show.shown(directory)}"
-    settings.report({**show.path_fields(directory, "mounted"), "pid": process}, text)
+    settings.report({**show.path_fields(directory, "mounted"), "pid": process, "damaged": list(damaged)}, text)
     show.flush()
 
 
