@@ -165,3 +165,19 @@ def test_gathered_gives_up_where_storage_fails(store):
     with pytest.raises(StorageFailed):
         reader.get(Kind.TREE, root)
     assert store.opened.total() == 2
+
+
+def test_gathered_takes_note_of_so_many_at_a_time(store, monkeypatch):
+    """A directory of a million others is no reason to hold a note of each; what is left out is read one by one."""
+    monkeypatch.setattr("respaldo.catalog.gathered._NOTED_MAX", 8)
+    root = store.fill(4)
+    plain = list(walk(TreeReader(store), root))
+    reader = gathered(store, root)
+    assert store.reopened.count >= AGAIN_MIN
+    ids = b"".join(store.places)
+    held = []
+    for tree in store.places:
+        reader.get(Kind.TREE, ChunkId(tree))
+        held.append((len(ids) - len(reader.lacking(ids))) // 32)
+    assert max(held) <= 8
+    assert list(walk(TreeReader(gathered(store, root)), root)) == plain

@@ -27,6 +27,8 @@ AGAIN_MIN = 4
 """So many blocks have to be opened again first: of most snapshots, and parts of one, none ever is."""
 _OVERHEAD_BYTES = 200
 _EXPECTED_MAX = 8192
+_NOTED_MAX = 1 << 16
+"""Of no more trees a note is made at a time, each of which takes as much memory as a small tree does."""
 
 
 class Source(Protocol):
@@ -117,7 +119,7 @@ class Gathered:
         keys: dict[Key, None] = {}
         for number, at in enumerate(self._source.locate_each(ids)):
             tree = ids[number * CHUNK_ID_BYTES : (number + 1) * CHUNK_ID_BYTES]
-            if at is not None and tree not in self._seen:
+            if at is not None and tree not in self._seen and len(self._seen) < _NOTED_MAX:
                 self._seen.add(tree)
                 key = (at.pack, at.block)
                 keys[key] = None

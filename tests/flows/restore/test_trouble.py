@@ -595,6 +595,17 @@ def test_a_directory_whose_name_was_taken_meanwhile_is_as_if_it_could_not_be_mad
     assert (result.failed, result.created) == (0, 2)
 
 
+def test_a_target_that_refuses_is_named_as_what_it_stands_for(world, tmp_path, monkeypatch):
+    """The root's path is the snapshot's, not that of something below it with its name."""
+
+    def fchmod(*_args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    result = world.restore(nested(world), tmp_path / "t")
+    assert reasons(result) == {"/source": "Function not implemented"}
+
+
 def test_a_run_that_is_broken_off_leaves_no_directory_without_a_name(world, tmp_path, monkeypatch):
     """Where the name was taken meanwhile, what is in it is removed, whatever asks the run to stop."""
     target, cancel = tmp_path / "t", Cancel()

@@ -191,7 +191,7 @@ class Site:
             self._progress.at(self.path())
         except (OSError, TargetError) as error:
             self.skipped = 1
-            self.fail(name, error)
+            self.fail(name if self._levels else b"", error)
 
     def _open_root(self, step: Enter) -> _Level:
         root = self.target.root
