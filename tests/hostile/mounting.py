@@ -75,7 +75,8 @@ class Kernel:
         except RespaldoError:
             return
         for item in items:
-            self._node(node, item.name)
+            if isinstance(self._node(node, item.name), str):
+                continue  # the kernel asks no more of it
             answer = self._ask(Op.GETATTR, item.node)
             kind = stat.S_IFMT(item.attributes.mode)
             if kind == stat.S_IFDIR and depth < WAYS_DEEP:
