@@ -91,6 +91,7 @@ def test_overtaken_anywhere(world, second):
         (overtaking.look, overtaking.rotate, "get trash/"),
         (overtaking.copy, overtaking.forget_and_prune, "get packs/"),
         (overtaking.rewrite, overtaking.rotate_and_reencrypt, "put pending/"),
+        (overtaking.undo, overtaking.rotate_and_reencrypt, "discard ['trash/"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
