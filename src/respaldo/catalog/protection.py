@@ -16,7 +16,6 @@ from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing, Refuse
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId, parse_leaves
 from respaldo.format.protection import Pin, Trashed, parse_trashed
 from respaldo.format.snapshot import RECORD_BYTES_MAX
-from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 
@@ -147,7 +146,7 @@ def take_back(repo: Repo, snapshot: SnapshotId) -> None:
         )
     repo.backend.discard([trash_name(snapshot)])
     if snapshot not in list_pending(repo):
-        require_newest(repo.backend, repo.epoch)  # else it may be there, under another key and id
+        repo.require_newest()  # else it may be there, under another key and id
         raise Refused(f"snapshot {short} is gone: another run, by another clock, has emptied the trash")
 
 

@@ -6,13 +6,14 @@ import os
 
 import pytest
 
+from respaldo.api.reencrypting import reencrypt
 from respaldo.api.repairing import diagnose
 from respaldo.api.rewriting import rewrite
 from respaldo.catalog.protection import list_pins
 from respaldo.catalog.selectors import Context
 from respaldo.catalog.snapshots import forget, load
 from respaldo.catalog.trees import TreeReader
-from respaldo.core.errors import Interrupted, StorageFailed, UsageError
+from respaldo.core.errors import Interrupted, KeyRotated, StorageFailed, UsageError
 from respaldo.core.ids import Kind
 from respaldo.core.model import Mark
 from respaldo.core.seams import Cancel, Silent
@@ -26,6 +27,7 @@ from respaldo.flows.gc.run import run_prune
 from respaldo.flows.repair.options import RepairOptions
 from respaldo.flows.repair.run import Repair
 from respaldo.flows.rewrite.options import RewriteOptions
+from respaldo.store.rotating import plan_rotation, rotate
 from tests.flows.copying.lab import Lab
 from tests.protocol.scene import change_tree, contents
 
@@ -252,6 +254,19 @@ def test_what_is_forgotten_in_the_source_while_it_is_copied_is_no_failure(lab):
     assert [item.source.id for item in result.copied] == [second]
     lab.check()
     assert is_sound(lab)
+
+
+def test_what_is_sealed_anew_in_the_source_while_it_is_copied_is_not_called_forgotten(lab):
+    """It is there, under another key and another id: whoever copies is told to begin again, and not that all is well."""
+    lab.snapshot()
+    with lab.open_source() as source, lab.open_target() as target:
+        wanted = load(source).snapshots
+        with lab.open_source(apart=True) as other:
+            rotate(other, plan_rotation(other, (), {}))
+        with lab.open_source(apart=True) as other:
+            reencrypt(other, progress=Silent(), cancel=Cancel())
+        with pytest.raises(KeyRotated):
+            run_copy(source, target, wanted, CopyOptions(), progress=Silent(), cancel=Cancel())
 
 
 def test_prune_in_the_target_between_two_copies_loses_nothing(lab):

@@ -158,6 +158,7 @@ class _Run:
     def _is_forgotten(self, item: Snapshot) -> bool:
         if item.id in list_pending(self._source):
             return False
+        self._source.require_newest()  # else it may be there, under another key and id
         self._progress.note(0, f"snapshot {item.hex[:8]} was forgotten while it was copied")
         return True
 
