@@ -257,7 +257,7 @@ def test_what_is_forgotten_in_the_source_while_it_is_copied_is_no_failure(lab):
 
 
 def test_what_is_sealed_anew_in_the_source_while_it_is_copied_is_not_called_forgotten(lab):
-    """It is there, under another key and another id: whoever copies is told to begin again, and not that all is well."""
+    """It is there, under another key and id: whoever copies is told to begin again, and not that all is well."""
     lab.snapshot()
     with lab.open_source() as source, lab.open_target() as target:
         wanted = load(source).snapshots
