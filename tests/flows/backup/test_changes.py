@@ -20,7 +20,7 @@ from respaldo.flows.backup.options import BackupOptions
 from respaldo.flows.backup.run import run_stream
 from respaldo.format.figures import Changes
 from respaldo.format.tree import META, Leaf
-from tests.flows.backup.world import HOUR_NS, World
+from tests.flows.backup.world import HOUR_NS, World, assert_changes
 
 
 def changes(added=0, changed=0, removed=0):
@@ -92,10 +92,10 @@ def test_what_is_excluded_is_removed(filled: World):
     """It is no longer in the snapshot."""
     result = filled.backup(exclude=("e",))
     assert result.manifest.changes == changes(removed=2)
-    filled.assert_changes(result)
+    assert_changes(filled.repo, result)
     result = filled.backup()
     assert result.manifest.changes == changes(added=2)
-    filled.assert_changes(result)
+    assert_changes(filled.repo, result)
 
 
 def test_changes_are_those_against_the_parent(filled: World):
@@ -120,7 +120,7 @@ def test_single_files_count(world: World):
     (world.source / "b").write_text("more")
     result = world.backup(*both)
     assert result.manifest.changes == changes(changed=1)
-    world.assert_changes(result)
+    assert_changes(world.repo, result)
 
 
 def test_long_directory_counts(world: World):
@@ -179,7 +179,7 @@ def test_stream_counts_as_its_file(world: World):
     same = made(time_ns=HOUR_NS), made(time_ns=HOUR_NS)
     assert [result.manifest.changes for result in same] == [changes(changed=1)] * 2  # of the latest by time
     for result in (first, second, *same):
-        world.assert_changes(result)
+        assert_changes(world.repo, result)
 
 
 class Shelf:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from respaldo.core.errors import ChunkMissing, Interrupted
 from respaldo.core.seams import Cancel
 from respaldo.flows.backup import entries, files, opening, reader, walker
-from tests.flows.backup.world import HOUR_NS, World, assert_equal, assert_figures, walk_model
+from tests.flows.backup.world import HOUR_NS, World, assert_changes, assert_equal, assert_figures, walk_model
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff", b"long" * 40])
 CONTENTS = st.one_of(st.sampled_from([b"", b"x", b"y", b"x" * 5000]), st.integers(1, 300_000).map(lambda n: b"z" * n))
@@ -232,7 +232,7 @@ class ChangingTree(RuleBasedStateMachine):
         lost, self.lost = self.lost, False
         if not lost or result.manifest.changes is not None:
             with contextlib.suppress(ChunkMissing) if lost else contextlib.nullcontext():
-                self.world.assert_changes(result)
+                assert_changes(self.world.repo, result)
 
     @invariant()
     def snapshot_is_the_tree(self) -> None:

@@ -146,23 +146,8 @@ class World:
         assert result.complete, result.manifest.failed
         assert_figures(result, self.model(result))
         with contextlib.suppress(ChunkMissing) if lost else contextlib.nullcontext():
-            self.assert_changes(result)
+            assert_changes(self.repo, result)
         return result
-
-    def assert_changes(self, result: BackupResult) -> None:
-        """Holds what a snapshot says was added, changed and removed against it and its parent, entry by entry."""
-        parent = result.manifest.parent
-        before = {} if not parent else plain_entries(self.repo, read_undecided(self.repo, SnapshotId(parent))[0].root)
-        after = plain_entries(self.repo, result.manifest.root)
-        expected = Changes(
-            added=len(after.keys() - before.keys()),
-            changed=sum(before[path] != after[path] for path in before.keys() & after.keys()),
-            removed=len(before.keys() - after.keys()),
-        )
-        assert result.manifest.changes == expected, (
-            before.keys() ^ after.keys(),
-            [(before[p], after[p]) for p in before.keys() & after.keys() if before[p] != after[p]],
-        )
 
     @property
     def snapshots(self) -> list[str]:
@@ -187,6 +172,22 @@ def assert_figures(result: BackupResult, model: Model) -> None:
     assert figures.directories == len(directories) + 1 + above
     assert figures.others == len(model) - len(regular) - len(directories)
     assert figures.files_new + figures.files_changed + figures.files_unchanged == figures.files
+
+
+def assert_changes(repo: Repo, result: BackupResult) -> None:
+    """Holds what a snapshot says was added, changed and removed against it and its parent, entry by entry."""
+    parent = result.manifest.parent
+    before = {} if not parent else plain_entries(repo, read_undecided(repo, SnapshotId(parent))[0].root)
+    after = plain_entries(repo, result.manifest.root)
+    expected = Changes(
+        added=len(after.keys() - before.keys()),
+        changed=sum(before[path] != after[path] for path in before.keys() & after.keys()),
+        removed=len(before.keys() - after.keys()),
+    )
+    assert result.manifest.changes == expected, (
+        before.keys() ^ after.keys(),
+        [(before[p], after[p]) for p in before.keys() & after.keys() if before[p] != after[p]],
+    )
 
 
 def plain_entries(repo: Repo, root: ChunkId) -> dict[bytes, Entry]:
