@@ -168,7 +168,7 @@ def parse_removal(data: bytes, what: str) -> Removal:
 
 
 SIGN_BYTES_MAX: Final = 1024
-_SIGNATURE_BYTES: Final = 64
+SIGNATURE_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,7 @@ class RemovalSign:
 def parse_removal_sign(data: bytes, what: str) -> RemovalSign:
     """Parses such a sign; checks no signature, which takes keys. Raises `Corruption`."""
     match canonical.unpack(unclose_object(data, what), what) if len(data) <= SIGN_BYTES_MAX else None:
-        case [1, bytes(signed), bytes(signature)] if len(signature) == _SIGNATURE_BYTES:
+        case [1, bytes(signed), bytes(signature)] if len(signature) == SIGNATURE_BYTES:
             match canonical.unpack(signed, what):
                 case [1, bytes(client), int(time_ns)] if len(client) == CLIENT_BYTES and canonical.is_time(time_ns):
                     return RemovalSign(client=client, time_ns=time_ns, signature=signature)

@@ -13,8 +13,7 @@ from typing import Final
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import NAME_BYTES, RANDOM_ID_BYTES, PackName
 from respaldo.format import canonical
-from respaldo.format.enrolment import CLIENT_BYTES
-from respaldo.format.runrecord import SIGNATURE_BYTES
+from respaldo.format.enrolment import CLIENT_BYTES, SIGNATURE_BYTES
 from respaldo.format.segment import Listed, parse_listed
 
 NOTICES: Final = "notices/"

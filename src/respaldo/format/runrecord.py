@@ -15,11 +15,10 @@ from typing import Final
 from respaldo.core.errors import Corruption
 from respaldo.core.ids import RANDOM_ID_BYTES
 from respaldo.format import canonical
-from respaldo.format.enrolment import CLIENT_BYTES, RIGHTS
+from respaldo.format.enrolment import CLIENT_BYTES, RIGHTS, SIGNATURE_BYTES
 from respaldo.format.header import close_object, unclose_object
 
 RUN_BYTES_MAX: Final = 4096
-SIGNATURE_BYTES: Final = 64
 ROOT: Final = "root"
 """The purpose of the box that the owner opens; those of the others are the rights that they stand for."""
 RUNS: Final = "runs/"

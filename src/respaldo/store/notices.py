@@ -17,9 +17,9 @@ from respaldo.core.errors import Corruption
 from respaldo.core.seams import Random
 from respaldo.format import frame
 from respaldo.format.credential import Credential
+from respaldo.format.enrolment import SIGNATURE_BYTES
 from respaldo.format.header import HASH_BYTES, Header, close_object, unclose_object
 from respaldo.format.notice import NOTICE_BYTES_MAX, NOTICE_RAW_BYTES_MAX, Notice, parse_notice
-from respaldo.format.runrecord import SIGNATURE_BYTES
 
 PURPOSE: Final = "notice"
 _SIGNED_FOR: Final = PURPOSE.encode()

@@ -16,11 +16,11 @@ from respaldo.codec.signing import Signer, client_of, is_signed
 from respaldo.core.errors import ClientRemoved, Corruption, CredentialRenewed, ObjectMissing
 from respaldo.core.seams import Clock, Random
 from respaldo.format.credential import Credential
-from respaldo.format.enrolment import LIST, RESTORE, SIGN_BYTES_MAX, parse_removal_sign
+from respaldo.format.enrolment import LIST, RESTORE, SIGN_BYTES_MAX, SIGNATURE_BYTES, parse_removal_sign
 from respaldo.format.epoch import FOLDER as EPOCHS
 from respaldo.format.epoch import ended_name, removed_name
 from respaldo.format.header import Header
-from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, SIGNATURE_BYTES, Author, Run, parse_run, run_name
+from respaldo.format.runrecord import ROOT, RUN_BYTES_MAX, Author, Run, parse_run, run_name
 
 PURPOSES: Final = {Author.CLIENT: b"run", Author.OWNER: b"run owner"}
 """What a run's signature is made for."""
