@@ -12,7 +12,6 @@ from respaldo.backend.open import area_location, open_backend
 from respaldo.core.errors import Corruption, NotARepository, UsageError
 from respaldo.format.enrolment import RIGHTS
 from respaldo.store import areas
-from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 __all__ = ["RIGHTS", "Added", "ClientInfo", "Clients"]
@@ -60,7 +59,7 @@ class Clients:
         """
         found, damaged = areas.list_clients(self._repo)
         if damaged:
-            require_newest(self._repo.backend, self._repo.epoch)
+            self._repo.require_newest()
         return [_info(item) for item in found], damaged
 
     def add(self, name: str, rights: tuple[str, ...] = ()) -> Added:

@@ -13,7 +13,6 @@ from respaldo.codec.slots import STANDARD, Kdf, Opened, Secret, Slot, Stretching
 from respaldo.core.errors import Corruption, KeyRotated, ObjectMissing, Refused, UsageError, WrongSecret
 from respaldo.core.seams import Cancel, Progress
 from respaldo.store import rotating, slots
-from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 from respaldo.store.rotating import Rotated, RotationPlan
 from respaldo.store.slots import SlotInfo
@@ -56,7 +55,7 @@ class Slots:
         """
         found, damaged = slots.describe(self._repo.backend, self._repo.vault)
         if damaged:
-            require_newest(self._repo.backend, self._repo.epoch)
+            self._repo.require_newest()
         return sorted(found, key=lambda slot: (slot.created_ns, slot.name)), damaged
 
     def add(self, secret: Secret, *, kdf: Kdf = STANDARD, label: str = "", use: str = "") -> str:
@@ -84,7 +83,7 @@ class Slots:
             use=use,
         )
         try:
-            require_newest(self._repo.backend, self._repo.epoch)
+            self._repo.require_newest()
         except KeyRotated:
             self._repo.backend.discard([name])
             raise
@@ -117,7 +116,7 @@ class Slots:
 
     def _remove(self, name: str) -> None:
         slots.remove(self._repo.backend, name, self._repo.random, self._opens)
-        require_newest(self._repo.backend, self._repo.epoch)
+        self._repo.require_newest()
 
     @property
     def _opens(self) -> slots.Opens | None:
@@ -126,7 +125,7 @@ class Slots:
 
     def _need_settled(self) -> None:
         """Raises `Refused` while a rotation is not finished, and `KeyRotated` where there was one meanwhile."""
-        require_newest(self._repo.backend, self._repo.epoch)
+        self._repo.require_newest()
         if self.unfinished:
             raise Refused(
                 "the key was being rotated, and that was cut off", hint="finish it with: respaldo key rotate --resume"

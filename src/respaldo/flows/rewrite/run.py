@@ -23,7 +23,6 @@ from respaldo.format.snapshot import LOST_KEPT, Manifest
 from respaldo.fs.match import Rules
 from respaldo.store.chunks import ChunkSink
 from respaldo.store.drysink import DrySink
-from respaldo.store.epochs import require_newest
 from respaldo.store.repo import Repo
 
 _TRIES = 3
@@ -125,7 +124,7 @@ class _Run:
         """Rewrites a snapshot."""
         item = self._there.get(snapshot)
         if item is None:
-            require_newest(self._repo.backend, self._repo.epoch)  # else it may be there, under another key and id
+            self._repo.require_newest()  # else it may be there, under another key and id
             return Rewritten(old=snapshot)
         self._progress.note(1, f"rewriting snapshot {item.hex[:8]}")
         before = item.manifest
