@@ -18,8 +18,8 @@ from respaldo.core.errors import ObjectMissing, RespaldoError
 from respaldo.core.ids import RANDOM_ID_BYTES, SnapshotId
 from respaldo.format.logbook import SUBJECTS_MAX, Entry, parse_name, parse_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.again import look_again
 from respaldo.store.authority import COMMIT, ENTRY_PURPOSE, admin_signed
-from respaldo.store.following import look_again
 from respaldo.store.logbook import HEADS_TOLD
 from respaldo.store.owned import OwnedArea
 from respaldo.store.several import read_several

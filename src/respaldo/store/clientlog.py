@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.format.runrecord import parse_run_name
-from respaldo.store.following import Followed, look_again
+from respaldo.store.again import look_again
+from respaldo.store.following import Followed
 from respaldo.store.logbook import Logbook
 from respaldo.store.outcomes import outcome_name
 from respaldo.store.recollection import Memory

@@ -5,20 +5,18 @@ Implements docs/format.md, "Config".
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from respaldo.backend.base import Backend
-from respaldo.core.errors import Corruption, ObjectExists, ObjectMissing
+from respaldo.core.errors import Corruption, ObjectExists
 from respaldo.format.config import Config, parse_config
 from respaldo.format.header import unclose_object
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.again import look_again
 from respaldo.store.vault import Vault
 
 _NAME = "config/%016x"
-_LOOKS: Final = 3
 _FORM = re.compile(r"config/[0-9a-f]{16}")
 
 
@@ -37,10 +35,7 @@ def read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:
     ``lenient``: one that is whole and cannot be opened is passed over, since it was put by somebody who held a master
     key that is destroyed by now.
     """
-    for _ in range(_LOOKS - 1):
-        with contextlib.suppress(ObjectMissing):  # another version has just taken its place
-            return _read_config(backend, vault, lenient=lenient)
-    return _read_config(backend, vault, lenient=lenient)
+    return look_again(lambda: _read_config(backend, vault, lenient=lenient))
 
 
 def _read_config(backend: Backend, vault: Vault, *, lenient: bool) -> Config:

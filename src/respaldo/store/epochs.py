@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Self
 
 from respaldo.backend.base import Backend
 from respaldo.codec.compress import LEVEL
@@ -33,9 +33,8 @@ from respaldo.format.epoch import (
 from respaldo.format.header import Header
 from respaldo.format.snapshot import RECORD_BYTES_MAX
 from respaldo.store import slots
+from respaldo.store.again import LOOKS, look_again
 from respaldo.store.vault import Vault, make_vault
-
-_LOOKS: Final = 3
 
 
 class EpochRings:
@@ -133,11 +132,7 @@ def look(backend: Backend) -> Found:
 
     Where one goes meanwhile, another one has come that says what it said, or more: they are listed again.
     """
-    for _ in range(_LOOKS - 1):
-        found, went = _look(backend)
-        if not went:
-            return found
-    return _look(backend)[0]
+    return look_again(lambda: _look(backend), is_whole=lambda found: not found[1])[0]
 
 
 def _look(backend: Backend) -> tuple[Found, bool]:
@@ -165,7 +160,7 @@ def open_newest(backend: Backend, header: Header, secret: Secret | Opened, rando
 
     Raises `WrongSecret`; `KeyRotated` where the secret opens what is older only; `Corruption`.
     """
-    for _ in range(_LOOKS):
+    for _ in range(LOOKS):
         found = look(backend)
         try:
             return _opened(header, found, _candidates(backend, header, found, secret), random)

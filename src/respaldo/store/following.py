@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
 
 from respaldo.backend.base import Backend
 from respaldo.codec.keys import KeyRing
@@ -28,6 +27,7 @@ from respaldo.format.logbook import (
     parse_object,
 )
 from respaldo.format.snapshot import RECORD_BYTES_MAX
+from respaldo.store.again import LOOKS, look_again
 from respaldo.store.applied import apply_commit, apply_forget, apply_removal
 from respaldo.store.authority import ADMIN_VERBS, COMMIT, ENTRY_PURPOSE, FORGET, REMOVE, admin_signed
 from respaldo.store.header import still_there
@@ -35,10 +35,6 @@ from respaldo.store.logloss import LOST, Gap, Losses
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.several import read_several
 from respaldo.store.vault import Vault
-
-T = TypeVar("T")
-LOOKS: Final = 3
-"""So often the log is listed again before anything is said to be missing: somebody may just be writing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -359,24 +355,6 @@ class Follower:
             return self.hash_at(head.client, head.number)
         except Corruption:
             return head.hash
-
-
-def look_again(read: Callable[[], T], is_whole: Callable[[T], bool] = lambda _: True) -> T:
-    """Returns what reading the log gives, once more where an object went, or something lacks, while it was read.
-
-    Whoever adds an entry deletes objects whose entries his own repeats, and a listing that goes on meanwhile may show
-    neither. Raises `ObjectMissing` where that happens again and again.
-    """
-    for look in range(LOOKS):
-        try:
-            found = read()
-        except ObjectMissing:
-            if look + 1 == LOOKS:
-                raise
-        else:
-            if look + 1 == LOOKS or is_whole(found):
-                return found
-    raise AssertionError
 
 
 def _rolled_back(client: bytes, seen: int, last: int) -> str:

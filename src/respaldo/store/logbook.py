@@ -30,6 +30,7 @@ from respaldo.format.logbook import (
     parse_entry,
 )
 from respaldo.format.snapshot import Verdict
+from respaldo.store.again import LOOKS
 from respaldo.store.applied import apply_commit, apply_forget, apply_removal
 from respaldo.store.authority import (
     ADMIN_PURPOSE,
@@ -39,7 +40,7 @@ from respaldo.store.authority import (
     FORGET,
     REMOVE,
 )
-from respaldo.store.following import LOOKS, Follower
+from respaldo.store.following import Follower
 from respaldo.store.outcomes import read_outcome
 from respaldo.store.recollection import Known, Memory, Recollection
 from respaldo.store.vault import Vault

@@ -13,7 +13,7 @@ from typing import Final
 
 from respaldo.core.errors import Corruption, ObjectMissing
 from respaldo.format.logbook import ENTRIES_MAX, Entry, object_name, parse_entry
-from respaldo.store.following import look_again
+from respaldo.store.again import look_again
 from respaldo.store.logbook import Logbook
 from respaldo.store.logloss import LOST, Gap, Losses, subject_of
 from respaldo.store.recollection import Known
